@@ -1,0 +1,62 @@
+/* jws: compact JWS with Ed25519 keys: making them, and the strict split used by every
+ * verifier. RFC 7515, RFC 8037 (EdDSA), RFC 9864 ("Ed25519" is the same key's other
+ * name), RFC 7638 (thumbprint as kid). Types never interchange:
+ *   at+jwt grant, neargpu-pop+jwt proof, neargpu-status+jwt revocation and time,
+ *   neargpu-usage+jwt receipt, jwk-set+jwt signed key set.
+ * Pure: keys are handed in. */
+#ifndef NEARGPU_JWS_H
+#define NEARGPU_JWS_H
+#include <jansson.h>
+#include <openssl/evp.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "client/lib/err.h"
+
+#define JWS_TYP_GRANT  "at+jwt"
+#define JWS_TYP_POP    "neargpu-pop+jwt"
+#define JWS_TYP_STATUS "neargpu-status+jwt"
+#define JWS_TYP_USAGE  "neargpu-usage+jwt"
+#define JWS_TYP_JWKSET "jwk-set+jwt"
+
+#define JWS_KID_MAX     44 /* 43 base64url characters of SHA-256, and NUL */
+#define JWS_ED25519_LEN 32
+
+/* RFC 7638 thumbprint of the OKP JWK with this public key. */
+void jws_thumbprint(const uint8_t pub[JWS_ED25519_LEN], char out[JWS_KID_MAX]);
+int jws_public(EVP_PKEY *key, uint8_t out[JWS_ED25519_LEN], struct err *err) MUST_USE;
+/* {"kty":"OKP","crv":"Ed25519","x":…}; new reference. */
+json_t *jws_jwk(const uint8_t pub[JWS_ED25519_LEN]);
+/* Strict: exactly kty, crv, x (kid, alg, use, nbf, exp are allowed and ignored here).
+ */
+int jws_jwk_parse(const json_t *jwk, uint8_t out[JWS_ED25519_LEN],
+                  struct err *err) MUST_USE;
+/* New random key; caller EVP_PKEY_free()s. */
+int jws_keygen(EVP_PKEY **ret_key, struct err *err) MUST_USE;
+int jws_key_from_pem(const char *pem, size_t len, EVP_PKEY **ret_key,
+                     struct err *err) MUST_USE;
+char *jws_key_to_pem(EVP_PKEY *key); /* PKCS#8, caller frees; abort on failure */
+/* Signs payload (dumped compact) under header {alg:"EdDSA",kid,typ}, in this order;
+ * kid is the thumbprint. Caller frees *ret_token. */
+int jws_sign(EVP_PKEY *key, const char *typ, const json_t *payload, char **ret_token,
+             struct err *err) MUST_USE;
+
+/* A token cut into its parts and the header decoded: nothing is verified yet. */
+struct jws_parts {
+    const char *signed_text; /* header.payload, borrowed */
+    size_t signed_len;
+    char kid[JWS_KID_MAX];
+    char typ[32];
+    char *payload; /* decoded bytes, heap, NUL-terminated */
+    size_t payload_len;
+    uint8_t sig[64];
+};
+/* Size, three parts, strict base64url, header exactly {alg,kid,typ} with alg EdDSA or
+ * Ed25519. On failure *ret_step names the step ("size","parts","base64","header"). */
+int jws_split(const char *token, size_t len, struct jws_parts *ret,
+              const char **ret_step, struct err *err) MUST_USE;
+void jws_parts_done(struct jws_parts *p);
+/* Signature over signed_text with the public key. */
+int jws_verify(const struct jws_parts *p, EVP_PKEY *pub, struct err *err) MUST_USE;
+
+#endif

@@ -1,0 +1,74 @@
+/* calendar: which GPUs of which node are free when. Exact half-open intervals in
+ * microseconds; at one instant an end comes before a start, so [a,b) and [b,c) touch
+ * and do not overlap. Each GPU of a node is a bit (0..gpus-1). The database decides
+ * bookings; this is a server's own copy that it matches on (a lost race means re-read).
+ * MATCHING puts a dyadic index behind the same calls. No clock, no I/O. Pure. */
+#ifndef NEARGPU_CALENDAR_H
+#define NEARGPU_CALENDAR_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "client/lib/bounds.h"
+
+struct calendar;
+
+struct calendar_node {
+    int site;         /* dense site index */
+    int model;        /* dense GPU model index */
+    int gpus;         /* 1..GPUS_PER_NODE_MAX */
+    uint64_t offered; /* advertised and healthy GPUs; 0: node is not offered now */
+    /* Availability windows of the provider, sorted and disjoint; empty: always. */
+    const struct calendar_span *windows; /* copied */
+    size_t window_count;
+};
+struct calendar_span {
+    int64_t from_us, to_us;
+};
+
+struct calendar *calendar_new(void);
+void calendar_free(struct calendar *c);
+/* Adds or replaces node `id` (dense index); its bookings stay. */
+void calendar_set_node(struct calendar *c, int id, const struct calendar_node *n);
+void calendar_set_offered(struct calendar *c, int id, uint64_t offered);
+
+/* Blocks GPUs [first, first+count) of node for [from,to) under booking id `booking`
+ * (unique; the same id again replaces it: idempotent). */
+void calendar_book(struct calendar *c, int64_t booking, int node, int first, int count,
+                   int64_t from_us, int64_t to_us);
+/* Unknown ids have no effect (idempotent). */
+void calendar_release(struct calendar *c, int64_t booking);
+/* Forget bookings that ended before now (memory only). */
+void calendar_expire(struct calendar *c, int64_t now_us);
+
+/* GPUs of node free and offered during all of [from,to). */
+uint64_t calendar_free_mask(const struct calendar *c, int node, int64_t from_us,
+                            int64_t to_us);
+/* Lowest contiguous run of `count` set bits, best fit (smallest run that holds it,
+ * ties: lowest); -1 when there is none. */
+int calendar_pick(uint64_t mask, int count);
+
+struct calendar_slot {
+    int node, first;
+    int64_t start_us;
+};
+/* One node of the site and model with `gpus` neighbours free during [start, start+len)
+ * with the earliest start in [from, latest]. `skip` (may be NULL) says to leave a node
+ * out. Among equal starts best fit, then lowest (node ^ spread) so that requests
+ * spread. */
+typedef bool calendar_skip_fn(void *arg, int node);
+struct calendar_query {
+    int site, model, gpus;
+    int64_t from_us, latest_us, len_us;
+    uint32_t spread;
+    calendar_skip_fn *skip;
+    void *skip_arg;
+};
+bool calendar_find(const struct calendar *c, const struct calendar_query *q,
+                   struct calendar_slot *ret);
+/* Most GPUs free on one node, and in all, of site and model at [from,to). */
+void calendar_capacity(const struct calendar *c, int site, int model, int64_t from_us,
+                       int64_t to_us, int *ret_best_node, int *ret_total);
+size_t calendar_booking_count(const struct calendar *c);
+
+#endif
