@@ -1,0 +1,46 @@
+/* cgroup: files of cgroup2 and of the v1 memory and pids hierarchies, and the device
+ * gate by bpf(2). An edge; knows nothing of leases. */
+#ifndef NEARGPU_CGROUP_H
+#define NEARGPU_CGROUP_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "client/agent/devprog.h"
+#include "client/lib/err.h"
+
+struct cgroup_mounts { /* "" where there is none */
+    char v2[256];
+    char v1_memory[256];
+    char v1_pids[256];
+    bool v2_memory, v2_pids; /* controller available at the cgroup2 root */
+};
+
+/* Pure part: from the text of mountinfo (v2_memory and v2_pids are left false). */
+int cgroup_parse_mounts(const char *mountinfo, struct cgroup_mounts *ret,
+                        struct err *err) MUST_USE;
+/* From /proc/self/mountinfo and cgroup.controllers. */
+int cgroup_find_mounts(struct cgroup_mounts *ret, struct err *err) MUST_USE;
+
+/* mkdir of one directory; existing is fine. */
+int cgroup_make(const char *dir, struct err *err) MUST_USE;
+/* Removes dir and its child cgroups, bottom up; missing is fine; ERR_CONFLICT when
+ * busy. */
+int cgroup_remove(const char *dir, struct err *err) MUST_USE;
+/* Writes text to dir/file. */
+int cgroup_write(const char *dir, const char *file, const char *text,
+                 struct err *err) MUST_USE;
+/* populated of cgroup.events; false for a missing directory. */
+int cgroup_populated(const char *dir, bool *ret, struct err *err) MUST_USE;
+/* cgroup.kill, else SIGKILL to every process found until none is left. */
+int cgroup_kill(const char *dir, struct err *err) MUST_USE;
+
+/* Gate: at most one program of ours on a directory, attached with ALLOW_MULTI (with
+ * flags 0 or ALLOW_OVERRIDE an unprivileged job could detach it). cgroup_gate_set
+ * replaces atomically or attaches the first. */
+int cgroup_gate_set(const char *dir, const struct devprog *prog,
+                    struct err *err) MUST_USE;
+/* Number of device programs directly on dir, and whether attached with ALLOW_MULTI. */
+int cgroup_gate_query(const char *dir, uint32_t *ret_count, bool *ret_multi,
+                      struct err *err) MUST_USE;
+
+#endif

@@ -1,0 +1,101 @@
+/* launch: starts one job inside an open lease, and speaks to running ones.
+ *
+ * The job's directory holds everything: JOB/spec.json (fsynced before anything runs),
+ * FIFOs stdin stdout stderr ctl, `output` (the log), attach.sock, keeper.lock,
+ * `started`, `exit`. launch_start() writes it, then starts the keeper, a process of its
+ * own session that outlives the agent; the keeper makes the job. The job gets: its own
+ * pid, mount, ipc, uts and cgroup namespaces, a /dev with the granted nodes, private
+ * /tmp and /dev/shm, a work directory shared by the jobs of the lease
+ * (/run/neargpu/work), the rest of the host's files read-only, nodev and nosuid, with
+ * the agent's state, /run, /root, /home and /sys/fs hidden; an unprivileged uid, no
+ * capabilities, no_new_privs, seccomp, landlock where the kernel has it. The network is
+ * the host's: a job has to reach its data.
+ *
+ * Does not check tokens or states (the caller did) and does not open leases. */
+#ifndef NEARGPU_LAUNCH_H
+#define NEARGPU_LAUNCH_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "client/lib/err.h"
+
+#define LAUNCH_ARGV_MAX  4096 /* arguments, and separately environment entries */
+#define LAUNCH_NODES_MAX 256
+#define LAUNCH_SPEC_MAX  (512 * 1024) /* bytes of spec.json */
+#define LAUNCH_UID       65534
+#define LAUNCH_WORK      "/run/neargpu/work" /* the work directory as the job sees it */
+
+struct launch_node {
+    char *outside; /* host path, /dev/nvidia3 */
+    char *inside;  /* path below /dev in the job, nvidia3 or nvidia-caps/nvidia-cap7 */
+    uint32_t major, minor; /* the node must have exactly these, else the launch fails */
+};
+
+struct launch_spec {
+    char *lease; /* reservation id */
+    char *job;   /* job id: [A-Za-z0-9._-], 1..63, unique in the lease */
+    char *base;  /* cgroup base as given to enforce_cgroup_new; NULL: "neargpu" */
+    char **argv; /* NULL-terminated, at least one */
+    char **envp; /* NULL-terminated; PATH and HOME are added when missing */
+    char *cwd;   /* NULL: LAUNCH_WORK */
+    uid_t uid;   /* never 0; LAUNCH_UID when the provider configured none */
+    gid_t gid;
+    struct launch_node *nodes;
+    size_t node_count;
+    int64_t drain_us;      /* SIGTERM this long before the end */
+    int64_t output_max;    /* bytes of log kept; 0: KEEPER_OUTPUT_MAX */
+    int64_t nofile, nproc; /* rlimits; 0: 65536 / none */
+    bool want_stdin;       /* else stdin is /dev/null */
+};
+
+struct launch_job { /* one job directory as found on disk */
+    char *job;
+    bool keeper_alive;
+    bool started;    /* the keeper got as far as making the job */
+    bool ended;      /* `exit` is there */
+    char *exit_json; /* contents of `exit` or NULL: {"exit":N}|{"signal":N},"reason" */
+    int64_t started_us; /* realtime; 0 unless started */
+};
+
+void launch_spec_done(struct launch_spec *spec);
+int launch_spec_write(const char *job_dir, const struct launch_spec *spec,
+                      struct err *err) MUST_USE;
+int launch_spec_read(const char *job_dir, struct launch_spec *ret,
+                     struct err *err) MUST_USE;
+
+/* Starts the job of an open lease. lease_dir is journal_lease_dir() of it; the deadline
+ * is the one in its `deadline` file (journal_deadline_write), which keeper and
+ * lease-init read again when it has come, so that an extension needs no message.
+ * exe is the program to run as `exe keeper JOB_DIR FD` (NULL: /proc/self/exe). Returns
+ * when the job was executed or failed; the error then says at which step. Repeating it
+ * for a job that has started already is ERR_CONFLICT. */
+int launch_start(const char *lease_dir, const struct launch_spec *spec, const char *exe,
+                 struct err *err) MUST_USE;
+/* Starts a keeper again for a job whose keeper died (it adopts, never restarts). */
+int launch_respawn_keeper(const char *job_dir, const char *exe,
+                          struct err *err) MUST_USE;
+
+/* Jobs of a lease in order of their start. Free with launch_jobs_free. */
+int launch_jobs(const char *lease_dir, struct launch_job **ret, size_t *ret_count,
+                struct err *err) MUST_USE;
+void launch_jobs_free(struct launch_job *jobs, size_t count);
+
+/* A connected, non-blocking socket to the job's keeper (see keeper.h for what to say).
+ */
+int launch_attach(const char *lease_dir, const char *job, int *ret_fd,
+                  struct err *err) MUST_USE;
+/* SIGTERM or another signal to every process of the job, without the keeper. */
+int launch_signal(const char *lease_dir, const char *job, int signo,
+                  struct err *err) MUST_USE;
+/* What `exit` will say as the reason when a kill ends the jobs of this lease from now
+ * on: revoked, stopped. (Without it: lease_end after the deadline, else killed.) */
+int launch_set_reason(const char *lease_dir, const char *reason,
+                      struct err *err) MUST_USE;
+
+/* Fault injection: called by name after each durable step of launch_start. NULL: none.
+ */
+void launch_set_step_hook(void (*hook)(const char *step));
+
+#endif
