@@ -28,14 +28,16 @@ struct conf_key {
 
 /* Sets every key's default in the zeroed struct. */
 void conf_defaults(const struct conf_key *keys, size_t count, void *out);
-/* Reads path over what is there. */
+/* Reads path over what is there. A list named in the file replaces the one that was
+ * there; after a failure the struct holds what was read so far. */
 int conf_read(const char *path, const struct conf_key *keys, size_t count, void *out,
               struct err *err) MUST_USE;
 /* Same from memory; `name` stands for the path in messages (fuzzed). */
 int conf_parse(const char *name, const char *text, size_t len,
                const struct conf_key *keys, size_t count, void *out,
                struct err *err) MUST_USE;
-/* Sets one key from text, as if read from a file (used by command line options). */
+/* Sets one key from text, as if read from a file (used by command line options).
+ * A list grows by the value. */
 int conf_set(const struct conf_key *keys, size_t count, void *out, const char *key,
              const char *value, struct err *err) MUST_USE;
 void conf_done(const struct conf_key *keys, size_t count, void *out);

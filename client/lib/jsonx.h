@@ -10,9 +10,8 @@
 
 #include "client/lib/err.h"
 
-/* Parses one object (or array if allowed by want_array) of at most max_len bytes and
- * JSONX_DEPTH_MAX levels. Returns a new reference or NULL with err
- * (ERR_BAD_REQUEST / ERR_TOO_LARGE). */
+/* Parses one object of at most max_len bytes and JSONX_DEPTH_MAX levels. Returns a new
+ * reference or NULL with err (ERR_BAD_REQUEST / ERR_TOO_LARGE). */
 json_t *jsonx_parse(const char *text, size_t len, size_t max_len,
                     struct err *err) MUST_USE;
 /* Refuses arrays and objects nested deeper than max before the parser sees them. */
@@ -48,8 +47,9 @@ int jsonx_decode(const json_t *obj, const struct jsonx_field *fields, size_t cou
 
 /* Compact dump, members in insertion order; caller frees with free(). */
 char *jsonx_dump(const json_t *v);
-/* Canonical form: RFC 8785 for the subset without reals: sorted keys, no spaces.
- * NULL when the value has a real number. Caller frees. */
+/* Canonical form: RFC 8785 for the subset without reals: sorted keys, no spaces,
+ * integers exactly as they are (also beyond 2^53). NULL when the value has a real
+ * number. Caller frees. */
 char *jsonx_canonical(const json_t *v);
 
 /* {"currency":c,"micro":n} */
