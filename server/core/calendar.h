@@ -18,7 +18,8 @@ struct calendar_node {
     int model;        /* dense GPU model index */
     int gpus;         /* 1..GPUS_PER_NODE_MAX */
     uint64_t offered; /* advertised and healthy GPUs; 0: node is not offered now */
-    /* Availability windows of the provider, sorted and disjoint; empty: always. */
+    /* Availability windows of the provider, sorted by start; empty: always. Windows
+     * that touch or overlap count as one. */
     const struct calendar_span *windows; /* copied */
     size_t window_count;
 };
@@ -33,7 +34,8 @@ void calendar_set_node(struct calendar *c, int id, const struct calendar_node *n
 void calendar_set_offered(struct calendar *c, int id, uint64_t offered);
 
 /* Blocks GPUs [first, first+count) of node for [from,to) under booking id `booking`
- * (unique; the same id again replaces it: idempotent). */
+ * (unique; the same id again replaces it: idempotent). An empty [from,to) blocks
+ * nothing and forgets the id. Bookings of a node that is not set yet are kept. */
 void calendar_book(struct calendar *c, int64_t booking, int node, int first, int count,
                    int64_t from_us, int64_t to_us);
 /* Unknown ids have no effect (idempotent). */
@@ -41,7 +43,7 @@ void calendar_release(struct calendar *c, int64_t booking);
 /* Forget bookings that ended before now (memory only). */
 void calendar_expire(struct calendar *c, int64_t now_us);
 
-/* GPUs of node free and offered during all of [from,to). */
+/* GPUs of node free and offered during all of [from,to); 0 when from >= to. */
 uint64_t calendar_free_mask(const struct calendar *c, int node, int64_t from_us,
                             int64_t to_us);
 /* Lowest contiguous run of `count` set bits, best fit (smallest run that holds it,
@@ -54,8 +56,9 @@ struct calendar_slot {
 };
 /* One node of the site and model with `gpus` neighbours free during [start, start+len)
  * with the earliest start in [from, latest]. `skip` (may be NULL) says to leave a node
- * out. Among equal starts best fit, then lowest (node ^ spread) so that requests
- * spread. */
+ * out. Among equal starts best fit (the run it is cut from is the shortest), then
+ * lowest (node ^ spread) so that requests spread. `skip` must answer the same for the
+ * same node within one call; it may not be asked about nodes that cannot win. */
 typedef bool calendar_skip_fn(void *arg, int node);
 struct calendar_query {
     int site, model, gpus;
@@ -66,9 +69,13 @@ struct calendar_query {
 };
 bool calendar_find(const struct calendar *c, const struct calendar_query *q,
                    struct calendar_slot *ret);
-/* Most GPUs free on one node, and in all, of site and model at [from,to). */
+/* Over [from,to), site and model: the longest run of free neighbours on one node (what
+ * can be sold as one piece), and all free GPUs. */
 void calendar_capacity(const struct calendar *c, int site, int model, int64_t from_us,
                        int64_t to_us, int *ret_best_node, int *ret_total);
+/* Longest run of neighbours any node of site and model offers when nothing is booked;
+ * 0: no such node. Windows are not looked at. */
+int calendar_largest(const struct calendar *c, int site, int model);
 size_t calendar_booking_count(const struct calendar *c);
 
 #endif

@@ -67,6 +67,12 @@ enum match_why {
 };
 const char *match_why_name(enum match_why why); /* "too_far" … */
 
+/* Does an offer of GPU `have` answer a wish for `want`? Upper and lower case are equal,
+ * every other character than a letter or digit is a separator and all are equal;
+ * `want` must be `have` or whole words of it in a row: "H100" is met by
+ * "H100-SXM5-80GB" and "NVIDIA H100 80GB HBM3", not by "GH100"; "A10" not by "A100". */
+bool match_model_fits(const char *have, const char *want);
+
 struct match_place {
     int offer; /* index into the offers */
     enum match_why why;
@@ -76,15 +82,18 @@ struct match_place {
     int64_t price_total_micro;        /* price x gpus x len: what is charged */
     int64_t effective_micro;          /* price_total x slow-down: what is ranked */
     int64_t effective_per_hour_micro; /* per GPU-hour x slow-down */
-    int free_gpus;    /* free on the best node at the start (or asked start) */
+    int free_gpus;    /* most free neighbours on one node at the start (asked start
+                         when it does not fit) */
     char reason[160]; /* why not, with the numbers and the nearest relaxation:
                          "too far: 31.0 ms > 15.0 ms"; "" when it fits */
     char advice[120]; /* slowdown_advice */
 };
 
-/* Fills places[0..offer_count) : fitting ones first by effective cost (ties: earlier
- * start, smaller RTT, reliability, spread), then the rejected in the order of why.
- * Returns the number that fit. */
+/* A place whose RTT to some data set is unknown is MATCH_NO_RTT when the query has a
+ * profile or max_rtt_us; without both, data only breaks ties. With several data sets
+ * the farthest counts. gpus >= 1 and len_us > 0. Fills places[0..offer_count) : fitting
+ * ones first by effective cost (ties: earlier start, smaller RTT, reliability, spread),
+ * then the rejected in the order of why. Returns the number that fit. */
 size_t match_rank(const struct calendar *cal, const struct topo *topo,
                   const struct match_offer *offers, size_t offer_count,
                   const struct match_query *q, struct match_place *places);

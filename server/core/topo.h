@@ -1,7 +1,8 @@
 /* topo: sites, data sets and what is known of the round trip between them, best source
- * first: measured by probes (fresh), declared by a path's operator, computed from the
- * topology (great circle x 1.5 in fibre, 4.9 us/km one way). A measurement that beats
- * light in fibre over the great circle is refused. Indexes are dense and given by the
+ * first: measured by probes (fresh), declared by a path's operator, measured but old,
+ * computed from the topology (great circle x 1.5 in fibre, 4.9 us/km one way). A figure
+ * that beats light in fibre over the great circle is refused when it is measured and
+ * left out of account when it is declared. Indexes are dense and given by the
  * caller; the caller's arrays of names outlive the topo. Pure. */
 #ifndef NEARGPU_TOPO_H
 #define NEARGPU_TOPO_H
@@ -13,7 +14,7 @@
 #define TOPO_US_PER_KM 4.9
 #define TOPO_DETOUR    1.5
 #define TOPO_FRESH_US \
-    (INT64_C(15) * 60 * 1000000) /* older measurements lose to others */
+    (INT64_C(15) * 60 * 1000000) /* older ones lose to declared figures */
 
 enum topo_source { TOPO_UNKNOWN, TOPO_TOPOLOGY, TOPO_DECLARED, TOPO_MEASURED };
 

@@ -1,0 +1,123 @@
+/* slowdown_profiles: the published facts behind the slow-down model. Each row names its
+ * source; `assumed` names the fields that no source gives. Demand is samples/s times
+ * bytes/sample of the source. */
+#include "server/core/slowdown.h"
+
+#include <string.h>
+
+#define MIB 1048576.0
+
+/* MLPerf Training v4.0, NVIDIA eos_ngc24.04_nemo: the model of 68.98e9 parameters is
+ * read at start-up in bfloat16. */
+#define LLAMA2_70B_BYTES 137.96e9
+/* ImageNet train set at the sample size of MLPerf Storage. */
+#define IMAGENET_BYTES (1281167 * 114660.07)
+
+#define DLIO_STORAGE "mlcommons/storage: configs/dlio/workload/"
+#define DLIO_ARGONNE "argonne-lcf/dlio_benchmark: dlio_benchmark/configs/workload/"
+#define MLPERF_V4    "mlcommons/training_results_v4.0: NVIDIA/results/"
+#define CKPT_SOURCE  "mlcommons/storage: Submission_guidelines.md Table 2"
+#define CKPT_ASSUMED "bulk_request_bytes; bulk_outstanding; checkpoint_interval"
+
+#define CHECKPOINT(label, bytes, gpus)                                    \
+    {                                                                     \
+        .name = label, .kind = SLOWDOWN_CHECKPOINT, .gpu = "any",         \
+        .bulk_request_bytes = 8 * MIB, .bulk_outstanding_per_gpu = 4,     \
+        .checkpoint_bytes = bytes, .checkpoint_interval_s = 3600,         \
+        .source = CKPT_SOURCE " (" gpus " GPUs)", .assumed = CKPT_ASSUMED \
+    }
+#define STREAM(label, model, demand, request, outstanding, step, from, guess) \
+    {                                                                         \
+        .name = label, .kind = SLOWDOWN_STREAM, .gpu = model,                 \
+        .demand_Bps_per_gpu = demand, .request_bytes = request,               \
+        .outstanding_per_gpu = outstanding, .step_s = step, .source = from,   \
+        .assumed = guess                                                      \
+    }
+
+const struct slowdown_profile slowdown_profiles[] = {
+    STREAM("unet3d_h100", "H100", 3177.103e6, 146600628, 4, 0.323,
+           DLIO_STORAGE "unet3d_h100.yaml", "request_bytes=sample"),
+    STREAM("unet3d_a100", "A100", 1613.529e6, 146600628, 4, 0.636,
+           DLIO_STORAGE "unet3d_a100.yaml", "request_bytes=sample"),
+    STREAM("resnet50_h100", "H100", 204.750e6, 262144, 8, 0.224,
+           DLIO_STORAGE "resnet50_h100.yaml", "request_bytes"),
+    STREAM("resnet50_a100", "A100", 105.435e6, 262144, 8, 0.435,
+           DLIO_STORAGE "resnet50_a100.yaml", "request_bytes"),
+    STREAM("cosmoflow_h100", "H100", 808.139e6, 2828486, 4, 0.0035,
+           DLIO_STORAGE "cosmoflow_h100.yaml", "request_bytes=sample"),
+    STREAM("cosmoflow_a100", "A100", 513.337e6, 2828486, 4, 0.00551,
+           DLIO_STORAGE "cosmoflow_a100.yaml", "request_bytes=sample"),
+    STREAM("dlrm", "A100", 10437.487e6, 671088640, 1, 0.064296,
+           DLIO_ARGONNE "dlrm.yaml", "gpu; request_bytes=sample"),
+    STREAM("bert_v100", "V100", 0.124e6, 262144, 1, 0.968,
+           DLIO_ARGONNE "bert_v100.yaml", ""),
+    STREAM("llm_pretrain_megatron", "any", 0.0134e6, 2048, 1, 2.44,
+           DLIO_ARGONNE "megatron_deepspeed_LLNL.yaml", "gpu"),
+    {.name = "resnet50_mlperf_dgxh100",
+     .kind = SLOWDOWN_COLD,
+     .gpu = "H100",
+     .demand_Bps_per_gpu = 820.922e6,
+     .request_bytes = 262144,
+     .outstanding_per_gpu = 8,
+     .step_s = 0.0559,
+     .startup_bytes = IMAGENET_BYTES,
+     .startup_local_s = 1281167 / 39026.398, /* at the throughput of the first epoch */
+     .source = MLPERF_V4 "eos_ngc24.04_mxnet/resnet/result_0.txt",
+     .assumed = "bytes_per_sample from MLPerf Storage; request_bytes; outstanding"},
+    {.name = "llama2_70b_lora_8xh100",
+     .kind = SLOWDOWN_STARTUP,
+     .gpu = "H100",
+     .demand_Bps_per_gpu = 0.0265e6,
+     .request_bytes = 98304,
+     .outstanding_per_gpu = 1,
+     .step_s = 3.712,
+     .bulk_request_bytes = MIB,
+     .bulk_outstanding_per_gpu = 1,
+     .startup_bytes = LLAMA2_70B_BYTES,
+     .startup_local_s = 69.3, /* init of the run, which loads from local disks */
+     .source = MLPERF_V4 "eos_ngc24.04_nemo/llama2_70b_lora/result_0.txt",
+     .assumed = "bytes_per_sample=8192 tokens x 3 int32; startup_bytes=68.98e9 x 2; "
+                "bulk_request_bytes; bulk_outstanding; startup_local=init"},
+    CHECKPOINT("llm_checkpoint_8b", 105e9, "8"),
+    CHECKPOINT("llm_checkpoint_70b", 912e9, "64"),
+    CHECKPOINT("llm_checkpoint_405b", 5290e9, "512"),
+    CHECKPOINT("llm_checkpoint_1t", 18e12, "1024"),
+    {.name = "llm_dataparallel_2site_7b",
+     .kind = SLOWDOWN_SYNC,
+     .gpu = "H100",
+     .sync_Bps = 275.118e6,
+     .sync_trips_Hz = 1.6,
+     .source = "NTT, MPLS Japan 2025: tsuzumi-7B on two sites, 0.526 ms and 15 ms",
+     .assumed = "sync_Bps and sync_trips are a fit, not a measurement"},
+    {.name = "llm_diloco_7b",
+     .kind = SLOWDOWN_SYNC,
+     .gpu = "any",
+     .sync_Bps = 550236,
+     .sync_trips_Hz = 1.6 / 500,
+     .source = "DiLoCo (arXiv 2311.08105): 500 times less communication",
+     .assumed = "derived from llm_dataparallel_2site_7b"},
+};
+const size_t slowdown_profile_count =
+    sizeof slowdown_profiles / sizeof slowdown_profiles[0];
+
+const struct slowdown_profile *slowdown_find(const char *name)
+{
+    for (size_t i = 0; i < slowdown_profile_count; i++) {
+        if (strcmp(slowdown_profiles[i].name, name) == 0) {
+            return &slowdown_profiles[i];
+        }
+    }
+    return NULL;
+}
+
+const char *slowdown_kind_name(enum slowdown_kind kind)
+{
+    switch (kind) {
+    case SLOWDOWN_STREAM: return "stream";
+    case SLOWDOWN_COLD: return "cold_then_cached";
+    case SLOWDOWN_STARTUP: return "startup";
+    case SLOWDOWN_CHECKPOINT: return "checkpoint";
+    case SLOWDOWN_SYNC: return "sync";
+    }
+    return "unknown";
+}
