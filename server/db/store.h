@@ -1,0 +1,343 @@
+/* store: every operation on the database, asynchronous, as one table.
+ *
+ * Charter: a pool of pipelined connections (server/db/pgconn.h) on the caller's event
+ * base, the table of operations (store_ops.c: SQL API function, parameter types, lane),
+ * the two group-committed writers (batch.h) and the change feed's wake-up. It decides
+ * nothing: rules live in sql/api and server/core. It keeps no state of the market.
+ *
+ * Invariants
+ *  - Each call's done function is called exactly once, from the event loop, never from
+ *    inside store_call() itself. Results are borrowed: copy or json_incref() what
+ * stays.
+ *  - done runs inside the drain of a connection: it must only copy and mark a flow
+ * ready.
+ *  - STORE_OK means committed (PostgreSQL answered after its fsync).
+ *  - STORE_UNKNOWN: sent, but the connection was lost before the answer. Reads are
+ *    retried by the store itself; writes are not: re-read by the idempotency key.
+ *
+ * Conventions of all operations
+ *  - Instants are int64 us since the epoch, in and out ("…_us"); money int64
+ * micro-units
+ *    ("…_micro"); hashes go in as 32 raw bytes and come out as lower-case hex; ids of
+ *    sites, nodes, data sets, bookings are integers, of tenants, providers,
+ *    reservations, quotes uuid text. SQL null goes in as S_NULL, comes out as JSON
+ * null.
+ *  - GPUs of a booking are `first`,`count` relative to the node (bit numbers 0..63).
+ *  - Functions refuse with SQLSTATE "NGnnn" where nnn is the enum err_code; err has
+ * code and text ready to be shown (NG005 -> ERR_NOT_FOUND). Everything else is
+ *    ERR_INTERNAL (not to be shown), but 08xxx, 57P0x, 53xxx: ERR_UNAVAILABLE.
+ *  - IDEM below stands for three arguments: principal (text, e.g. "admin:KEYHASH" or
+ * the tenant's id), idempotency key (text or S_NULL), hash of the request (bytes or
+ *    S_NULL). A repeated key gives the first reply again with "replayed": true, another
+ *    hash under it ERR_KEY_REUSED.
+ *  - PAGE stands for two: cursor (text or S_NULL: from the start), limit (int). The
+ *    reply has "next": text|null. */
+#ifndef NEARGPU_STORE_H
+#define NEARGPU_STORE_H
+#include <event2/event.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "client/lib/bounds.h"
+#include "client/lib/err.h"
+#include "client/lib/uuid.h"
+
+struct store;
+
+/* ---- arguments --------------------------------------------------------------- */
+
+enum store_type {
+    STORE_T_NULL,
+    STORE_T_TEXT, /* also uuid */
+    STORE_T_INT,
+    STORE_T_BOOL,
+    STORE_T_REAL,
+    STORE_T_BYTES,
+    STORE_T_JSON,
+};
+struct store_arg {
+    enum store_type type;
+    union {
+        const char *text;
+        int64_t i;
+        double d;
+        const void *bytes;
+        const json_t *json;
+    };
+    size_t len; /* STORE_T_BYTES */
+};
+/* A NULL text or json is SQL null. Everything is copied by store_call(). */
+#define S_NULL    ((struct store_arg){.type = STORE_T_NULL})
+#define S_TEXT(s) ((struct store_arg){.type = STORE_T_TEXT, .text = (s)})
+#define S_INT(n)  ((struct store_arg){.type = STORE_T_INT, .i = (n)})
+#define S_BOOL(b) ((struct store_arg){.type = STORE_T_BOOL, .i = (b)})
+#define S_REAL(x) ((struct store_arg){.type = STORE_T_REAL, .d = (x)})
+#define S_JSON(v) ((struct store_arg){.type = STORE_T_JSON, .json = (v)})
+#define S_BYTES(p, n) \
+    ((struct store_arg){.type = STORE_T_BYTES, .bytes = (p), .len = (n)})
+#define STORE_ARGS(...)                      \
+    (const struct store_arg[]){__VA_ARGS__}, \
+        sizeof((struct store_arg[]){__VA_ARGS__}) / sizeof(struct store_arg)
+#define STORE_NO_ARGS NULL, 0
+
+/* ---- results ----------------------------------------------------------------- */
+
+enum store_status { STORE_OK, STORE_FAILED, STORE_UNKNOWN };
+
+enum store_book_outcome {
+    STORE_BOOK_OK,
+    STORE_BOOK_DUPLICATE,  /* same key, same hash: id is the one booked earlier */
+    STORE_BOOK_KEY_REUSED, /* same key, other hash */
+    STORE_BOOK_LOST,       /* a GPU is taken, not in the node's block, node retired */
+    STORE_BOOK_FUNDS,
+};
+struct store_booked {
+    enum store_book_outcome outcome;
+    char id[UUID_TEXT];        /* OK, DUPLICATE */
+    const int64_t *booking_id; /* OK: one a booking, in the order they were given */
+    size_t booking_count;
+};
+
+struct store_result {
+    enum store_status status;
+    struct err err;   /* when not STORE_OK (UNKNOWN: ERR_UNKNOWN) */
+    char sqlstate[6]; /* "" when not from the database */
+    json_t *json;     /* "json" operations: borrowed; NULL for the others */
+    const struct store_booked *booked; /* store_book() only */
+    void *rows; /* "rows" operations: read with the functions below */
+};
+size_t store_rows(const struct store_result *r);
+bool store_is_null(const struct store_result *r, size_t row, int col);
+const char *store_text(const struct store_result *r, size_t row, int col); /* "" null */
+int64_t store_i64(const struct store_result *r, size_t row, int col);      /* 0 null */
+double store_real(const struct store_result *r, size_t row, int col);
+
+typedef void store_done_fn(void *arg, uint64_t id, const struct store_result *r);
+struct store_to {
+    store_done_fn *done;
+    void *arg;   /* e.g. the flow runner */
+    uint64_t id; /* e.g. the flow's id: never a pointer to a flow */
+};
+static inline struct store_to store_to(store_done_fn *done, void *arg, uint64_t id)
+{
+    return (struct store_to){done, arg, id};
+}
+
+/* ---- operations -------------------------------------------------------------- */
+
+enum store_op {
+    /* The market's people and places. All json. */
+    STORE_MARKET,          /* () -> {name, currency, fee_ppm, tax_ppm, issuer_name} */
+    STORE_TENANT_CREATE,   /* (name, zone|null, credit_micro, key_hash, IDEM)
+                              -> {id, name} */
+    STORE_TENANT_LIST,     /* (PAGE) -> {tenants:[{id,name,zone,created_us,
+                              available_micro, held_micro, currency}], next} */
+    STORE_TOPUP,           /* (tenant name, amount_micro, currency, reference, IDEM)
+                              -> {balance_micro, currency} */
+    STORE_PROVIDER_CREATE, /* (name, fee_ppm|null, key_hash, IDEM) -> {id, name} */
+    STORE_PROVIDER_LIST,   /* (PAGE) -> {providers:[{id,name,fee_ppm,created_us}]} */
+    STORE_SITE_CREATE,     /* (name, city, lat real, lon real, residency, IDEM)
+                              -> {id, name, city, lat, lon, residency} */
+    STORE_SITE_LIST,       /* () -> {sites:[{id,name,city,lat,lon,residency,nodes,
+                              gpus}]} */
+    STORE_JOIN_CODE,       /* (provider_id, site name, node name, code_hash, expires_us,
+                              IDEM) -> {expires_us, site, node} */
+    STORE_NODE_LIST,       /* (provider_id|null: all, PAGE) -> {nodes:[{id, name, site,
+                              provider, gpu_model, gpus, idle, leased, state,
+                              last_sync_us, address, price_micro|null, currency}]} */
+    STORE_PRICE_LIST,      /* (provider_id|null) -> {prices:[{site, provider, node,
+                              gpu_model, from_us, to_us|null, per_gpu_hour_micro,
+                              currency}]}: those from now on */
+    STORE_PRICE_SET,       /* (provider_id, site|null, node|null, gpu model|null,
+                              per_gpu_hour_micro, currency) -> {nodes: count} ;
+                              ERR_NOT_FOUND when none matches */
+    STORE_DATASET_ADD,     /* (tenant_id, name, endpoint, site name|null, lat|null,
+                              lon|null, size_bytes|null, IDEM) -> DATASET */
+    STORE_DATASET_LIST,    /* (tenant_id) -> {datasets:[DATASET]}; DATASET = {id, name,
+                              endpoint, site|null, lat, lon, size_bytes|null,
+                              created_us, rtts:[{node, site, min_us, p50_us, p99_us,
+                              count, at_us}]} */
+    STORE_DATASET_GET,     /* (tenant_id, name) -> DATASET */
+    STORE_DATASET_REMOVE,  /* (tenant_id, name) -> {id} */
+
+    /* Agents. json. */
+    STORE_ENROLL,    /* (code_hash, receipt_key 32 bytes, market name)
+                        checks and consumes the code, makes (or re-makes) the node ->
+                        {node_id, node, site, site_id, provider, provider_id, spiffe_id};
+                        the certificate's hash follows with STORE_CERT_SET. A code used
+                        within its time by the same receipt_key answers again. */
+    STORE_CERT_SET,  /* (node_id, cert_sha256) : the next certificate -> {} ; at
+                        enrolment  and renewal. The old one stays valid until the new one
+                        is used */
+    STORE_CERT_USED, /* (node_id, cert_sha256) -> {}: makes next the current one */
+    STORE_SYNC,      /* (node_id, observed json as on the wire with "at" of probes as
+                        at_us and windows as {from_us,to_us}, price as {currency, micro}
+                        or null, now_us) -> DESIRED; applies inventory, price, windows,
+                        probes, leases (done/ready/quarantined) */
+    STORE_DESIRED,   /* (node_id, reservations json ["id"…] the node reported, now_us)
+                        -> DESIRED = {version, leases:[{reservation, tenant, gpus:[uuid],
+                        not_before_us, not_after_us, epoch, generation}], end:[{
+                        reservation, reason}], probes:[{dataset: id, endpoint}],
+                        acks:[{reservation, seq}]}; version does not depend on acks */
+    STORE_RECEIPTS, /* (node_id, receipts json [{reservation, seq, hash (hex), prev (hex
+                       or ""), kind, from_us, to_us, gpu_ms, gaps, jws}], now_us) ->
+                       {acks:[{reservation,seq}], rejected:[{reservation, seq, code,
+                       detail}]}; signatures are checked by the caller before */
+
+    /* Reservations. json. RESV = {id, tenant (name), tenant_id, state, reason,
+       created_us, start_us, end_us, ended_us|null, allocations:[{booking, node_id,
+       site, provider, node, address, spiffe_id, first, count, gpus:[uuid], start_us,
+       end_us, epoch, per_gpu_hour_micro}], data:[…as booked], currency,
+       per_hour_micro, total_micro, effective_micro, held_micro, captured_micro,
+       released_micro, spot, generation, quote_id|null, idem_hash, request} */
+    STORE_RESV_GET,      /* (tenant_id|null: any, id) -> RESV; ERR_NOT_FOUND */
+    STORE_RESV_BY_KEY,   /* (tenant_id, idem_key) -> RESV; after STORE_UNKNOWN */
+    STORE_RESV_LIST,     /* (tenant_id|null, state|null, PAGE) -> {reservations:[RESV],
+                            next}, newest first */
+    STORE_RESV_EXTEND,   /* (tenant_id, id, new_end_us, generation (0: any), per_hour
+                            extra is priced by SQL at the booked price, now_us) -> RESV;
+                            a later end extends, an earlier one (after now) shrinks.
+                            ERR_CONFLICT, ERR_FUNDS */
+    STORE_RESV_CANCEL,   /* (tenant_id|null, id, reason, now_us) -> RESV */
+    STORE_RESV_FAIL,     /* (id, reason, now_us) -> RESV (nodes lost, drills) */
+    STORE_QUOTE_PUT,     /* (id, tenant_id, created_us, expires_us, request json, plan
+                            json, hash, IDEM) -> {id, expires_us} */
+    STORE_QUOTE_GET,     /* (tenant_id, id) -> {id, created_us, expires_us, request,
+                            plan, hash}; ERR_NOT_FOUND */
+    STORE_TOKEN_LOG,     /* (reservation_id, tokens json [{jti, node_id, jkt, kid,
+                            issued_us, expires_us}]) -> {} */
+    STORE_STATUS,        /* (now_us) -> {seq, revoked:[{reservation, reason}],
+                            min_epochs:{}}: for the status document */
+    STORE_TRANSITIONS,   /* (now_us, grace_us) -> {started:[id], ended:[id],
+                            expired:[id]}: due by time; idempotent; a reservation whose
+                            node sent no teardown ends grace_us after its end */
+    STORE_NODES_OVERDUE, /* (now_us, unknown_after_us, lost_after_us) -> {unknown:[id],
+                           lost:[id]}: nodes that did not sync change state */
+
+    /* Money and use. json. */
+    STORE_WALLET,       /* (tenant_id, limit) -> {currency, available_micro, held_micro,
+                           transfers:[{id, at_us, kind, amount_micro (signed as the
+                           wallet sees it), reservation|null, ref|null}]} */
+    STORE_USAGE,        /* (tenant_id|null, provider_id|null, reservation|null,
+                           from_us|null, to_us|null, PAGE) -> {usage:[{reservation,
+                           node, site, provider, from_us, to_us, gpu_ms, amount_micro,
+                           currency, receipts:[{seq, kind, from_us, to_us, gpu_ms,
+                           hash, jws}]}], next} */
+    STORE_INVOICE_LIST, /* (tenant_id|null, PAGE) -> {invoices:[{number, tenant,
+                           currency, from_us, to_us, issued_us, net_micro, tax_micro,
+                           total_micro}], next} */
+    STORE_INVOICE_GET,  /* (tenant_id|null, number) -> the same plus {tax_ppm, document,
+                           lines:[{line, description, reservation, quantity_gpu_ms,
+                           amount_micro}]} */
+    STORE_REPORT_LIST,  /* () -> {reports:[{name, description}]} */
+    STORE_REPORT,       /* (name, from_us|null, to_us|null, site|null) -> {name,
+                           columns:[{name,unit}], rows:[[…]]}; read-only role */
+    STORE_ADMIN_STATUS, /* () -> {tenants, providers, sites, nodes:{state: n}, gpus,
+                           reservations:{state: n}, database:{version, size_bytes,
+                           connections, now_us}, checks:[{name, rows}]} */
+
+    /* The change feed. A cursor is text; take FEED_HEAD first, then load the world,
+       then CHANGES from that cursor: applying a change twice is harmless. */
+    STORE_FEED_HEAD, /* () -> {cursor} */
+    STORE_CHANGES,   /* (cursor, limit) -> {events:[EVENT], cursor}. EVENT = {cursor,
+                        at_us,   kind, origin, tenant_id|null, reservation_id|null,
+                        node_id|null,   payload}. Kinds: reservation.confirmed .extended
+                        .cancelled .started   .ended .failed (payload {state, generation,
+                        start_us, end_us,   bookings:[{booking, node_id, site_id, first,
+                        count, from_us,   to_us}]}, from=to: blocks nothing any more),
+                        node.changed   (inventory, windows, state, address, certificate),
+                        node.probed   (rtt; payload {dataset_id}), price.changed,
+                        dataset.changed   (payload {dataset_id}), site.changed ({site_id}),
+                        key.changed,   wallet.changed */
+    STORE_EVENTS,    /* (tenant_id|null, provider_id|null, cursor|null, limit) -> as
+                        STORE_CHANGES, only what that principal may see, without origin */
+
+    /* World load. rows: the columns in order. An id as argument: that one only. */
+    STORE_WORLD_KEYS,     /* () hash hex, role, tenant_id, provider_id, name */
+    STORE_WORLD_SITES,    /* (id|null) id, name, city, lat, lon, residency */
+    STORE_WORLD_NODES,    /* (id|null) id, site_id, provider_id, provider name, name,
+                             spiffe_id, cert hex, next cert hex, receipt_key hex, gpus
+                             count, gpu_model, gpu_memory_mib, offered mask, windows
+                             json [[from_us,to_us]…], address, state, last_sync_us,
+                             price per_gpu_hour_micro now (null none), currency, gpu
+                             uuids json [uuid…] in bit order */
+    STORE_WORLD_DATASETS, /* (id|null) id, tenant_id, name, endpoint, site_id, lat, lon,
+                             size_bytes, removed bool as 0/1 */
+    STORE_WORLD_RTTS,     /* (node_id|null) node_id, dataset_id, min_us, p50_us, p99_us,
+                             count, at_us */
+    STORE_WORLD_BOOKINGS, /* (now_us) booking, node_id, first, count, from_us, to_us,
+                             reservation_id: all that end later than now */
+    STORE_OP_COUNT
+};
+
+/* What a reservation takes from one node. */
+struct store_booking {
+    int node_id, site_id;
+    int first, count; /* GPUs of the node */
+    int64_t from_us, to_us;
+    int64_t per_gpu_hour_micro;
+};
+struct store_book {
+    char id[UUID_TEXT], tenant_id[UUID_TEXT], quote_id[UUID_TEXT]; /* quote "" none */
+    int64_t now_us, start_us, end_us;
+    const json_t *request, *data; /* data: array, may be NULL */
+    char currency[4];
+    int64_t per_hour_micro, total_micro, effective_micro; /* total is held */
+    const char *idem_key;     /* "" none given: the caller passes the id */
+    const uint8_t *idem_hash; /* 32 bytes */
+    bool spot;
+    const struct store_booking *bookings; /* 1..GANG_NODES_MAX */
+    size_t booking_count;
+};
+struct store_match_log {
+    int64_t at_us;
+    const char *tenant_id;      /* "" none */
+    const char *kind, *outcome; /* as the table's CHECKs */
+    int64_t match_us;
+    const char *gpu_model;
+    int gpus;
+    int64_t duration_s;
+    int site_id, dataset_id;      /* 0 none */
+    int64_t rtt_us, slowdown_ppm; /* 0 none */
+    const char *why;
+};
+
+struct store_opts {
+    const char *conninfo;        /* libpq conninfo; user neargpu_server */
+    const char *report_conninfo; /* user neargpu_report; NULL: no reports */
+    int readers;                 /* connections for single operations, 0: 4 */
+    int writers;                 /* booking writers, 0: 1; two at most */
+    const char *origin;          /* this server instance's name in events */
+    /* NOTIFY arrived (or the feed should be read because the connection was renewed):
+       a hint to call STORE_CHANGES. May be NULL. */
+    void (*on_change)(void *arg);
+    void *arg;
+};
+struct store_stats {
+    uint64_t calls, failed, unknown, reconnects;
+    uint64_t batches, booked, lost;
+    size_t in_flight, waiting;
+    int connected, connections;
+};
+
+/* Connects in the background; calls made before wait (bounded), then ERR_UNAVAILABLE.
+ */
+struct store *store_new(struct event_base *base, const struct store_opts *opts);
+/* Calls still open end with ERR_UNAVAILABLE or STORE_UNKNOWN before it returns. */
+void store_free(struct store *s);
+/* Connected well enough to serve. */
+bool store_is_ready(const struct store *s);
+void store_stats(const struct store *s, struct store_stats *ret);
+
+/* args must match the operation's table (assertion). */
+void store_call(struct store *s, enum store_op op, const struct store_arg *args,
+                size_t count, struct store_to to);
+/* Joins the next group commit. Result: r->booked. */
+void store_book(struct store *s, const struct store_book *b, struct store_to to);
+/* Written in batches, best effort, no answer; dropped (and counted) when the database
+ * lags behind. */
+void store_log_match(struct store *s, const struct store_match_log *m);
+
+#endif
