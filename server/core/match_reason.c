@@ -8,7 +8,7 @@
 
 #include "client/lib/timefmt.h"
 
-#define NUMBER_MAX 32
+#define NUMBER_MAX 48 /* two 64-bit numbers and a point */
 
 /* value / 1e6 (or 1e3) with the fewest digits, at least `least`, that are exact. */
 static void decimal(int64_t value, int digits, int least, char out[NUMBER_MAX])
