@@ -8,6 +8,9 @@
 #include "client/agent/devprog.h"
 #include "client/lib/err.h"
 
+#define CGROUP_BASE    "neargpu"  /* our directory in every hierarchy */
+#define CGROUP_KEEPERS "_keepers" /* no lease id starts with an underscore */
+
 struct cgroup_mounts { /* "" where there is none */
     char v2[256];
     char v1_memory[256];
@@ -21,6 +24,11 @@ int cgroup_parse_mounts(const char *mountinfo, struct cgroup_mounts *ret,
 /* From /proc/self/mountinfo and cgroup.controllers. */
 int cgroup_find_mounts(struct cgroup_mounts *ret, struct err *err) MUST_USE;
 
+/* "MOUNT/BASE", "MOUNT/BASE/LEASE" or "MOUNT/BASE/LEASE/job-JOB", as far as lease and
+ * job are not NULL. Caller frees. */
+char *cgroup_path(const char *mount, const char *base, const char *lease,
+                  const char *job);
+
 /* mkdir of one directory; existing is fine. */
 int cgroup_make(const char *dir, struct err *err) MUST_USE;
 /* Removes dir and its child cgroups, bottom up; missing is fine; ERR_CONFLICT when
@@ -29,6 +37,8 @@ int cgroup_remove(const char *dir, struct err *err) MUST_USE;
 /* Writes text to dir/file. */
 int cgroup_write(const char *dir, const char *file, const char *text,
                  struct err *err) MUST_USE;
+/* The same where a missing file or a refusal does not matter. */
+void cgroup_try_write(const char *dir, const char *file, const char *text);
 /* populated of cgroup.events; false for a missing directory. */
 int cgroup_populated(const char *dir, bool *ret, struct err *err) MUST_USE;
 /* cgroup.kill, else SIGKILL to every process found until none is left. */

@@ -51,6 +51,7 @@ void journal_free(struct journal *j);
 
 /* "STATE/leases/ID"; caller frees. The id must be valid (journal_id_is_valid). */
 char *journal_lease_dir(const struct journal *j, const char *id);
+/* [A-Za-z0-9._-], 1..63 bytes, first one a letter or digit: safe as a file name. */
 bool journal_id_is_valid(const char *id);
 
 /* Writes lease.json and deadline. */
@@ -90,8 +91,4 @@ int journal_jti_expire(struct journal *j, int64_t now_us, struct err *err) MUST_
 
 /* Reads /proc/sys/kernel/random/boot_id. */
 int journal_boot_id(char ret[JOURNAL_BOOT_ID_MAX], struct err *err) MUST_USE;
-/* The end in lease_dir/deadline; 0 (long past) when it is of another boot. */
-int journal_deadline_read(const char *lease_dir, int64_t *ret_boot_us,
-                          struct err *err) MUST_USE;
-
 #endif

@@ -44,6 +44,7 @@ struct launch_spec {
     gid_t gid;
     struct launch_node *nodes;
     size_t node_count;
+    char **hide; /* NULL or NULL-terminated: host directories the job must not see */
     int64_t drain_us;      /* SIGTERM this long before the end */
     int64_t output_max;    /* bytes of log kept; 0: KEEPER_OUTPUT_MAX */
     int64_t nofile, nproc; /* rlimits; 0: 65536 / none */
@@ -66,7 +67,7 @@ int launch_spec_read(const char *job_dir, struct launch_spec *ret,
                      struct err *err) MUST_USE;
 
 /* Starts the job of an open lease. lease_dir is journal_lease_dir() of it; the deadline
- * is the one in its `deadline` file (journal_deadline_write), which keeper and
+ * is the one in its `deadline` file (deadline.h), which keeper and
  * lease-init read again when it has come, so that an extension needs no message.
  * exe is the program to run as `exe keeper JOB_DIR FD` (NULL: /proc/self/exe). Returns
  * when the job was executed or failed; the error then says at which step. Repeating it

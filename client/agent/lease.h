@@ -95,13 +95,15 @@ struct lease_found {
 };
 
 enum lease_recovery {
-    LEASE_REC_KEEP,   /* inside its time, gate in place: do not touch it */
-    LEASE_REC_REOPEN, /* inside its time, nothing runs: enforce open() again */
-    LEASE_REC_END,    /* overdue, ungated with processes, ending, or of an earlier boot:
-                         apply LEASE_EV_END */
-    LEASE_REC_ORPHAN, /* cgroup without a journal: deny, kill, close */
-    LEASE_REC_FORGET, /* done; only the journal entry is left */
-    LEASE_REC_HOLD,   /* quarantined before: stays quarantined */
+    LEASE_REC_KEEP,     /* inside its time, gate in place: do not touch it */
+    LEASE_REC_REOPEN,   /* inside its time, nothing runs: enforce open() again */
+    LEASE_REC_REBOOTED, /* of an earlier boot: nothing runs; once there is signed time,
+                           compute the deadline anew, then reopen or end */
+    LEASE_REC_END,      /* overdue, ending, or processes without a gate: apply
+                           LEASE_EV_END */
+    LEASE_REC_ORPHAN,   /* cgroup without a journal: deny, kill, close */
+    LEASE_REC_FORGET,   /* done; only the journal entry is left */
+    LEASE_REC_HOLD,     /* quarantined before: stays quarantined */
 };
 
 enum lease_recovery lease_recover(const struct lease_found *found, int64_t now_boot_us);
