@@ -218,13 +218,14 @@ static int jsonx_get(const struct jsonx_place *p, const json_t *v, void *target,
     return 0;
 }
 
-static const struct jsonx_field *jsonx_find(const struct jsonx_field *fields,
-                                            size_t count, const char *name)
+/* Index of the field of this name, count when there is none. */
+static size_t jsonx_find(const struct jsonx_field *fields, size_t count,
+                         const char *name)
 {
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(fields[i].name, name) == 0)
-            return &fields[i];
-    return NULL;
+    size_t i = 0;
+    while (i < count && strcmp(fields[i].name, name) != 0)
+        i++;
+    return i;
 }
 
 int jsonx_decode(const json_t *obj, const struct jsonx_field *fields, size_t count,
@@ -233,24 +234,26 @@ int jsonx_decode(const json_t *obj, const struct jsonx_field *fields, size_t cou
     if (!json_is_object(obj))
         return err_set(err, ERR_BAD_REQUEST, "%s: expected object, got %s",
                        at[0] == '\0' ? "/" : at, jsonx_kind(obj));
+    assert(count <= 64); /* one bit a field */
+    uint64_t seen = 0;
     const char *name;
-    json_t *member;
-    json_object_foreach((json_t *)(uintptr_t)obj, name, member)
+    json_t *v;
+    json_object_foreach((json_t *)(uintptr_t)obj, name, v)
     {
-        if (jsonx_find(fields, count, name) == NULL)
+        size_t i = jsonx_find(fields, count, name);
+        if (i == count)
             return err_set(err, ERR_BAD_REQUEST, "%s/%.80s: unknown member", at, name);
-    }
-    for (size_t i = 0; i < count; i++) {
         const struct jsonx_field *f = &fields[i];
-        const json_t *v = json_object_get(obj, f->name);
-        if (v == NULL && f->required)
-            return err_set(err, ERR_BAD_REQUEST, "%s/%s: missing", at, f->name);
-        if (v == NULL || (json_is_null(v) && !f->required && f->type != JSONX_ANY))
+        seen |= UINT64_C(1) << i;
+        if (json_is_null(v) && !f->required && f->type != JSONX_ANY)
             continue;
         struct jsonx_place place = {at, f->name, f};
         if (jsonx_get(&place, v, (char *)out + f->offset, err) != 0)
             return -1;
     }
+    for (size_t i = 0; i < count; i++)
+        if (fields[i].required && (seen >> i & 1) == 0)
+            return err_set(err, ERR_BAD_REQUEST, "%s/%s: missing", at, fields[i].name);
     return 0;
 }
 

@@ -52,9 +52,14 @@ struct jws_parts {
     uint8_t sig[64];
 };
 /* Size, three parts, strict base64url, header exactly {alg,kid,typ} with alg EdDSA or
- * Ed25519. On failure *ret_step names the step ("size","parts","base64","header"). */
+ * Ed25519. On failure *ret_step names the step ("size", "parts", "base64", "header", or
+ * "signature" when that is not 64 bytes) and err has ERR_TOKEN. */
 int jws_split(const char *token, size_t len, struct jws_parts *ret,
               const char **ret_step, struct err *err) MUST_USE;
+/* As jws_split, for documents that may be longer than a token: status documents
+ * (STATUS_BYTES_MAX) and receipts (RECEIPT_BYTES_MAX). */
+int jws_split_max(const char *token, size_t len, size_t max, struct jws_parts *ret,
+                  const char **ret_step, struct err *err) MUST_USE;
 void jws_parts_done(struct jws_parts *p);
 /* Signature over signed_text with the public key. */
 int jws_verify(const struct jws_parts *p, EVP_PKEY *pub, struct err *err) MUST_USE;
