@@ -1,0 +1,165 @@
+-- Reports for administrators: views that a read-only role may query with any SQL client,
+-- also by `neargpu admin report NAME` and GET /v1/reports/NAME. Units stand as column
+-- comments; report.catalog says which column a period and a site filter. Hours and days
+-- are UTC. docs/administrators.md describes each.
+
+CREATE TABLE IF NOT EXISTS report.catalog (
+    name text PRIMARY KEY,
+    description text NOT NULL,
+    time_column text,  -- filtered by from and to; null: the report is about now
+    site_column text,
+    sort text NOT NULL -- ORDER BY list
+);
+
+DROP VIEW IF EXISTS report.utilisation_hourly, report.idle_capacity, report.match_latency,
+    report.unmet_demand, report.provider_revenue, report.top_tenants, report.rtt_matrix CASCADE;
+
+-- GPUs that existed and were booked, hour by hour, from each node's enrolment on.
+CREATE VIEW report.utilisation_hourly AS
+    WITH hours AS (
+        SELECT h AS hour, tstzrange(h, h + interval '1 hour') AS span
+          FROM generate_series(
+                   date_trunc('hour', greatest((SELECT min(enrolled_at) FROM ng.node), now() - interval '92 days')),
+                   date_trunc('hour', now()), interval '1 hour') h),
+    capacity AS (
+        SELECT hr.hour, n.site_id, n.gpu_model,
+               sum((upper(n.gpus) - lower(n.gpus))
+                   * extract(epoch FROM least(hr.hour + interval '1 hour', now()) - greatest(hr.hour, n.enrolled_at)) / 3600.0) AS gpu_hours
+          FROM hours hr JOIN ng.node n ON n.enrolled_at < hr.hour + interval '1 hour'
+         WHERE n.gpus IS NOT NULL AND n.state <> 'retired'
+         GROUP BY 1, 2, 3),
+    booked AS (
+        SELECT hr.hour, n.site_id, n.gpu_model,
+               sum((upper(b.gpus) - lower(b.gpus))
+                   * extract(epoch FROM upper(b.during * hr.span) - lower(b.during * hr.span)) / 3600.0) AS gpu_hours
+          FROM hours hr JOIN ng.booking b ON b.during && hr.span JOIN ng.node n ON n.id = b.node_id
+         GROUP BY 1, 2, 3)
+    SELECT c.hour, s.name AS site, c.gpu_model, round(c.gpu_hours, 3) AS capacity,
+           round(coalesce(b.gpu_hours, 0), 3) AS booked,
+           round(100 * coalesce(b.gpu_hours, 0) / nullif(c.gpu_hours, 0), 1) AS utilisation
+      FROM capacity c JOIN ng.site s ON s.id = c.site_id
+      LEFT JOIN booked b ON b.hour = c.hour AND b.site_id = c.site_id AND b.gpu_model = c.gpu_model;
+COMMENT ON COLUMN report.utilisation_hourly.capacity IS 'GPU-hours';
+COMMENT ON COLUMN report.utilisation_hourly.booked IS 'GPU-hours';
+COMMENT ON COLUMN report.utilisation_hourly.utilisation IS '%';
+
+CREATE VIEW report.idle_capacity AS
+    SELECT s.name AS site, p.name AS provider, n.gpu_model, count(*) AS nodes,
+           count(*) FILTER (WHERE n.state = 'up') AS nodes_up,
+           sum(upper(n.gpus) - lower(n.gpus)) AS gpus,
+           sum(length(replace(n.offered::bit(64)::text, '0', ''))) AS offered,
+           coalesce(sum(b.gpus), 0) AS booked_now,
+           greatest(0, coalesce(sum(length(replace(n.offered::bit(64)::text, '0', ''))) FILTER (WHERE n.state = 'up'), 0)
+               - coalesce(sum(b.gpus), 0)) AS idle_now
+      FROM ng.node n JOIN ng.site s ON s.id = n.site_id JOIN ng.provider p ON p.id = n.provider_id
+      LEFT JOIN LATERAL (SELECT sum(upper(b.gpus) - lower(b.gpus)) AS gpus FROM ng.booking b
+                          WHERE b.node_id = n.id AND b.during @> now()) b ON true
+     WHERE n.gpus IS NOT NULL
+     GROUP BY 1, 2, 3;
+
+CREATE VIEW report.match_latency AS
+    SELECT date_trunc('day', at) AS day, kind, count(*) AS requests,
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY match_us) AS p50,
+           percentile_cont(0.95) WITHIN GROUP (ORDER BY match_us) AS p95,
+           percentile_cont(0.99) WITHIN GROUP (ORDER BY match_us) AS p99,
+           percentile_cont(0.999) WITHIN GROUP (ORDER BY match_us) AS p999
+      FROM ng.match_log GROUP BY 1, 2;
+COMMENT ON COLUMN report.match_latency.p50 IS 'us';
+COMMENT ON COLUMN report.match_latency.p95 IS 'us';
+COMMENT ON COLUMN report.match_latency.p99 IS 'us';
+COMMENT ON COLUMN report.match_latency.p999 IS 'us';
+
+CREATE VIEW report.unmet_demand AS
+    SELECT date_trunc('day', at) AS day, nullif(gpu_model, '') AS gpu_model, why AS top_reason, outcome,
+           count(*) AS requests, sum(gpus) AS gpus, round(sum(gpus * duration_s / 3600.0), 3) AS gpu_hours
+      FROM ng.match_log WHERE kind = 'reserve' AND outcome <> 'ok' GROUP BY 1, 2, 3, 4;
+COMMENT ON COLUMN report.unmet_demand.gpu_hours IS 'GPU-hours';
+
+CREATE VIEW report.provider_revenue AS
+    SELECT date_trunc('day', t.at) AS day, p.name AS provider, s.name AS site, t.currency,
+           count(DISTINCT t.reservation_id) AS reservations,
+           sum(t.amount_micro) / 1e6 AS gross,
+           coalesce(sum(t.amount_micro) FILTER (WHERE t.kind = 'fee'), 0) / 1e6 AS fee,
+           coalesce(sum(t.amount_micro) FILTER (WHERE t.kind = 'capture'), 0) / 1e6 AS revenue
+      FROM ng.transfer t
+      JOIN LATERAL (SELECT n.provider_id, n.site_id FROM ng.node n WHERE n.id = split_part(t.ref, '/', 2)::integer) n ON true
+      JOIN ng.provider p ON p.id = n.provider_id JOIN ng.site s ON s.id = n.site_id
+     WHERE t.kind IN ('capture', 'fee')
+     GROUP BY 1, 2, 3, 4;
+COMMENT ON COLUMN report.provider_revenue.gross IS 'currency';
+COMMENT ON COLUMN report.provider_revenue.fee IS 'currency';
+COMMENT ON COLUMN report.provider_revenue.revenue IS 'currency';
+
+CREATE VIEW report.top_tenants AS
+    SELECT t.name AS tenant, r.currency, count(*) AS reservations,
+           round(coalesce(sum(m.gpu_ms), 0) / 3600000.0, 3) AS used,
+           sum(r.captured_micro) / 1e6 AS spent,
+           sum(r.held_micro - r.captured_micro - r.released_micro) / 1e6 AS held
+      FROM ng.reservation r JOIN ng.tenant t ON t.id = r.tenant_id
+      LEFT JOIN (SELECT reservation_id, sum(gpu_ms) AS gpu_ms FROM ng.meter GROUP BY reservation_id) m ON m.reservation_id = r.id
+     GROUP BY 1, 2;
+COMMENT ON COLUMN report.top_tenants.used IS 'GPU-hours';
+COMMENT ON COLUMN report.top_tenants.spent IS 'currency';
+COMMENT ON COLUMN report.top_tenants.held IS 'currency';
+
+CREATE VIEW report.rtt_matrix AS
+    SELECT s.name AS site, d.name AS dataset, t.name AS tenant, count(*) AS nodes, min(r.min_us) AS min,
+           percentile_disc(0.5) WITHIN GROUP (ORDER BY r.p50_us) AS p50, max(r.p99_us) AS p99,
+           sum(r.count) AS samples, round(extract(epoch FROM now() - max(r.at))) AS age
+      FROM ng.rtt r JOIN ng.node n ON n.id = r.node_id JOIN ng.site s ON s.id = n.site_id
+      JOIN ng.dataset d ON d.id = r.dataset_id JOIN ng.tenant t ON t.id = d.tenant_id
+     WHERE d.removed_at IS NULL
+     GROUP BY 1, 2, 3;
+COMMENT ON COLUMN report.rtt_matrix.min IS 'us';
+COMMENT ON COLUMN report.rtt_matrix.p50 IS 'us';
+COMMENT ON COLUMN report.rtt_matrix.p99 IS 'us';
+COMMENT ON COLUMN report.rtt_matrix.age IS 's';
+
+INSERT INTO report.catalog (name, description, time_column, site_column, sort) VALUES
+    ('utilisation_hourly', 'GPU-hours there were and booked, by site, model and hour', 'hour', 'site', 'hour, site, gpu_model'),
+    ('idle_capacity', 'GPUs offered, booked and idle now, by site, provider and model', NULL, 'site', 'site, provider, gpu_model'),
+    ('match_latency', 'time the matching core took per request, by day and kind', 'day', NULL, 'day, kind'),
+    ('unmet_demand', 'reservations that found no place, with the reason that excluded most', 'day', NULL, 'day, requests DESC, top_reason'),
+    ('provider_revenue', 'captured use by day, provider and site: gross, fee, provider''s share', 'day', 'site', 'day, provider, site'),
+    ('top_tenants', 'tenants by what they spent', NULL, NULL, 'spent DESC, tenant'),
+    ('rtt_matrix', 'measured round trips between sites and data sets', NULL, 'site', 'dataset, p50')
+ON CONFLICT (name) DO UPDATE SET description = excluded.description, time_column = excluded.time_column,
+    site_column = excluded.site_column, sort = excluded.sort;
+
+-- One report as JSON: {name, columns: [{name, unit}], rows: [[…]]}. Names come from the
+-- catalog only; values are bound.
+CREATE OR REPLACE FUNCTION report.run(p_name text, p_from timestamptz, p_to timestamptz, p_site text)
+RETURNS jsonb LANGUAGE plpgsql STABLE SET search_path = report, pg_temp AS $$
+DECLARE
+    v report.catalog;
+    v_rel oid;
+    v_columns jsonb;
+    v_list text;
+    v_where text := 'true';
+    v_rows jsonb;
+BEGIN
+    SELECT * INTO v FROM report.catalog WHERE name = p_name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no report is named %: there are %', p_name,
+            (SELECT string_agg(name, ', ' ORDER BY name) FROM report.catalog) USING ERRCODE = 'NG005';
+    END IF;
+    IF p_site IS NOT NULL AND v.site_column IS NULL THEN
+        RAISE EXCEPTION 'report % has no sites to filter by', p_name USING ERRCODE = 'NG020';
+    END IF;
+    IF (p_from IS NOT NULL OR p_to IS NOT NULL) AND v.time_column IS NULL THEN
+        RAISE EXCEPTION 'report % is about now: it takes no period', p_name USING ERRCODE = 'NG020';
+    END IF;
+    v_rel := format('report.%I', v.name)::regclass;
+    SELECT jsonb_agg(jsonb_build_object('name', attname, 'unit', coalesce(col_description(v_rel, attnum), '')) ORDER BY attnum),
+           string_agg(format('to_jsonb(x.%I)', attname), ', ' ORDER BY attnum)
+      INTO v_columns, v_list FROM pg_attribute WHERE attrelid = v_rel AND attnum > 0 AND NOT attisdropped;
+    IF v.time_column IS NOT NULL THEN
+        v_where := v_where || format(' AND ($1 IS NULL OR %1$I >= $1) AND ($2 IS NULL OR %1$I < $2)', v.time_column);
+    END IF;
+    IF v.site_column IS NOT NULL THEN
+        v_where := v_where || format(' AND ($3 IS NULL OR %I = $3)', v.site_column);
+    END IF;
+    EXECUTE format('SELECT coalesce(jsonb_agg(jsonb_build_array(%s)), ''[]'') FROM (SELECT * FROM report.%I WHERE %s ORDER BY %s LIMIT 100000) x',
+        v_list, v.name, v_where, v.sort) INTO v_rows USING p_from, p_to, p_site;
+    RETURN jsonb_build_object('name', v.name, 'description', v.description, 'columns', v_columns, 'rows', v_rows);
+END $$;
