@@ -1,6 +1,5 @@
 /* match: facts of each offer first (RTT, slow-down, prices), then the bounds in one
  * fixed order, then the calendar, then one sort. */
-#define _GNU_SOURCE
 #include "server/core/match.h"
 
 #include <assert.h>
