@@ -58,6 +58,8 @@ struct token_status {
     int64_t seq;
     char (*revoked)[UUID_TEXT]; /* sorted reservation ids */
     size_t revoked_count;
+    char (*revoked_kids)[JWS_KID_MAX]; /* signing keys withdrawn before their exp */
+    size_t revoked_kid_count;
 };
 
 struct token_check {
@@ -68,15 +70,19 @@ struct token_check {
     const struct token_status *status; /* NULL: step skipped (offline verify) */
 };
 
-/* Runs the steps up to and including epoch-independent ones:
+/* Runs the steps that need nothing but what is handed in, in this order:
  * size, parts, base64, header, key, signature, payload, issuer, audience, times,
- * status, details. On failure *ret_step is the step's name. */
+ * status, details. On failure *ret_step is the step's name, err has ERR_TOKEN and *ret
+ * is untouched. A lease that has not begun passes (the caller knows what the action
+ * needs); one that is over does not. */
 int token_check(const char *text, size_t len, const struct token_check *ctx,
                 struct token_claims *ret, const char **ret_step,
                 struct err *err) MUST_USE;
-/* Claims as JSON, as `neargpu-agent verify` prints them; new reference. */
+/* Claims as JSON, as `neargpu-agent verify` prints them (the payload's own form); new
+ * reference. */
 json_t *token_claims_json(const struct token_claims *c);
-/* The payload the issuer signs, from claims; new reference. */
+/* The payload the issuer signs, from claims; new reference. Seconds are cut: iat, nbf,
+ * exp, on_lost_after_us and drain_us should be whole ones. */
 json_t *token_build(const struct token_claims *c);
 
 /* Possession proof: what the tenant's key signs for one action at one agent. */
@@ -91,7 +97,9 @@ struct token_pop {
 };
 json_t *token_pop_build(const struct token_pop *p, const uint8_t pub[JWS_ED25519_LEN]);
 /* The proof carries its key as a `jwk` claim in the payload; its thumbprint must be
- * `jkt`, and every member of `want` must match (iat within leeway of now). */
+ * `jkt`, and every member of `want` but iat_us must match; the proof's own iat must be
+ * within leeway of now. Steps: size, parts, base64, header, payload, key, signature,
+ * binding, times. */
 int token_pop_check(const char *text, size_t len, const char *jkt,
                     const struct token_pop *want, int64_t now_us, const char **ret_step,
                     struct err *err) MUST_USE;
