@@ -198,6 +198,11 @@ DECLARE
     v_rounding integer;
 BEGIN
     PERFORM billing_lock();
+    -- Captures made later must fall into the next period.
+    IF p_until > clock_timestamp() THEN
+        RAISE EXCEPTION 'an invoice cannot reach into the future: % has not come yet', p_until
+            USING ERRCODE = 'NG020';
+    END IF;
     SELECT * INTO STRICT v_market FROM market;
     SELECT * INTO v_tenant FROM tenant WHERE name = p_tenant;
     IF NOT FOUND THEN

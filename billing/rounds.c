@@ -1,0 +1,208 @@
+#include "billing/rounds.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "billing/core/invoice.h"
+#include "billing/core/rate.h"
+#include "billing/pgtx.h"
+#include "client/lib/jsonx.h"
+#include "client/lib/strbuf.h"
+#include "client/lib/xalloc.h"
+
+/* Columns of api.billing_claim. */
+enum {
+    CLAIM_RESERVATION,
+    CLAIM_NODE,
+    CLAIM_SEQ,
+    CLAIM_KIND,
+    CLAIM_GPU_MS,
+    CLAIM_MAX_MS,
+    CLAIM_PRICE,
+    CLAIM_FEE_PPM
+};
+
+static int post_receipt(PGconn *pg, const PGresult *claim, int row, int *ret_posted,
+                        struct err *err)
+{
+    struct rate_use use = {
+        .gpu_ms = pgtx_i64(claim, row, CLAIM_GPU_MS),
+        .max_gpu_ms = pgtx_i64(claim, row, CLAIM_MAX_MS),
+        .per_gpu_hour_micro = pgtx_i64(claim, row, CLAIM_PRICE),
+        .fee_ppm = pgtx_i64(claim, row, CLAIM_FEE_PPM),
+    };
+    struct rate_sum sum;
+    char amount[24], fee[24];
+    const char *params[] = {PQgetvalue(claim, row, CLAIM_RESERVATION),
+                            PQgetvalue(claim, row, CLAIM_NODE),
+                            PQgetvalue(claim, row, CLAIM_SEQ),
+                            PQgetvalue(claim, row, CLAIM_GPU_MS),
+                            amount,
+                            fee};
+    PGresult *r;
+    if (rate_cumulative(&use, &sum, err) != 0)
+        return err_prefix(err, "reservation %s, receipt %s", params[0], params[2]);
+    snprintf(amount, sizeof(amount), "%lld", (long long)sum.amount_micro);
+    snprintf(fee, sizeof(fee), "%lld", (long long)sum.fee_micro);
+    if (pgtx_query(pg, "SELECT api.billing_post($1, $2, $3, $4, $5, $6)", params, 6, &r,
+                   err) != 0)
+        return err_prefix(err, "reservation %s, receipt %s", params[0], params[2]);
+    if (strcmp(PQgetvalue(r, 0, 0), "posted") == 0)
+        ++*ret_posted;
+    PQclear(r);
+    return 0;
+}
+
+int rounds_rate(PGconn *pg, int *ret_posted, struct err *err)
+{
+    char limit[16];
+    const char *params[] = {limit};
+    PGresult *claim;
+    int rc = 0, posted = 0;
+    snprintf(limit, sizeof(limit), "%d", ROUNDS_CLAIM_MAX);
+    if (pgtx_query(pg, "SELECT * FROM api.billing_claim($1)", params, 1, &claim, err) !=
+        0)
+        return err_prefix(err, "claiming receipts");
+    for (int row = 0; row < PQntuples(claim) && rc == 0; row++)
+        rc = post_receipt(pg, claim, row, &posted, err);
+    PQclear(claim);
+    *ret_posted = posted;
+    return rc;
+}
+
+int rounds_release(PGconn *pg, int64_t grace_us, int *ret_count, struct err *err)
+{
+    char grace[48], limit[16];
+    const char *params[] = {grace, limit};
+    PGresult *r;
+    snprintf(grace, sizeof(grace), "%lld microseconds", (long long)grace_us);
+    snprintf(limit, sizeof(limit), "%d", ROUNDS_CLAIM_MAX);
+    if (pgtx_query(pg, "SELECT api.billing_release($1, $2)", params, 2, &r, err) != 0)
+        return err_prefix(err, "releasing holds");
+    *ret_count = (int)pgtx_i64(r, 0, 0);
+    PQclear(r);
+    return 0;
+}
+
+/* Columns of api.billing_open_lines. */
+enum {
+    LINE_TENANT,
+    LINE_CURRENCY,
+    LINE_FROM,
+    LINE_TO,
+    LINE_RESERVATION,
+    LINE_TEXT,
+    LINE_GPU_MS,
+    LINE_AMOUNT
+};
+
+static json_t *lines_json(const PGresult *lines)
+{
+    json_t *array = json_array();
+    for (int row = 0; row < PQntuples(lines); row++)
+        json_array_append_new(
+            array,
+            json_pack("{s:s, s:s, s:I, s:I}", "reservation_id",
+                      PQgetvalue(lines, row, LINE_RESERVATION), "description",
+                      PQgetvalue(lines, row, LINE_TEXT), "quantity_gpu_ms",
+                      (json_int_t)pgtx_i64(lines, row, LINE_GPU_MS), "amount_micro",
+                      (json_int_t)pgtx_i64(lines, row, LINE_AMOUNT)));
+    return array;
+}
+
+static int sum_lines(const PGresult *lines, int64_t tax_ppm, struct invoice_sums *ret,
+                     struct err *err)
+{
+    int count = PQntuples(lines);
+    int64_t *amounts = xcalloc((size_t)count, sizeof(*amounts));
+    for (int row = 0; row < count; row++)
+        amounts[row] = pgtx_i64(lines, row, LINE_AMOUNT);
+    int rc = invoice_sums(amounts, (size_t)count, PQgetvalue(lines, 0, LINE_CURRENCY),
+                          tax_ppm, ret, err);
+    free(amounts);
+    return rc;
+}
+
+static int issue(PGconn *pg, const char *tenant, const char *until,
+                 const PGresult *lines, char *number, size_t cap, struct err *err)
+{
+    PGresult *market = NULL, *r = NULL;
+    struct invoice_sums sums;
+    char net[24], residue[24], tax[24], ppm[24];
+    int rc = -1;
+    if (pgtx_query(pg, "SELECT tax_ppm FROM api.billing_market()", NULL, 0, &market,
+                   err) != 0)
+        return -1;
+    int64_t tax_ppm = pgtx_i64(market, 0, 0);
+    PQclear(market);
+    if (sum_lines(lines, tax_ppm, &sums, err) != 0)
+        return -1;
+    json_t *array = lines_json(lines);
+    char *text = jsonx_dump(array);
+    snprintf(net, sizeof(net), "%lld", (long long)sums.net_micro);
+    snprintf(residue, sizeof(residue), "%lld", (long long)sums.residue_micro);
+    snprintf(tax, sizeof(tax), "%lld", (long long)sums.tax_micro);
+    snprintf(ppm, sizeof(ppm), "%lld", (long long)tax_ppm);
+    const char *params[] = {tenant, until, text, net, residue, ppm, tax};
+    if (pgtx_query(pg, "SELECT api.billing_invoice($1, $2, $3, $4, $5, $6, $7)", params,
+                   7, &r, err) == 0) {
+        snprintf(number, cap, "%s", PQgetvalue(r, 0, 0));
+        PQclear(r);
+        rc = 0;
+    }
+    free(text);
+    json_decref(array);
+    return rc;
+}
+
+int rounds_invoice(PGconn *pg, const char *tenant, const char *until, char *number,
+                   size_t cap, struct err *err)
+{
+    const char *params[] = {tenant, until};
+    PGresult *lines;
+    int rc = 0;
+    number[0] = '\0';
+    if (pgtx_query(pg, "SELECT * FROM api.billing_open_lines($1, $2)", params, 2,
+                   &lines, err) != 0)
+        return err_prefix(err, "invoice of %s", tenant);
+    if (PQntuples(lines) > 0)
+        rc = issue(pg, tenant, until, lines, number, cap, err);
+    PQclear(lines);
+    return rc == 0 ? 0 : err_prefix(err, "invoice of %s", tenant);
+}
+
+int rounds_invoices_due(PGconn *pg, int *ret_count, struct err *err)
+{
+    PGresult *due;
+    char number[32];
+    int rc = 0;
+    *ret_count = 0;
+    if (pgtx_query(pg, "SELECT tenant, until FROM api.billing_due(now())", NULL, 0,
+                   &due, err) != 0)
+        return err_prefix(err, "invoices due");
+    for (int row = 0; row < PQntuples(due) && rc == 0; row++) {
+        rc = rounds_invoice(pg, PQgetvalue(due, row, 0), PQgetvalue(due, row, 1),
+                            number, sizeof(number), err);
+        if (rc == 0 && number[0] != '\0')
+            ++*ret_count;
+    }
+    PQclear(due);
+    return rc;
+}
+
+int rounds_check(PGconn *pg, char **ret_text, struct err *err)
+{
+    struct strbuf text = STRBUF_INIT;
+    PGresult *r;
+    if (pgtx_query(pg, "SELECT name, breaches FROM api.check_all() WHERE breaches > 0",
+                   NULL, 0, &r, err) != 0)
+        return err_prefix(err, "checks");
+    for (int row = 0; row < PQntuples(r); row++)
+        strbuf_addf(&text, "%s: %s rows\n", PQgetvalue(r, row, 0),
+                    PQgetvalue(r, row, 1));
+    PQclear(r);
+    *ret_text = text.len > 0 ? strbuf_steal(&text) : xstrdup("");
+    strbuf_done(&text);
+    return 0;
+}

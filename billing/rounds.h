@@ -1,0 +1,29 @@
+/* rounds: what billd does, one function a kind of work. Each may be killed at any
+ * instant and repeated: the database's cursors make every posting happen once. */
+#ifndef NEARGPU_ROUNDS_H
+#define NEARGPU_ROUNDS_H
+#include <jansson.h>
+#include <libpq-fe.h>
+#include <stdint.h>
+
+#include "client/lib/err.h"
+
+#define ROUNDS_CLAIM_MAX 1000 /* receipts a round: bounds memory and the time to stop \
+                               */
+
+/* Rates receipts that are not rated yet; *ret_posted says how many. */
+int rounds_rate(PGconn *pg, int *ret_posted, struct err *err) MUST_USE;
+/* Gives back rests of holds; grace_us after a lease's end even without a teardown. */
+int rounds_release(PGconn *pg, int64_t grace_us, int *ret_count,
+                   struct err *err) MUST_USE;
+/* Issues one tenant's invoice for what was captured before `until` (an SQL timestamp).
+ * number gets "" when there was nothing to invoice. */
+int rounds_invoice(PGconn *pg, const char *tenant, const char *until, char *number,
+                   size_t cap, struct err *err) MUST_USE;
+/* Invoices every whole month that is due. */
+int rounds_invoices_due(PGconn *pg, int *ret_count, struct err *err) MUST_USE;
+/* Counts rows in the check views; each breach is one line in *ret_text (heap, "" none).
+ */
+int rounds_check(PGconn *pg, char **ret_text, struct err *err) MUST_USE;
+
+#endif
