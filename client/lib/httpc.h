@@ -1,8 +1,10 @@
 /* httpc: HTTPS+JSON client over libcurl, one engine for both uses: asynchronous on a
  * libevent base (agent), and blocking (CLI). Verifies the server against the market CA.
  * A request that was sent but got no complete answer ends as ERR_UNKNOWN; one that
- * never left ends as ERR_UNREACHABLE. problem+json replies become err (code by name).
- */
+ * never left ends as ERR_UNREACHABLE, and so does any GET (it has no effect whose
+ * outcome could be unknown). problem+json replies become err (code by name). No proxy,
+ * no redirects, TLS 1.3 only. libcurl sends a request again by itself when a kept
+ * connection turns out closed before a byte came back: creates carry a key for that. */
 #ifndef NEARGPU_HTTPC_H
 #define NEARGPU_HTTPC_H
 #include <event2/event.h>

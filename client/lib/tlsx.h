@@ -17,11 +17,15 @@ struct tlsx_files {
  * client certificate when ask_client, and accepts none as well (dispatch decides). */
 int tlsx_server_ctx(const struct tlsx_files *files, bool ask_client, SSL_CTX **ret,
                     struct err *err) MUST_USE;
+/* Client: verifies the server's certificate against ca_file only; the name is the
+ * caller's to check (SSL_set1_host, or the SPIFFE ID after the handshake). */
 int tlsx_client_ctx(const struct tlsx_files *files, SSL_CTX **ret,
                     struct err *err) MUST_USE;
-/* First URI SAN of the peer's verified certificate ("spiffe://…"), "" when none. */
+/* The URI SAN of the peer's verified certificate ("spiffe://…"); "" when there is none,
+ * or more than one. */
 void tlsx_peer_uri(const SSL *ssl, char *out, size_t cap);
-/* SHA-256 of the peer certificate's DER in base64url (x5t#S256); "" when none. */
+/* SHA-256 of the peer certificate's DER in base64url (x5t#S256); "" when none. Verified
+ * or not: compare it with a thumbprint that is trusted. */
 void tlsx_peer_thumbprint(const SSL *ssl, char *out, size_t cap);
 /* Newest OpenSSL error as text, for err_set. */
 const char *tlsx_error(void);
