@@ -249,8 +249,8 @@ enum store_op {
                         count, from_us,   to_us}]}, from=to: blocks nothing any more),
                         node.changed   (inventory, windows, state, address, certificate),
                         node.probed   (rtt; payload {dataset_id}), price.changed,
-                        dataset.changed   (payload {dataset_id}), site.changed ({site_id}),
-                        key.changed,   wallet.changed */
+                        dataset.changed   (payload {dataset_id}), site.changed
+                        ({site_id}),   key.changed,   wallet.changed */
     STORE_EVENTS,    /* (tenant_id|null, provider_id|null, cursor|null, limit) -> as
                         STORE_CHANGES, only what that principal may see, without origin */
 
