@@ -1,0 +1,307 @@
+/* world_feed: loading the world and keeping it (contract in world.h).
+ *
+ * Loading takes the feed's head first, then the tables one after another, then the
+ * changes since the head: applying one twice is harmless. A change that only names what
+ * changed has its row read again. Any read that fails sets `reload`; the next tick
+ * starts over. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/lib/clock.h"
+#include "client/lib/log.h"
+#include "client/lib/timefmt.h"
+#include "client/lib/xalloc.h"
+#include "server/flow/flows.h"
+#include "server/flow/world.h"
+#include "server/flow/world_ids.h"
+
+#define CHANGES_AT_ONCE 500
+#define OVERDUE_EACH_US (5 * US_PER_S)
+#define EXPIRE_EACH_US  (60 * US_PER_S)
+/* A node that never sends its teardown receipt does not keep its lease open. */
+#define END_GRACE_US (120 * US_PER_S)
+/* Beyond this many nodes a new data set waits for the agents' own next poll. */
+#define WAKE_ALL_MAX 2000
+
+static void on_polled(void *arg, uint64_t id, const struct store_result *r);
+
+/* ---- loading ---- */
+
+static const struct load_step {
+    enum store_op op;
+    void (*put)(struct world *w, const struct store_result *r);
+    bool takes_null, takes_now;
+} load_steps[] = {
+    {STORE_WORLD_KEYS, world_put_keys, false, false},
+    {STORE_WORLD_SITES, world_put_sites, true, false},
+    {STORE_WORLD_NODES, world_put_nodes, true, false},
+    {STORE_WORLD_DATASETS, world_put_data, true, false},
+    {STORE_WORLD_RTTS, world_put_rtts, true, false},
+    {STORE_WORLD_BOOKINGS, world_put_bookings, false, true},
+};
+#define LOAD_STEPS (sizeof(load_steps) / sizeof(load_steps[0]))
+
+static void on_load_step(void *arg, uint64_t id, const struct store_result *r);
+
+static void load_next(struct world *w)
+{
+    if (w->load_step == LOAD_STEPS) {
+        w->polling = false;
+        if (!w->loaded || w->reload)
+            log_info("world: %zu sites, %zu nodes, %zu offers, %zu bookings",
+                     w->site_count, w->node_count, w->offer_count,
+                     calendar_booking_count(w->calendar));
+        w->loaded = true;
+        w->reload = false;
+        world_poll(w);
+        return;
+    }
+    const struct load_step *s = &load_steps[w->load_step];
+    struct store_arg arg = s->takes_now ? S_INT(clock_now_us()) : S_NULL;
+    store_call(w->store, s->op, s->takes_now || s->takes_null ? &arg : NULL,
+               s->takes_now || s->takes_null ? 1 : 0, store_to(on_load_step, w, 0));
+}
+
+static void load_failed(struct world *w, const struct store_result *r)
+{
+    w->reload = true;
+    w->polling = false;
+    log_warn("world: cannot be loaded yet: %s", r->err.text);
+}
+
+static void on_load_step(void *arg, uint64_t id, const struct store_result *r)
+{
+    struct world *w = arg;
+    (void)id;
+    if (r->status != STORE_OK) {
+        load_failed(w, r);
+        return;
+    }
+    load_steps[w->load_step].put(w, r);
+    w->load_step++;
+    load_next(w);
+}
+
+static void on_head(void *arg, uint64_t id, const struct store_result *r)
+{
+    struct world *w = arg;
+    (void)id;
+    if (r->status != STORE_OK) {
+        load_failed(w, r);
+        return;
+    }
+    free(w->cursor);
+    w->cursor = xstrdup(json_string_value(json_object_get(r->json, "cursor")));
+    w->load_step = 0;
+    load_next(w);
+}
+
+static void load(struct world *w)
+{
+    w->polling = true;
+    w->reloads++;
+    store_call(w->store, STORE_FEED_HEAD, STORE_NO_ARGS, store_to(on_head, w, 0));
+}
+
+void world_start(struct world *w, struct store *store, struct flow_runner *runner)
+{
+    w->store = store;
+    w->runner = runner;
+    load(w);
+}
+
+/* ---- one change ---- */
+
+static void on_row(void *arg, uint64_t put, const struct store_result *r)
+{
+    struct world *w = arg;
+    if (r->status == STORE_OK)
+        load_steps[put].put(w, r);
+    else
+        w->reload = true;
+}
+
+/* Reads again what a table says of one thing (id NULL: of all). */
+static void read_again(struct world *w, enum store_op op, const json_t *id)
+{
+    size_t put = 0;
+    while (load_steps[put].op != op)
+        put++;
+    struct store_arg arg = json_is_integer(id) ? S_INT(json_integer_value(id)) : S_NULL;
+    store_call(w->store, op, load_steps[put].takes_null ? &arg : NULL,
+               load_steps[put].takes_null ? 1 : 0, store_to(on_row, w, put));
+}
+
+static int64_t int_of(const json_t *obj, const char *name)
+{
+    return json_integer_value(json_object_get(obj, name));
+}
+
+static void reservation_changed(struct world *w, const json_t *payload)
+{
+    const json_t *bookings = json_object_get(payload, "bookings"), *b;
+    size_t i;
+    json_array_foreach(bookings, i, b)
+    {
+        struct calendar_span during = {int_of(b, "from_us"), int_of(b, "to_us")};
+        int node = world_node_slot(w, (int)int_of(b, "node_id"));
+        world_book(w, int_of(b, "booking"), node, (int)int_of(b, "first"),
+                   (int)int_of(b, "count"), &during);
+    }
+}
+
+static void wake(void *runner, struct flow *f)
+{
+    flow_wake(runner, f->id);
+}
+
+static void apply(struct world *w, const json_t *event)
+{
+    const char *kind = json_string_value(json_object_get(event, "kind"));
+    const json_t *payload = json_object_get(event, "payload");
+    const json_t *node = json_object_get(event, "node_id");
+    if (kind == NULL)
+        return;
+    if (strncmp(kind, "reservation.", 12) == 0) {
+        reservation_changed(w, payload);
+        if (strcmp(kind, "reservation.cancelled") == 0 ||
+            strcmp(kind, "reservation.failed") == 0)
+            w->revoked_due = true;
+    } else if (strcmp(kind, "node.changed") == 0 ||
+               strcmp(kind, "price.changed") == 0) {
+        read_again(w, STORE_WORLD_NODES, node);
+    } else if (strcmp(kind, "node.probed") == 0) {
+        read_again(w, STORE_WORLD_RTTS, node);
+    } else if (strcmp(kind, "site.changed") == 0) {
+        read_again(w, STORE_WORLD_SITES, json_object_get(payload, "site_id"));
+    } else if (strcmp(kind, "key.changed") == 0) {
+        read_again(w, STORE_WORLD_KEYS, NULL);
+    } else if (strcmp(kind, "dataset.changed") == 0) {
+        read_again(w, STORE_WORLD_DATASETS, json_object_get(payload, "dataset_id"));
+        if (w->node_count <= WAKE_ALL_MAX)
+            flow_runner_each(w->runner, &flow_agent_sync, wake, w->runner);
+    }
+    w->changes++;
+}
+
+/* ---- the feed ---- */
+
+static void on_polled(void *arg, uint64_t id, const struct store_result *r)
+{
+    struct world *w = arg;
+    (void)id;
+    w->polling = false;
+    if (r->status != STORE_OK) {
+        /* Also a cursor too old to go on from: what was missed is not known. */
+        w->reload = true;
+        return;
+    }
+    const json_t *events = json_object_get(r->json, "events"), *event;
+    const char *cursor = json_string_value(json_object_get(r->json, "cursor"));
+    size_t i;
+    json_array_foreach(events, i, event) apply(w, event);
+    if (cursor != NULL) {
+        free(w->cursor);
+        w->cursor = xstrdup(cursor);
+    }
+    if (i > 0)
+        flow_runner_each(w->runner, &flow_events, wake, w->runner);
+    if (w->poll_due || i == CHANGES_AT_ONCE) {
+        w->poll_due = false;
+        world_poll(w);
+    }
+}
+
+void world_poll(struct world *w)
+{
+    if (w->polling || !w->loaded) {
+        w->poll_due = true;
+        return;
+    }
+    w->polling = true;
+    store_call(w->store, STORE_CHANGES,
+               STORE_ARGS(S_TEXT(w->cursor), S_INT(CHANGES_AT_ONCE)),
+               store_to(on_polled, w, 0));
+}
+
+void world_hint(void *world)
+{
+    struct world *w = world;
+    if (w->store != NULL)
+        world_poll(w);
+}
+
+/* ---- by time ---- */
+
+static void on_moved(void *arg, uint64_t id, const struct store_result *r)
+{
+    static const char *const lists[] = {"started", "ended", "expired", "unknown",
+                                        "lost"};
+    struct world *w = arg;
+    (void)id;
+    if (r->status != STORE_OK)
+        return;
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
+        if (json_array_size(json_object_get(r->json, lists[i])) > 0)
+            world_poll(w);
+}
+
+static void on_revoked(void *arg, uint64_t asked_us, const struct store_result *r)
+{
+    struct world *w = arg;
+    w->revoked_asked = false;
+    if (r->status != STORE_OK)
+        return;
+    const json_t *list = json_object_get(r->json, "revoked"), *entry;
+    size_t i;
+    int64_t seq = int_of(r->json, "seq");
+    json_array_clear(w->revoked);
+    json_array_foreach(list, i, entry)
+        json_array_append(w->revoked, json_object_get(entry, "reservation"));
+    if (seq != w->revoked_seq) { /* the shared document would lack the new ones */
+        free(w->status_doc);
+        w->status_doc = NULL;
+    }
+    w->revoked_seq = seq;
+    w->revoked_at_us = (int64_t)asked_us;
+}
+
+static void read_revoked(struct world *w, int64_t now_us)
+{
+    if (w->revoked_asked ||
+        (!w->revoked_due && now_us - w->revoked_at_us < WORLD_STATUS_LIST_US))
+        return;
+    w->revoked_asked = true;
+    w->revoked_due = false;
+    store_call(w->store, STORE_STATUS, STORE_ARGS(S_INT(now_us)),
+               store_to(on_revoked, w, (uint64_t)now_us));
+}
+
+void world_tick(struct world *w, int64_t now_us)
+{
+    w->ticked_us = now_us;
+    if (w->reload || !w->loaded) {
+        if (!w->polling)
+            load(w);
+        return;
+    }
+    world_poll(w);
+    read_revoked(w, now_us);
+    store_call(w->store, STORE_TRANSITIONS,
+               STORE_ARGS(S_INT(now_us), S_INT(END_GRACE_US)),
+               store_to(on_moved, w, 0));
+    if (now_us - w->started_us > WORLD_UNKNOWN_US &&
+        now_us - w->overdue_us >= OVERDUE_EACH_US) {
+        w->overdue_us = now_us;
+        store_call(
+            w->store, STORE_NODES_OVERDUE,
+            STORE_ARGS(S_INT(now_us), S_INT(WORLD_UNKNOWN_US), S_INT(WORLD_LOST_US)),
+            store_to(on_moved, w, 0));
+    }
+    if (now_us - w->expired_us >= EXPIRE_EACH_US) {
+        w->expired_us = now_us;
+        calendar_expire(w->calendar, now_us);
+    }
+    world_count_up(w);
+}
