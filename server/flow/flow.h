@@ -325,5 +325,8 @@ void flow_runner_each(struct flow_runner *r, const struct flow_kind *kind,
 /* The problem+json text of an error, as flow_fail sends it; caller frees. extra may be
  * NULL: an object whose members are added. */
 char *flow_problem(const struct err *err, const char *request_id, const json_t *extra);
+/* The same with a status that no error code stands for (406, 415). */
+char *flow_problem_as(const struct err *err, int status, const char *request_id,
+                      const json_t *extra);
 
 #endif

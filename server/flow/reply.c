@@ -207,8 +207,13 @@ static const char *problem_title(enum err_code code)
 
 char *flow_problem(const struct err *err, const char *request_id, const json_t *extra)
 {
+    return flow_problem_as(err, err_http_status(err->code), request_id, extra);
+}
+
+char *flow_problem_as(const struct err *err, int status, const char *request_id,
+                      const json_t *extra)
+{
     const char *name = err_code_name(err->code);
-    int status = err_http_status(err->code);
     const char *detail = status == 500 ? "the server failed; its log has the reason "
                                          "under this instance"
                                        : err->text;
