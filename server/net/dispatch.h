@@ -28,9 +28,10 @@ struct dispatch_opts {
     bool access_log;
 };
 
-#define DISPATCH_BUCKETS 65536 /* 1 MiB; more clients than that at once share by age \
-                                */
-#define API_KEY_BYTES 47       /* "ngk_" and 43 base64url characters */
+#define DISPATCH_BUCKETS                                                       \
+    65536                /* 1 MiB; more clients than that at once share by age \
+                          */
+#define API_KEY_BYTES 47 /* "ngk_" and 43 base64url characters */
 
 extern const struct bucket_rate dispatch_default_rates[RATE_CLASSES];
 

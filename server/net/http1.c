@@ -142,7 +142,7 @@ static void server_reap(evutil_socket_t fd, short what, void *arg)
         s->dead = c->next;
         conn_free(c);
         if (s->opts.on_closed != NULL)
-            s->opts.on_closed(s->opts.env);
+            s->opts.on_closed(s->opts.closed_env);
     }
 }
 

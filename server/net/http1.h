@@ -54,7 +54,8 @@ struct http1_opts {
     /* The connection ended before the reply of the flow bound to the exchange. */
     void (*on_gone)(void *env, uint64_t flow_id);
     void (*on_done)(void *env, const struct http1_done *done); /* may be NULL */
-    void (*on_closed)(void *env); /* a connection is freed; may be NULL */
+    void (*on_closed)(void *closed_env); /* a connection is freed; may be NULL */
+    void *closed_env;
     /* 0: the defaults below. */
     int64_t head_us, body_us, idle_us, write_us, linger_us;
     size_t pipeline_max;

@@ -1,0 +1,75 @@
+/* routes: the whole API, one row per method and path: who may ask, what answers, how
+ * often, and with which body. docs/openapi.yaml is tested against this table. */
+#include "server/flow/flows.h"
+#include "server/net/net.h"
+
+const struct route net_routes[] = {
+    /* matching and booking */
+    {"GET", "/v1/offers", ROLE_TENANT | ROLE_ADMIN, &flow_offers, RATE_SEARCH, 0},
+    {"GET", "/v1/calendar", ROLE_KEYED, &flow_calendar, RATE_SEARCH, 0},
+    {"GET", "/v1/profiles", ROLE_ANY, &flow_profiles, RATE_READ, 0},
+    {"POST", "/v1/quotes", ROLE_TENANT, &flow_quote, RATE_SEARCH, ROUTE_BODY},
+    {"POST", "/v1/reservations", ROLE_TENANT, &flow_reserve, RATE_WRITE, ROUTE_BODY},
+
+    /* reservations */
+    {"GET", "/v1/reservations", ROLE_TENANT | ROLE_ADMIN, &flow_resv_list, RATE_READ,
+     0},
+    {"GET", "/v1/reservations/{id}", ROLE_TENANT | ROLE_ADMIN, &flow_resv_get,
+     RATE_READ, 0},
+    {"PATCH", "/v1/reservations/{id}", ROLE_TENANT, &flow_resv_extend, RATE_WRITE,
+     ROUTE_BODY},
+    {"DELETE", "/v1/reservations/{id}", ROLE_TENANT | ROLE_ADMIN, &flow_resv_cancel,
+     RATE_WRITE, 0},
+    {"POST", "/v1/reservations/{id}/tokens", ROLE_TENANT, &flow_token, RATE_WRITE,
+     ROUTE_BODY},
+
+    /* data sets */
+    {"POST", "/v1/datasets", ROLE_TENANT, &flow_dataset_add, RATE_WRITE, ROUTE_BODY},
+    {"GET", "/v1/datasets", ROLE_TENANT, &flow_dataset_list, RATE_READ, 0},
+    {"GET", "/v1/datasets/{name}", ROLE_TENANT, &flow_dataset_get, RATE_READ, 0},
+    {"DELETE", "/v1/datasets/{name}", ROLE_TENANT, &flow_dataset_remove, RATE_WRITE, 0},
+
+    /* the market's people and places */
+    {"POST", "/v1/sites", ROLE_ADMIN, &flow_site_create, RATE_WRITE, ROUTE_BODY},
+    {"GET", "/v1/sites", ROLE_ANY, &flow_site_list, RATE_READ, 0},
+    {"POST", "/v1/tenants", ROLE_ADMIN, &flow_tenant_create, RATE_WRITE, ROUTE_BODY},
+    {"GET", "/v1/tenants", ROLE_ADMIN, &flow_tenant_list, RATE_READ, 0},
+    {"POST", "/v1/tenants/{name}/topup", ROLE_ADMIN, &flow_tenant_topup, RATE_WRITE,
+     ROUTE_BODY},
+    {"GET", "/v1/whoami", ROLE_KEYED | ROLE_AGENT, &flow_whoami, RATE_READ, 0},
+    {"POST", "/v1/providers", ROLE_ADMIN, &flow_provider_create, RATE_WRITE,
+     ROUTE_BODY},
+    {"GET", "/v1/providers", ROLE_ADMIN, &flow_provider_list, RATE_READ, 0},
+    {"POST", "/v1/join-codes", ROLE_PROVIDER, &flow_join_code, RATE_WRITE, ROUTE_BODY},
+    {"GET", "/v1/nodes", ROLE_PROVIDER | ROLE_ADMIN, &flow_node_list, RATE_READ, 0},
+    {"GET", "/v1/prices", ROLE_PROVIDER, &flow_price_list, RATE_READ, 0},
+    {"POST", "/v1/prices", ROLE_PROVIDER, &flow_price_set, RATE_WRITE, ROUTE_BODY},
+
+    /* money and use */
+    {"GET", "/v1/wallet", ROLE_TENANT, &flow_wallet, RATE_READ, 0},
+    {"GET", "/v1/usage", ROLE_KEYED, &flow_usage, RATE_READ, 0},
+    {"GET", "/v1/invoices", ROLE_TENANT | ROLE_ADMIN, &flow_invoice_list, RATE_READ, 0},
+    {"GET", "/v1/invoices/{number}", ROLE_TENANT | ROLE_ADMIN, &flow_invoice_get,
+     RATE_READ, 0},
+    {"GET", "/v1/reports", ROLE_ADMIN, &flow_report_list, RATE_READ, 0},
+    {"GET", "/v1/reports/{name}", ROLE_ADMIN, &flow_report_get, RATE_READ, 0},
+
+    /* agents */
+    {"POST", "/v1/agent/enroll", ROLE_ANON, &flow_agent_enroll, RATE_SIGNIN,
+     ROUTE_BODY},
+    {"POST", "/v1/agent/sync", ROLE_AGENT, &flow_agent_sync, RATE_AGENT, ROUTE_BODY},
+    {"POST", "/v1/agent/receipts", ROLE_AGENT, &flow_agent_receipts, RATE_AGENT,
+     ROUTE_BODY},
+    {"POST", "/v1/agent/renew", ROLE_AGENT, &flow_agent_renew, RATE_AGENT, ROUTE_BODY},
+
+    /* the server itself */
+    {"GET", "/v1/events", ROLE_KEYED, &flow_events, RATE_READ, ROUTE_EVENTS},
+    {"GET", "/.well-known/jwks.json", ROLE_ANY, &flow_jwks, RATE_READ, 0},
+    {"GET", "/v1/status", ROLE_ANY, &flow_status, RATE_READ, 0},
+    {"GET", "/v1/admin/status", ROLE_ADMIN, &flow_admin_status, RATE_READ, 0},
+    {"GET", "/healthz", ROLE_ANY, &flow_healthz, RATE_FREE, 0},
+    {"GET", "/readyz", ROLE_ANY, &flow_readyz, RATE_FREE, 0},
+    {"GET", "/metrics", ROLE_ANY, &flow_metrics, RATE_FREE, ROUTE_TEXT},
+    {"GET", "/openapi.json", ROLE_ANY, &flow_openapi, RATE_READ, 0},
+};
+const size_t net_route_count = sizeof(net_routes) / sizeof(net_routes[0]);
