@@ -303,11 +303,12 @@ int httpc_call(struct httpc *h, const struct httpc_request *rq, struct httpc_rep
         h->blocking = curl_easy_init();
     if (h->blocking == NULL)
         abort();
-    curl_easy_reset(h->blocking); /* keeps its connections */
+    /* Between calls the handle is reset, which keeps its connections. */
     if (httpc_exchange_init(&x, &h->settings, h->blocking, rq, err) != 0)
         return -1;
     CURLcode code = curl_easy_perform(h->blocking);
     int rc = httpc_exchange_result(&x, code, ret, err);
+    curl_easy_reset(h->blocking); /* lets go of x before x goes */
     httpc_exchange_done(&x);
     return rc;
 }

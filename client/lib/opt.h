@@ -1,7 +1,7 @@
 /* opt: commands and options as tables: the one source of parsing, `--help` and the man
  * pages (`PROGRAM --man` prints mdoc). Long options `--name VALUE` or `--name=VALUE`,
  * short `-o VALUE`; `--` ends options. An unknown option is refused with the nearest
- * known one. */
+ * known one. --help (-h), --version and --man are always there. Pure. */
 #ifndef NEARGPU_OPT_H
 #define NEARGPU_OPT_H
 #include <stdbool.h>
@@ -44,7 +44,9 @@ struct opt_program {
     size_t command_count;
     const struct opt_def *global; /* accepted by every command */
     size_t global_count;
-    const char *files, *exit_status, *see_also; /* manual sections, NULL: none */
+    /* Manual sections, NULL: none. "ITEM<tab>What it is." a line makes a list; see_also
+     * is "name(1), name(8)". */
+    const char *files, *exit_status, *see_also;
 };
 
 #define OPT_VALUES_MAX 64
