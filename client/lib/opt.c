@@ -3,7 +3,7 @@
  * whole program also before the command. */
 #include "client/lib/opt.h"
 
-#include <assert.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
