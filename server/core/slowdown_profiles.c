@@ -26,32 +26,35 @@
         .checkpoint_bytes = bytes, .checkpoint_interval_s = 3600,         \
         .source = CKPT_SOURCE " (" gpus " GPUs)", .assumed = CKPT_ASSUMED \
     }
-#define STREAM(label, model, demand, request, outstanding, step, from, guess) \
-    {                                                                         \
-        .name = label, .kind = SLOWDOWN_STREAM, .gpu = model,                 \
-        .demand_Bps_per_gpu = demand, .request_bytes = request,               \
-        .outstanding_per_gpu = outstanding, .step_s = step, .source = from,   \
-        .assumed = guess                                                      \
+
+/* The sources of streams name the size of a checkpoint, not how often one is written:
+ * without an interval it is shown and not counted. */
+#define STREAM(label, model, demand, request, requests, step, checkpoint, from, guess) \
+    {                                                                                  \
+        .name = label, .kind = SLOWDOWN_STREAM, .gpu = model,                          \
+        .demand_Bps_per_gpu = demand, .request_bytes = request,                        \
+        .outstanding_per_gpu = requests, .step_s = step,                               \
+        .checkpoint_bytes = checkpoint, .source = from, .assumed = guess               \
     }
 
 const struct slowdown_profile slowdown_profiles[] = {
-    STREAM("unet3d_h100", "H100", 3177.103e6, 146600628, 4, 0.323,
+    STREAM("unet3d_h100", "H100", 3177.103e6, 146600628, 4, 0.323, 499153191,
            DLIO_STORAGE "unet3d_h100.yaml", "request_bytes=sample"),
-    STREAM("unet3d_a100", "A100", 1613.529e6, 146600628, 4, 0.636,
+    STREAM("unet3d_a100", "A100", 1613.529e6, 146600628, 4, 0.636, 499153191,
            DLIO_STORAGE "unet3d_a100.yaml", "request_bytes=sample"),
-    STREAM("resnet50_h100", "H100", 204.750e6, 262144, 8, 0.224,
+    STREAM("resnet50_h100", "H100", 204.750e6, 262144, 8, 0.224, 0,
            DLIO_STORAGE "resnet50_h100.yaml", "request_bytes"),
-    STREAM("resnet50_a100", "A100", 105.435e6, 262144, 8, 0.435,
+    STREAM("resnet50_a100", "A100", 105.435e6, 262144, 8, 0.435, 0,
            DLIO_STORAGE "resnet50_a100.yaml", "request_bytes"),
-    STREAM("cosmoflow_h100", "H100", 808.139e6, 2828486, 4, 0.0035,
+    STREAM("cosmoflow_h100", "H100", 808.139e6, 2828486, 4, 0.0035, 0,
            DLIO_STORAGE "cosmoflow_h100.yaml", "request_bytes=sample"),
-    STREAM("cosmoflow_a100", "A100", 513.337e6, 2828486, 4, 0.00551,
+    STREAM("cosmoflow_a100", "A100", 513.337e6, 2828486, 4, 0.00551, 0,
            DLIO_STORAGE "cosmoflow_a100.yaml", "request_bytes=sample"),
-    STREAM("dlrm", "A100", 10437.487e6, 671088640, 1, 0.064296,
+    STREAM("dlrm", "A100", 10437.487e6, 671088640, 1, 0.064296, 0,
            DLIO_ARGONNE "dlrm.yaml", "gpu; request_bytes=sample"),
-    STREAM("bert_v100", "V100", 0.124e6, 262144, 1, 0.968,
+    STREAM("bert_v100", "V100", 0.124e6, 262144, 1, 0.968, 4034713312,
            DLIO_ARGONNE "bert_v100.yaml", ""),
-    STREAM("llm_pretrain_megatron", "any", 0.0134e6, 2048, 1, 2.44,
+    STREAM("llm_pretrain_megatron", "any", 0.0134e6, 2048, 1, 2.44, 0,
            DLIO_ARGONNE "megatron_deepspeed_LLNL.yaml", "gpu"),
     {.name = "resnet50_mlperf_dgxh100",
      .kind = SLOWDOWN_COLD,
