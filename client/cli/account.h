@@ -1,0 +1,42 @@
+/* account: who the user is to which market, kept under ~/.config/neargpu (or
+ * NEARGPU_CONFIG_DIR, or XDG_CONFIG_HOME/neargpu):
+ *   NAME.json    server, API key, role, market, currency (0600)
+ *   NAME.ca.pem  the market's CA: the only trust anchor for this server
+ *   NAME.key     Ed25519 possession key (PKCS#8 PEM, 0600): tokens are bound to it
+ * Files others may read are refused. It talks to nobody. */
+#ifndef NEARGPU_ACCOUNT_H
+#define NEARGPU_ACCOUNT_H
+#include <openssl/evp.h>
+
+#include "client/lib/err.h"
+
+struct account {
+    char *name;
+    char *json_path, *ca_path, *key_path;
+    char *server;  /* https://host:port */
+    char *api_key; /* secret */
+    char *role, *who, *market, *currency;
+};
+
+/* Fills name and paths; nothing is read. Refuses names that are not [A-Za-z0-9_.-]. */
+int account_init(struct account *a, const char *name, struct err *err) MUST_USE;
+void account_done(struct account *a);
+/* Reads NAME.json. ERR_UNAUTHENTICATED with what to do when there is none. */
+int account_load(struct account *a, struct err *err) MUST_USE;
+int account_save(const struct account *a, struct err *err) MUST_USE;
+/* Stores the market's CA (PEM). */
+int account_save_ca(const struct account *a, const char *pem, struct err *err) MUST_USE;
+/* The possession key; made when missing and `make` says so. Caller frees. */
+int account_key(const struct account *a, int make, EVP_PKEY **ret,
+                struct err *err) MUST_USE;
+/* Removes the account's files; missing ones are fine. */
+int account_remove(const struct account *a, struct err *err) MUST_USE;
+
+/* Certificates: SHA-256 of the first certificate's DER, hex (64 characters and NUL). */
+int account_ca_sha256(const char *pem, char out[65], struct err *err) MUST_USE;
+/* Connects to server (https://host:port) without trusting it and returns, as PEM, the
+ * self-signed CA it sends along that has signed its own certificate. The caller decides
+ * by its fingerprint whether to trust it. */
+int account_fetch_ca(const char *server, char **ret_pem, struct err *err) MUST_USE;
+
+#endif

@@ -1,0 +1,159 @@
+/* cli: what every command of `neargpu` is given, and the small things all of them do:
+ * talk to the server as an account, print, ask, fail with a sentence.
+ *
+ * The table of commands (commands.c) is the one source of parsing, --help and the man
+ * page. A command is `int cmd_x(struct cli *c, struct err *err)`: 0, or -1 with err;
+ * main prints err and exits with err_exit_status(). Results go to stdout, everything
+ * else (questions, notes, progress) to stderr. */
+#ifndef NEARGPU_CLI_H
+#define NEARGPU_CLI_H
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "client/cli/account.h"
+#include "client/cli/render.h"
+#include "client/cli/when.h"
+#include "client/lib/err.h"
+#include "client/lib/httpc.h"
+#include "client/lib/opt.h"
+
+enum cli_cmd {
+    CMD_LOGIN,
+    CMD_LOGOUT,
+    CMD_WHOAMI,
+    CMD_DATA_ADD,
+    CMD_DATA_LIST,
+    CMD_DATA_SHOW,
+    CMD_DATA_RM,
+    CMD_PROFILES,
+    CMD_OFFERS,
+    CMD_EXPLAIN,
+    CMD_QUOTE,
+    CMD_RESERVE,
+    CMD_LIST,
+    CMD_SHOW,
+    CMD_EXTEND,
+    CMD_CANCEL,
+    CMD_TOKEN,
+    CMD_RUN,
+    CMD_USAGE,
+    CMD_WALLET,
+    CMD_INVOICE_LIST,
+    CMD_INVOICE_SHOW,
+    CMD_PROVIDER_JOIN_CODE,
+    CMD_PROVIDER_NODES,
+    CMD_PROVIDER_PRICE,
+    CMD_ADMIN_TENANT_CREATE,
+    CMD_ADMIN_TENANT_LIST,
+    CMD_ADMIN_TENANT_TOPUP,
+    CMD_ADMIN_PROVIDER_CREATE,
+    CMD_ADMIN_PROVIDER_LIST,
+    CMD_ADMIN_SITE_ADD,
+    CMD_ADMIN_SITE_LIST,
+    CMD_ADMIN_REPORT,
+    CMD_ADMIN_STATUS,
+    CMD_COUNT
+};
+
+extern const struct opt_program cli_program; /* commands[i] is command i above */
+
+struct cli {
+    const struct opt_values *opts;
+    struct render_opts render; /* format, zone, colour */
+    struct when_env when;      /* now, zone */
+    bool yes;
+    struct account account; /* loaded by cli_open */
+    bool opened;
+    struct httpc *http;
+    json_t *problem; /* body of the last refused call, NULL: none */
+    int status;      /* exit status when the command returns 0 (run: the job's) */
+};
+
+/* ---- the server ---------------------------------------------------------------- */
+
+/* Name of the account in use: --account, --profile as its other name, NEARGPU_ACCOUNT,
+ * "default". */
+const char *cli_account_name(const struct cli *c);
+/* Loads the account and makes the HTTP client; again: no effect. */
+int cli_open(struct cli *c, struct err *err) MUST_USE;
+void cli_done(struct cli *c);
+
+struct cli_call {
+    const char *method, *path;
+    json_t *body;    /* borrowed, NULL: none */
+    const char *key; /* Idempotency-Key, NULL: none */
+};
+/* One call. ret (may be NULL) gets a new reference: an object, never NULL. A refusal's
+ * body is kept in c->problem. */
+int cli_call(struct cli *c, const struct cli_call *call, json_t **ret,
+             struct err *err) MUST_USE;
+int cli_get(struct cli *c, const char *path, json_t **ret, struct err *err) MUST_USE;
+/* A whole list: follows `next` through the pages; the pages' arrays `member` are joined
+ * in the first reply. */
+int cli_get_list(struct cli *c, const char *path, const char *member, json_t **ret,
+                 struct err *err) MUST_USE;
+/* "/v1/x/" + escaped text; caller frees. */
+char *cli_path(const char *prefix, const char *text, const char *suffix);
+/* Adds "&name=value" (or "?…" the first time) when value is not NULL. */
+void cli_query(struct strbuf *path, const char *name, const char *value);
+/* An option that holds a time, as a UTC query value; NULL option: nothing added. */
+int cli_query_time(struct cli *c, struct strbuf *path, const char *option,
+                   struct err *err) MUST_USE;
+/* A new random Idempotency-Key (a UUIDv7); caller frees. */
+char *cli_new_key(const struct cli *c);
+/* --key, or a new one; caller frees. */
+char *cli_key(const struct cli *c, struct err *err);
+
+/* ---- printing ------------------------------------------------------------------ */
+
+/* stdout, whole; a closed pipe ends quietly, a full disk is an error. */
+int cli_print(const struct strbuf *text, struct err *err) MUST_USE;
+/* The array `member` of a reply in the chosen format (JSON: the whole reply). `none`:
+ * sentence on stderr instead of an empty table. */
+int cli_print_list(struct cli *c, const json_t *reply, const char *member,
+                   const struct render_col *cols, size_t count, const char *none,
+                   struct err *err) MUST_USE;
+int cli_print_card(struct cli *c, const json_t *obj, const struct render_col *cols,
+                   size_t count, struct err *err) MUST_USE;
+/* A line on stderr: "neargpu: …". */
+void cli_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* The `rejected` places of an offers reply or a no_fit problem. */
+void cli_render_rejected(const struct cli *c, const json_t *rejected,
+                         struct strbuf *out);
+
+/* ---- asking -------------------------------------------------------------------- */
+
+/* Asks on the terminal; --yes answers. 1 yes, 0 no, -1: cannot ask (ERR_USAGE). */
+int cli_confirm(struct cli *c, const char *question, struct err *err) MUST_USE;
+/* A secret from a file (0600), "-": first line of stdin, NULL: the terminal without
+ * echo. Trailing white space is cut. Caller frees. */
+int cli_read_secret(const char *file, const char *prompt, char **ret,
+                    struct err *err) MUST_USE;
+/* From here to cli_settled, ^C (and TERM, HUP) prints text on stderr and exits 9: the
+ * request may have been done. The text must name the way on. */
+void cli_unsettled(const char *text);
+void cli_settled(void);
+
+/* ---- commands ------------------------------------------------------------------ */
+
+typedef int cli_fn(struct cli *c, struct err *err);
+cli_fn cmd_login, cmd_logout, cmd_whoami, cmd_data_add, cmd_data_list, cmd_data_show,
+    cmd_data_rm, cmd_profiles, cmd_offers, cmd_explain, cmd_quote, cmd_reserve,
+    cmd_list, cmd_show, cmd_extend, cmd_cancel, cmd_token, cmd_run, cmd_usage,
+    cmd_wallet, cmd_invoice_list, cmd_invoice_show, cmd_provider_join_code,
+    cmd_provider_nodes, cmd_provider_price, cmd_admin_tenant_create,
+    cmd_admin_tenant_list, cmd_admin_tenant_topup, cmd_admin_provider_create,
+    cmd_admin_provider_list, cmd_admin_site_add, cmd_admin_site_list, cmd_admin_report,
+    cmd_admin_status;
+
+/* Columns of reservations, used by several families (cmd_resv.c). */
+int cli_print_reservation(struct cli *c, const json_t *resv, struct err *err) MUST_USE;
+/* GET /v1/reservations/ID. */
+int cli_get_reservation(struct cli *c, const char *id, json_t **ret,
+                        struct err *err) MUST_USE;
+/* POST …/tokens bound to this account's key (or --public-key); node NULL: all. */
+int cli_get_tokens(struct cli *c, const char *id, const char *node, json_t **ret,
+                   struct err *err) MUST_USE;
+
+#endif

@@ -1,0 +1,135 @@
+/* usage, wallet, invoice list and show. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/cli/cli.h"
+
+int cmd_usage(struct cli *c, struct err *err)
+{
+    static const struct render_col cols[] = {
+        {"RESERVATION", "reservation", RENDER_TEXT, NULL},
+        {"NODE", "node", RENDER_TEXT, NULL},
+        {"FROM", "from", RENDER_TIME, NULL},
+        {"TO", "to", RENDER_TIME, NULL},
+        {"GPU HOURS", "gpu_ms", RENDER_GPU_MS, NULL},
+        {"AMOUNT", "amount", RENDER_MONEY, NULL},
+        {"RECEIPTS", "receipts", RENDER_INT, NULL},
+        {"CLOSED", "closed", RENDER_YES, NULL},
+    };
+    struct strbuf path = STRBUF_INIT;
+    json_t *reply = NULL;
+    strbuf_adds(&path, "/v1/usage");
+    cli_query(&path, "reservation", opt_get(c->opts, "reservation"));
+    int rc = cli_query_time(c, &path, "from", err);
+    if (rc == 0)
+        rc = cli_query_time(c, &path, "to", err);
+    if (rc == 0)
+        rc = cli_get_list(c, strbuf_str(&path), "usage", &reply, err);
+    strbuf_done(&path);
+    if (rc == 0)
+        rc = cli_print_list(c, reply, "usage", cols, RENDER_COUNT_OF(cols),
+                            "no use was metered", err);
+    json_decref(reply);
+    return rc;
+}
+
+int cmd_wallet(struct cli *c, struct err *err)
+{
+    static const struct render_col card[] = {
+        {"Available", "available_micro", RENDER_MICRO, "currency"},
+        {"Held", "held_micro", RENDER_MICRO, "currency"},
+    };
+    static const struct render_col moves[] = {
+        {"WHEN", "at", RENDER_TIME, NULL},
+        {"WHAT", "kind", RENDER_TEXT, NULL},
+        {"AMOUNT", "amount", RENDER_MONEY, NULL},
+        {"RESERVATION", "reservation", RENDER_TEXT, NULL},
+        {"REFERENCE", "reference", RENDER_TEXT, NULL},
+    };
+    json_t *reply = NULL;
+    struct strbuf out = STRBUF_INIT;
+    if (cli_get(c, "/v1/wallet", &reply, err) < 0)
+        return -1;
+    const json_t *transfers = json_object_get(reply, "transfers");
+    if (c->render.format == RENDER_CSV) {
+        render_rows(transfers, moves, RENDER_COUNT_OF(moves), &c->render, &out);
+    } else {
+        render_card(reply, card, RENDER_COUNT_OF(card), &c->render, &out);
+        if (c->render.format == RENDER_TABLE && json_array_size(transfers) > 0) {
+            strbuf_addc(&out, '\n');
+            render_rows(transfers, moves, RENDER_COUNT_OF(moves), &c->render, &out);
+        }
+    }
+    int rc = cli_print(&out, err);
+    strbuf_done(&out);
+    json_decref(reply);
+    return rc;
+}
+
+int cmd_invoice_list(struct cli *c, struct err *err)
+{
+    static const struct render_col cols[] = {
+        {"NUMBER", "number", RENDER_TEXT, NULL},
+        {"FROM", "from", RENDER_TIME, NULL},
+        {"TO", "to", RENDER_TIME, NULL},
+        {"ISSUED", "issued_at", RENDER_TIME, NULL},
+        {"NET", "net", RENDER_MONEY, NULL},
+        {"TAX", "tax", RENDER_MONEY, NULL},
+        {"TOTAL", "total", RENDER_MONEY, NULL},
+    };
+    json_t *reply = NULL;
+    if (cli_get_list(c, "/v1/invoices", "invoices", &reply, err) < 0)
+        return -1;
+    int rc = cli_print_list(c, reply, "invoices", cols, RENDER_COUNT_OF(cols),
+                            "no invoices yet", err);
+    json_decref(reply);
+    return rc;
+}
+
+int cmd_invoice_show(struct cli *c, struct err *err)
+{
+    static const struct render_col head[] = {
+        {"Invoice", "number", RENDER_TEXT, NULL},
+        {"Issuer", "issuer.name", RENDER_TEXT, NULL},
+        {"Registration", "issuer.registration", RENDER_TEXT, NULL},
+        {"Recipient", "recipient", RENDER_TEXT, NULL},
+        {"From", "from", RENDER_TIME, NULL},
+        {"To", "to", RENDER_TIME, NULL},
+        {"Issued", "issued_at", RENDER_TIME, NULL},
+    };
+    static const struct render_col lines[] = {
+        {"LINE", "line", RENDER_INT, NULL},
+        {"DESCRIPTION", "description", RENDER_TEXT, NULL},
+        {"GPU HOURS", "gpu_ms", RENDER_GPU_MS, NULL},
+        {"AMOUNT", "amount", RENDER_MONEY, NULL},
+    };
+    static const struct render_col sums[] = {
+        {"Net", "net", RENDER_MONEY, NULL},
+        {"Tax rate", "tax_ppm", RENDER_PPM, NULL},
+        {"Tax", "tax", RENDER_MONEY, NULL},
+        {"Total", "total", RENDER_MONEY, NULL},
+    };
+    char *path = cli_path("/v1/invoices/", c->opts->args[0], "");
+    json_t *reply = NULL;
+    struct strbuf out = STRBUF_INIT;
+    int rc = cli_get(c, path, &reply, err);
+    free(path);
+    if (rc < 0)
+        return -1;
+    const json_t *rows = json_object_get(reply, "lines");
+    if (c->render.format == RENDER_JSON) {
+        render_json(reply, &out);
+    } else if (c->render.format == RENDER_CSV) {
+        render_rows(rows, lines, RENDER_COUNT_OF(lines), &c->render, &out);
+    } else {
+        render_card(reply, head, RENDER_COUNT_OF(head), &c->render, &out);
+        strbuf_addc(&out, '\n');
+        render_rows(rows, lines, RENDER_COUNT_OF(lines), &c->render, &out);
+        strbuf_addc(&out, '\n');
+        render_card(reply, sums, RENDER_COUNT_OF(sums), &c->render, &out);
+    }
+    rc = cli_print(&out, err);
+    strbuf_done(&out);
+    json_decref(reply);
+    return rc;
+}

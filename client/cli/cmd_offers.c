@@ -1,0 +1,99 @@
+/* offers and explain: what there is, and why not the rest. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/cli/cli.h"
+#include "client/cli/query.h"
+
+static const struct render_col offer_cols[] = {
+    {"SITE", "site", RENDER_TEXT, NULL},
+    {"PROVIDER", "provider", RENDER_TEXT, NULL},
+    {"GPU", "gpu_model", RENDER_TEXT, NULL},
+    {"FREE", "free", RENDER_INT, NULL},
+    {"START", "start", RENDER_TIME, NULL},
+    {"RTT", "rtt_us", RENDER_RTT, NULL},
+    {"SLOWDOWN", "slowdown", RENDER_SLOWDOWN, NULL},
+    {"PRICE/H", "price.per_gpu_hour_micro", RENDER_MICRO, "price.currency"},
+    {"EFFECTIVE/H", "price.effective_per_hour_micro", RENDER_MICRO, "price.currency"},
+    {"RELIABILITY", "reliability", RENDER_SHARE, NULL},
+};
+
+static int get_offers(struct cli *c, json_t **ret, struct err *err)
+{
+    json_t *request = NULL;
+    struct strbuf path = STRBUF_INIT;
+    if (cli_open(c, err) < 0 ||
+        query_build(c->opts, &c->when, c->account.currency, &request, err) < 0)
+        return -1;
+    strbuf_adds(&path, "/v1/offers?");
+    query_string(request, &path);
+    int rc = cli_get(c, strbuf_str(&path), ret, err);
+    strbuf_done(&path);
+    json_decref(request);
+    return rc;
+}
+
+/* Exit status 3 as reserve would give, though the answer is printed all the same. */
+static void set_status(struct cli *c, const json_t *reply)
+{
+    if (json_array_size(json_object_get(reply, "offers")) == 0) {
+        cli_note("nothing fits%s",
+                 json_array_size(json_object_get(reply, "rejected")) > 0
+                     ? "; the reasons are above"
+                     : ": no provider offers GPUs now");
+        c->status = err_exit_status(ERR_NO_FIT);
+    }
+}
+
+int cmd_offers(struct cli *c, struct err *err)
+{
+    json_t *reply = NULL;
+    struct strbuf out = STRBUF_INIT;
+    if (get_offers(c, &reply, err) < 0)
+        return -1;
+    const json_t *offers = json_object_get(reply, "offers");
+    const json_t *rejected = json_object_get(reply, "rejected");
+    struct render_opts o = c->render;
+    o.mark = 0;
+    if (o.format == RENDER_JSON)
+        render_json(reply, &out);
+    else if (o.format == RENDER_CSV || json_array_size(offers) > 0)
+        render_rows(offers, offer_cols, RENDER_COUNT_OF(offer_cols), &o, &out);
+    if (o.format == RENDER_TABLE && json_array_size(rejected) > 0) {
+        strbuf_adds(&out,
+                    json_array_size(offers) > 0 ? "\nNot fitting\n" : "Not fitting\n");
+        cli_render_rejected(c, rejected, &out);
+    }
+    int rc = cli_print(&out, err);
+    if (rc == 0)
+        set_status(c, reply);
+    strbuf_done(&out);
+    json_decref(reply);
+    return rc;
+}
+
+int cmd_explain(struct cli *c, struct err *err)
+{
+    static const struct render_col cols[] = {
+        {"SITE", "site", RENDER_TEXT, NULL},
+        {"PROVIDER", "provider", RENDER_TEXT, NULL},
+        {"GPU", "gpu_model", RENDER_TEXT, NULL},
+        {"RULE", "why", RENDER_TEXT, NULL},
+        {"WHY NOT", "reason", RENDER_TEXT, NULL},
+    };
+    json_t *reply = NULL;
+    if (get_offers(c, &reply, err) < 0)
+        return -1;
+    size_t fit = json_array_size(json_object_get(reply, "offers"));
+    int rc = cli_print_list(c, reply, "rejected", cols, RENDER_COUNT_OF(cols),
+                            fit > 0 ? "no place is refused: see neargpu offers"
+                                    : "there is no place to refuse",
+                            err);
+    if (rc == 0 && fit > 0 && c->render.format == RENDER_TABLE)
+        cli_note("%zu place%s fit%s: see neargpu offers", fit, fit == 1 ? "" : "s",
+                 fit == 1 ? "s" : "");
+    if (rc == 0)
+        set_status(c, reply);
+    json_decref(reply);
+    return rc;
+}

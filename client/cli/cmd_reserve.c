@@ -1,0 +1,208 @@
+/* quote and reserve. A reservation is made in two calls: the quote shows the plan and
+ * its price and holds nothing; the booking names the quote and carries an idempotency
+ * key. From the moment the booking is sent until its answer, leaving in any way tells
+ * the key. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/cli/cli.h"
+#include "client/cli/query.h"
+#include "client/lib/timefmt.h"
+#include "client/lib/xalloc.h"
+
+static const struct render_col place_cols[] = {
+    {"SITE", "site", RENDER_TEXT, NULL},   {"PROVIDER", "provider", RENDER_TEXT, NULL},
+    {"NODE", "node", RENDER_TEXT, NULL},   {"GPUS", "gpus", RENDER_COUNT, NULL},
+    {"START", "start", RENDER_TIME, NULL}, {"END", "end", RENDER_TIME, NULL},
+};
+static const struct render_col near_cols[] = {
+    {"DATA", "name", RENDER_TEXT, NULL},
+    {"AT", "site", RENDER_TEXT, NULL},
+    {"RTT", "rtt_us", RENDER_RTT, NULL},
+    {"SLOWDOWN", "slowdown", RENDER_SLOWDOWN, NULL},
+};
+
+/* A plan as people read it: places, data, price. */
+static void render_plan(struct cli *c, const json_t *quote, struct strbuf *out)
+{
+    static const struct render_col price_cols[] = {
+        {"Price", "plan.price.total_micro", RENDER_MICRO, "plan.price.currency"},
+        {"Per hour", "plan.price.per_hour_micro", RENDER_MICRO, "plan.price.currency"},
+        {"Effective", "plan.price.effective_micro", RENDER_MICRO,
+         "plan.price.currency"},
+        {"Quote", "id", RENDER_TEXT, NULL},
+        {"Good until", "expires_at", RENDER_TIME, NULL},
+    };
+    struct render_opts o = c->render;
+    const json_t *data = render_at(quote, "plan.data");
+    o.format = RENDER_TABLE;
+    render_rows(render_at(quote, "plan.allocations"), place_cols,
+                RENDER_COUNT_OF(place_cols), &o, out);
+    strbuf_addc(out, '\n');
+    if (json_array_size(data) > 0) {
+        render_rows(data, near_cols, RENDER_COUNT_OF(near_cols), &o, out);
+        strbuf_addc(out, '\n');
+    }
+    render_card(quote, price_cols, RENDER_COUNT_OF(price_cols), &o, out);
+}
+
+/* The places refused, when the server said that nothing fits. */
+static void show_rejected(struct cli *c, const struct err *err)
+{
+    const json_t *rejected = json_object_get(c->problem, "rejected");
+    struct strbuf out = STRBUF_INIT;
+    if (err->code != ERR_NO_FIT || json_array_size(rejected) == 0)
+        return;
+    struct cli plain = *c;
+    plain.render.colour = false; /* goes to stderr, which may be a file */
+    cli_render_rejected(&plain, rejected, &out);
+    fputs(strbuf_str(&out), stderr);
+    strbuf_done(&out);
+}
+
+static int get_quote(struct cli *c, const json_t *request, json_t **ret,
+                     struct err *err)
+{
+    const struct cli_call call = {"POST", "/v1/quotes", (json_t *)(uintptr_t)request,
+                                  NULL};
+    int rc = cli_call(c, &call, ret, err);
+    if (rc < 0 && err->code == ERR_UNKNOWN) /* a quote nobody has seen binds nobody */
+        err->code = ERR_UNREACHABLE;
+    if (rc < 0)
+        show_rejected(c, err);
+    return rc;
+}
+
+int cmd_quote(struct cli *c, struct err *err)
+{
+    json_t *request = NULL, *quote = NULL;
+    struct strbuf out = STRBUF_INIT;
+    if (cli_open(c, err) < 0 ||
+        query_build(c->opts, &c->when, c->account.currency, &request, err) < 0)
+        return -1;
+    int rc = get_quote(c, request, &quote, err);
+    if (rc == 0 && c->render.format == RENDER_TABLE) {
+        render_plan(c, quote, &out);
+        rc = cli_print(&out, err);
+    } else if (rc == 0) {
+        static const struct render_col cols[] = {
+            {"ID", "id", RENDER_TEXT, NULL},
+            {"EXPIRES", "expires_at", RENDER_TIME, NULL},
+            {"START", "plan.start", RENDER_TIME, NULL},
+            {"END", "plan.end", RENDER_TIME, NULL},
+            {"SITES", "plan.allocations", RENDER_LIST, "site"},
+            {"GPUS", "plan.allocations", RENDER_COUNT, "gpus"},
+            {"PRICE", "plan.price.total_micro", RENDER_MICRO, "plan.price.currency"},
+            {"EFFECTIVE", "plan.price.effective_micro", RENDER_MICRO,
+             "plan.price.currency"},
+        };
+        rc = cli_print_card(c, quote, cols, RENDER_COUNT_OF(cols), err);
+    }
+    strbuf_done(&out);
+    json_decref(request);
+    json_decref(quote);
+    return rc;
+}
+
+static int check_offered(struct cli *c, struct err *err)
+{
+    static const char *const missing[][2] = {
+        {"wait", "standing orders; use --between FROM TO to allow a later start"},
+        {"spot", "preemptible reservations"},
+        {"federated", "groups near several data sets; reserve one near each"},
+    };
+    for (size_t i = 0; i < 3; i++)
+        if (opt_has(c->opts, missing[i][0]))
+            return err_set(err, ERR_USAGE, "--%s: this market does not offer %s",
+                           missing[i][0], missing[i][1]);
+    return 0;
+}
+
+/* Shows the plan and asks. 1: book it; *ret_quote is then its id (caller frees). */
+static int agree(struct cli *c, const json_t *request, char **ret_quote,
+                 struct err *err)
+{
+    json_t *quote = NULL;
+    struct strbuf out = STRBUF_INIT;
+    if (get_quote(c, request, &quote, err) < 0)
+        return -1;
+    const char *id = json_string_value(json_object_get(quote, "id"));
+    int rc = -1;
+    if (id == NULL) {
+        err_set(err, ERR_INTERNAL,
+                "the server's quote has no id; nothing was reserved");
+    } else {
+        if (c->render.format == RENDER_TABLE || !c->yes) {
+            bool colour = c->render.colour;
+            c->render.colour = false; /* goes to stderr, which may be a file */
+            render_plan(c, quote, &out);
+            c->render.colour = colour;
+            fputs(strbuf_str(&out), stderr);
+        }
+        rc = cli_confirm(c, "Reserve this?", err);
+        if (rc == 1)
+            *ret_quote = xstrdup(id);
+    }
+    strbuf_done(&out);
+    json_decref(quote);
+    return rc;
+}
+
+/* The body is only the quote and its length, so that the same command with the same key
+ * sends the same body, whatever "now" has become. */
+static int book(struct cli *c, const char *quote, const char *key, json_t **ret,
+                struct err *err)
+{
+    const char *length = opt_get(c->opts, "for");
+    json_t *body = json_pack("{s:s}", "quote", quote);
+    if (length != NULL)
+        json_object_set_new(body, "duration", json_string(length));
+    const struct cli_call call = {"POST", "/v1/reservations", body, key};
+    char *text = xasprintf(
+        "the outcome is not known; to find out without booking twice: "
+        "neargpu reserve --quote %s%s%s --key %s",
+        quote, length != NULL ? " --for " : "", length != NULL ? length : "", key);
+    cli_unsettled(text);
+    int rc = cli_call(c, &call, ret, err);
+    cli_settled();
+    if (rc < 0 && (err->code == ERR_UNKNOWN || err->code == ERR_TIMEOUT))
+        err_set(err, ERR_UNKNOWN, "%s", text);
+    else if (rc < 0)
+        show_rejected(c, err);
+    free(text);
+    json_decref(body);
+    return rc;
+}
+
+int cmd_reserve(struct cli *c, struct err *err)
+{
+    const char *given = opt_get(c->opts, "quote");
+    json_t *request = NULL, *resv = NULL;
+    char *key = cli_key(c, err), *quote = NULL;
+    int rc = -1;
+    if (key == NULL || check_offered(c, err) < 0 || cli_open(c, err) < 0)
+        goto out;
+    if (given != NULL) {
+        /* It was shown when it was made; a repeat with its key may be settled already.
+         */
+        rc = opt_has(c->opts, "key") ? 1 : cli_confirm(c, "Book this quote?", err);
+        quote = xstrdup(given);
+    } else if (query_build(c->opts, &c->when, c->account.currency, &request, err) ==
+               0) {
+        rc = agree(c, request, &quote, err);
+    }
+    if (rc == 0)
+        cli_note("not reserved");
+    if (rc != 1)
+        goto out;
+    rc = book(c, quote, key, &resv, err);
+    if (rc == 0)
+        rc = cli_print_reservation(c, resv, err);
+out:
+    free(key);
+    free(quote);
+    json_decref(request);
+    json_decref(resv);
+    return rc;
+}

@@ -1,0 +1,365 @@
+/* commands: every command, option and example of `neargpu`. Parsing, --help, the man
+ * page and the tests of docs/ read this table and nothing else. */
+#include "client/cli/cli.h"
+
+#define COUNT(table)   (sizeof(table) / sizeof((table)[0]))
+#define OPTS(table)    .opts = table, .opt_count = COUNT(table)
+#define EX(table)      .examples = table, .example_count = COUNT(table)
+#define ARGS(min, max) .min_args = min, .max_args = max
+
+static const struct opt_def global[] = {
+    {"output", 'o', "FORMAT", "table (default), json as the server sent it, or csv."},
+    {"account", 0, "NAME", "Account to use; else NEARGPU_ACCOUNT, else \"default\"."},
+    {"profile", 0, "NAME",
+     "Same as --account; on offers, explain, quote and reserve: the workload profile."},
+    {"server", 0, "URL", "Server to ask instead of the account's, https://HOST:PORT."},
+    {"yes", 'y', NULL, "Do not ask for confirmation."},
+    {"utc", 0, NULL, "Show and read times in UTC instead of the local zone."},
+};
+
+/* What one asks for: the same on offers, explain, quote and reserve. */
+#define REQUEST_OPTS                                                                  \
+    {"near", 0, "DATA", "Data sets to be near: a name, or a,b; may be repeated.",     \
+     true},                                                                           \
+        {"gpu", 0, "MODEL", "GPU model; H100 matches H100-SXM5-80GB. Default: any."}, \
+        {"gpus", 0, "N", "GPUs on the node, 1 to 64. Default 1."},                    \
+        {"nodes", 0, "N", "Nodes of one site, each with --gpus GPUs. Default 1."},    \
+        {"for", 0, "DURATION", "How long: 90m, 4h, 2d. Required."},                   \
+        {"start", 0, "TIME", "Fixed start. Default: now."},                           \
+        {"between", 0, "FROM TO",                                                     \
+         "Start anywhere in this range, earliest first; also FROM..TO."},             \
+        {"profile", 0, "NAME", "Workload profile, which predicts the slow-down."},    \
+        {"max-rtt", 0, "DURATION",                                                    \
+         "Largest round trip to every data set, such as 15ms."},                      \
+        {"max-price", 0, "AMOUNT", "Largest price of the whole reservation."},        \
+        {"max-price-per-hour", 0, "AMOUNT", "Largest price of one GPU for an hour."}, \
+        {"max-slowdown", 0, "FACTOR", "Largest predicted slow-down, such as 1.25."},  \
+        {"residency", 0, "COUNTRY",                                                   \
+         "Only sites under this country's law, such as jp."},                         \
+        {"site", 0, "SITE", "Only this site."},                                       \
+        {"provider", 0, "NAME", "Only this provider."},                               \
+    {                                                                                 \
+        "min-memory", 0, "SIZE", "Least memory of one GPU, such as 80GB."             \
+    }
+
+static const struct opt_def request_opts[] = {REQUEST_OPTS};
+
+static const struct opt_def reserve_opts[] = {
+    REQUEST_OPTS,
+    {"quote", 0, "ID", "Book exactly this quote, at its price."},
+    {"key", 0, "KEY", "Idempotency key: repeat a call whose outcome is not known."},
+    {"wait", 0, NULL, "Standing order when nothing fits (not offered by this market)."},
+    {"spot", 0, NULL, "Preemptible, cheaper (not offered by this market)."},
+    {"federated", 0, "DATA",
+     "A group near each data set (not offered by this market)."},
+};
+
+static const struct opt_def login_opts[] = {
+    {"ca", 0, "FILE", "The market's CA certificate (PEM)."},
+    {"ca-sha256", 0, "HEX", "SHA-256 of that certificate: it is fetched and compared."},
+    {"api-key-file", 0, "FILE", "API key in a 0600 file, or - for standard input."},
+};
+static const struct opt_def data_add_opts[] = {
+    {"endpoint", 0, "URL", "Where it is served: HOST:PORT or http(s)://…; probed."},
+    {"site", 0, "SITE", "Site of the market where it stands."},
+    {"lat", 0, "DEGREES", "Latitude, when it stands at no site of the market."},
+    {"lon", 0, "DEGREES", "Longitude."},
+    {"size", 0, "SIZE", "Size, such as 12TB."},
+};
+static const struct opt_def list_opts[] = {
+    {"state", 0, "STATE",
+     "Only waiting, held, confirmed, active, ended, cancelled or "
+     "failed ones."},
+};
+static const struct opt_def extend_opts[] = {
+    {"by", 0, "DURATION", "So much longer than now agreed."},
+    {"to", 0, "TIME", "New end."},
+};
+static const struct opt_def token_opts[] = {
+    {"node", 0, "NODE", "Only the token for this node."},
+    {"public-key", 0, "FILE", "Bind to this Ed25519 public key (JWK) instead."},
+    {"action", 0, "ACTION", "launch or stop; may be repeated. Default: both.", true},
+};
+static const struct opt_def run_opts[] = {
+    {"detach", 'd', NULL, "Start the job, print its id, and do not wait for it."},
+    {"attach", 0, NULL, "Attach to JOB, or to the latest one."},
+    {"list", 0, NULL, "List the jobs of the reservation."},
+    {"wait", 0, NULL, "Wait for the reservation to start."},
+    {"node", 0, "NODE", "Node to run on. Default: the first of the reservation."},
+    {"env", 'e', "NAME=VALUE", "Environment of the job; may be repeated.", true},
+    {"cwd", 0, "DIR", "Working directory of the job."},
+    {"address", 0, "ADDRESS", "Agent's address: HOST:PORT or unix:/PATH."},
+    {"token-file", 0, "FILE", "Use this token instead of asking the server for one."},
+};
+static const struct opt_def usage_opts[] = {
+    {"reservation", 0, "ID", "Only this reservation."},
+    {"from", 0, "TIME", "Usage from here on."},
+    {"to", 0, "TIME", "Usage before this."},
+};
+static const struct opt_def join_opts[] = {
+    {"site", 0, "SITE", "Site of the node."},
+    {"node", 0, "NODE", "Name of the node."},
+    {"ttl", 0, "DURATION", "How long the code is good for. Default 1h."},
+};
+static const struct opt_def price_opts[] = {
+    {"site", 0, "SITE", "Only nodes of this site."},
+    {"node", 0, "NODE", "Only this node."},
+    {"gpu", 0, "MODEL", "Only nodes with this model."},
+};
+static const struct opt_def tenant_create_opts[] = {
+    {"credit", 0, "AMOUNT", "How far the wallet may go below zero. Default 0."},
+    {"zone", 0, "ZONE", "Time zone of its invoices' months, such as Asia/Tokyo."},
+    {"key-file", 0, "FILE", "Write the API key there (0600) instead of showing it."},
+};
+static const struct opt_def provider_create_opts[] = {
+    {"fee", 0, "SHARE",
+     "Market's share of its revenue, such as 5%. Default: the "
+     "market's."},
+    {"key-file", 0, "FILE", "Write the API key there (0600) instead of showing it."},
+};
+static const struct opt_def topup_opts[] = {
+    {"amount", 0, "AMOUNT", "Money that has arrived, such as 1000."},
+    {"reference", 0, "TEXT", "Where it came from: bank transfer, note."},
+    {"key", 0, "KEY", "Idempotency key: repeat a call whose outcome is not known."},
+};
+static const struct opt_def site_opts[] = {
+    {"city", 0, "CITY", "City."},
+    {"lat", 0, "DEGREES", "Latitude."},
+    {"lon", 0, "DEGREES", "Longitude."},
+    {"residency", 0, "COUNTRY", "Country whose law applies, two letters."},
+};
+static const struct opt_def report_opts[] = {
+    {"from", 0, "TIME", "Start of the period."},
+    {"to", 0, "TIME", "End of the period."},
+    {"site", 0, "SITE", "Only this site."},
+};
+
+#define EXAMPLES(name, ...) static const struct opt_example name[] = {__VA_ARGS__}
+EXAMPLES(login_ex,
+         {"neargpu login --server https://market.example:8443 --ca ca.pem",
+          "Log in; the API key is asked for and not shown."},
+         {"neargpu --account admin login --server https://market.example:8443 --ca "
+          "ca.pem --api-key-file admin.key",
+          "A second account, with the key from a file."});
+EXAMPLES(logout_ex, {"neargpu --account admin logout", "Forget this account here."});
+EXAMPLES(whoami_ex, {"neargpu whoami", "Who the server says you are."});
+EXAMPLES(data_add_ex,
+         {"neargpu data add genome-tokyo --site tokyo --endpoint "
+          "https://s3.tokyo.example/genome --size 12TB",
+          "A data set at a site of the market."},
+         {"neargpu data add archive --lat 35.68 --lon 139.69 --endpoint "
+          "store.example:443",
+          "One elsewhere: its position gives a first estimate of the distance."});
+EXAMPLES(data_list_ex, {"neargpu data list", "All data sets."});
+EXAMPLES(data_show_ex, {"neargpu data show genome-tokyo",
+                        "One data set, with the round trips measured to it."});
+EXAMPLES(data_rm_ex, {"neargpu data rm archive", "No longer offer to be near it."});
+EXAMPLES(profiles_ex, {"neargpu profiles", "Workload profiles and their sources."});
+EXAMPLES(offers_ex,
+         {"neargpu offers --near genome-tokyo --gpu H100 --gpus 8 --for 4h --profile "
+          "resnet50_h100 --max-rtt 20ms",
+          "Where eight H100 can be had near the data, best first."},
+         {"neargpu -o csv offers --gpu H100 --for 1h", "For a spreadsheet."});
+EXAMPLES(explain_ex,
+         {"neargpu explain --near genome-tokyo --gpu H100 --gpus 8 --for 4h "
+          "--max-rtt 5ms",
+          "Why places do not fit, and what would."});
+EXAMPLES(quote_ex, {"neargpu quote --near genome-tokyo --gpu H100 --gpus 8 --for 4h",
+                    "A plan with its price, good for some minutes."});
+EXAMPLES(
+    reserve_ex,
+    {"neargpu reserve --near genome-tokyo --gpu H100 --gpus 8 --for 4h --profile "
+     "resnet50_h100",
+     "Show the plan and its price, ask, and book it."},
+    {"neargpu reserve --near genome-tokyo --gpus 8 --for 4h --between 2026-11-23T20:00 "
+     "2026-11-24T06:00 --max-price 4000 --yes",
+     "Any start in the night, at most 4000, without asking."});
+EXAMPLES(list_ex, {"neargpu list --state active", "What is running now."});
+EXAMPLES(show_ex, {"neargpu show 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d",
+                   "One reservation with its places and data sets."});
+EXAMPLES(extend_ex,
+         {"neargpu extend 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --by 2h",
+          "Two hours longer, if the GPUs are free and the wallet covers it."});
+EXAMPLES(cancel_ex, {"neargpu cancel 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d",
+                     "Give it back; what was used is charged."});
+EXAMPLES(token_ex, {"neargpu token 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d",
+                    "The token that the node's agent checks."});
+EXAMPLES(run_ex,
+         {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d -- python3 train.py",
+          "Run on the reserved GPUs; output, signals and exit code come through."},
+         {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --detach -- ./train.sh",
+          "Start it and leave."},
+         {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --attach",
+          "Look at the latest job again, from its first output on."});
+EXAMPLES(usage_ex, {"neargpu usage --from 2026-11-01 --to 2026-12-01",
+                    "GPU hours and their price in November."});
+EXAMPLES(wallet_ex, {"neargpu wallet", "Money there is, money held, and what moved."});
+EXAMPLES(invoice_list_ex, {"neargpu invoice list", "All invoices."});
+EXAMPLES(invoice_show_ex, {"neargpu invoice show 2026-000001", "One, with its lines."});
+EXAMPLES(join_ex, {"neargpu provider join-code --site fukuoka --node gpu-17",
+                   "A one-time code with which the node's agent enrols."});
+EXAMPLES(nodes_ex, {"neargpu provider nodes", "Nodes with their GPUs and state."});
+EXAMPLES(price_ex, {"neargpu provider price", "Prices in force."},
+         {"neargpu provider price 1.99 --site fukuoka --gpu H100",
+          "A new price per GPU-hour for what is booked from now on."});
+EXAMPLES(tenant_create_ex, {"neargpu admin tenant create kagaku-lab --key-file "
+                            "kagaku-lab.key",
+                            "A tenant; its API key goes to a file."});
+EXAMPLES(tenant_list_ex, {"neargpu admin tenant list", "Tenants and their balances."});
+EXAMPLES(topup_ex, {"neargpu admin tenant topup kagaku-lab --amount 1000 --reference "
+                    "\"bank transfer 2026-11-20\"",
+                    "Money that has arrived at the bank."});
+EXAMPLES(provider_create_ex,
+         {"neargpu admin provider create kyushu-gpu --fee 5% --key-file kyushu-gpu.key",
+          "A provider that pays five per cent."});
+EXAMPLES(provider_list_ex, {"neargpu admin provider list", "All providers."});
+EXAMPLES(site_add_ex, {"neargpu admin site add fukuoka --city Fukuoka --lat 33.5902 "
+                       "--lon 130.4017 --residency jp",
+                       "A place where nodes or data stand."});
+EXAMPLES(site_list_ex, {"neargpu admin site list", "All sites."});
+EXAMPLES(report_ex, {"neargpu admin report", "Names of the reports."},
+         {"neargpu -o csv admin report utilisation_hourly --from 2026-11-01",
+          "One report as CSV."});
+EXAMPLES(status_ex, {"neargpu admin status", "Nodes, reservations, database, checks."});
+
+static const struct opt_command commands[CMD_COUNT] = {
+    [CMD_LOGIN] = {"login", "", "store server, API key and the market's CA",
+                   "The API key is read from the terminal, standard input or a file, "
+                   "never from the arguments, and checked with the server before "
+                   "anything is stored. Without --ca and --ca-sha256 the fingerprint "
+                   "of the CA is shown and must be confirmed. The key to which tokens "
+                   "are bound is made here and never leaves this computer.",
+                   OPTS(login_opts), ARGS(0, 0), EX(login_ex)},
+    [CMD_LOGOUT] = {"logout", "", "remove the account's files from this computer", NULL,
+                    NULL, 0, ARGS(0, 0), EX(logout_ex)},
+    [CMD_WHOAMI] = {"whoami", "", "show the account as the server knows it", NULL, NULL,
+                    0, ARGS(0, 0), EX(whoami_ex)},
+    [CMD_DATA_ADD] = {"data add", "NAME", "tell the market where a data set stands",
+                      "Agents then measure the round trip from their site to its "
+                      "endpoint. Give --site, or --lat and --lon.",
+                      OPTS(data_add_opts), ARGS(1, 1), EX(data_add_ex)},
+    [CMD_DATA_LIST] = {"data list", "", "list data sets", NULL, NULL, 0, ARGS(0, 0),
+                       EX(data_list_ex)},
+    [CMD_DATA_SHOW] = {"data show", "NAME", "show one data set", NULL, NULL, 0,
+                       ARGS(1, 1), EX(data_show_ex)},
+    [CMD_DATA_RM] = {"data rm", "NAME", "remove a data set from the market",
+                     "Only what the market knows about it; the data is not touched.",
+                     NULL, 0, ARGS(1, 1), EX(data_rm_ex)},
+    [CMD_PROFILES] = {"profiles", "", "list workload profiles", NULL, NULL, 0,
+                      ARGS(0, 0), EX(profiles_ex)},
+    [CMD_OFFERS] = {"offers", "",
+                    "list places that fit, best first, and why others "
+                    "do not",
+                    "Places are ranked by effective price: the price times the "
+                    "predicted slow-down of the workload at that distance from the "
+                    "data. The one that reserve would take is marked with a star.",
+                    OPTS(request_opts), ARGS(0, 0), EX(offers_ex)},
+    [CMD_EXPLAIN] = {"explain", "", "say why places are refused, and what would fit",
+                     NULL, OPTS(request_opts), ARGS(0, 0), EX(explain_ex)},
+    [CMD_QUOTE] = {"quote", "", "get a binding plan and price, without booking",
+                   "A quote holds no GPU: reserve --quote ID books it while it is "
+                   "good and the GPUs are still free.",
+                   OPTS(request_opts), ARGS(0, 0), EX(quote_ex)},
+    [CMD_RESERVE] = {"reserve", "", "reserve GPUs near the data",
+                     "Shows the plan and its price and asks, unless --yes. Each call "
+                     "carries an idempotency key; when the outcome is not known (exit "
+                     "status 9) the key is printed, and the same command with --key "
+                     "KEY finds out without booking twice.",
+                     OPTS(reserve_opts), ARGS(0, 0), EX(reserve_ex)},
+    [CMD_LIST] = {"list", "", "list reservations", NULL, OPTS(list_opts), ARGS(0, 0),
+                  EX(list_ex)},
+    [CMD_SHOW] = {"show", "ID", "show one reservation", NULL, NULL, 0, ARGS(1, 1),
+                  EX(show_ex)},
+    [CMD_EXTEND] = {"extend", "ID", "make a reservation longer", NULL,
+                    OPTS(extend_opts), ARGS(1, 1), EX(extend_ex)},
+    [CMD_CANCEL] = {"cancel", "ID", "give a reservation back",
+                    "A running job is ended. What was used is charged, the rest of "
+                    "the money is released.",
+                    NULL, 0, ARGS(1, 1), EX(cancel_ex)},
+    [CMD_TOKEN] = {"token", "ID", "get the reservation's token",
+                   "The token names the GPUs and the time, is checked by the node's "
+                   "agent without the server, and is of no use without the key of "
+                   "this account.",
+                   OPTS(token_opts), ARGS(1, 1), EX(token_ex)},
+    [CMD_RUN] = {"run", "ID [-- COMMAND [ARGUMENT ...]]",
+                 "run a command on the reserved GPUs",
+                 "Standard input, output and error go through, and so do SIGINT, "
+                 "SIGTERM, SIGHUP and SIGQUIT; a second ^C within a second leaves the "
+                 "job running and comes back. The exit status is the job's, or 128 "
+                 "plus the signal that ended it. When the connection is lost it is "
+                 "made again and goes on where it was. With --attach, ID may be "
+                 "followed by a job's id, and SIGTERM and SIGHUP only detach.",
+                 OPTS(run_opts), ARGS(1, -1), EX(run_ex)},
+    [CMD_USAGE] = {"usage", "", "show metered use and its price", NULL,
+                   OPTS(usage_opts), ARGS(0, 0), EX(usage_ex)},
+    [CMD_WALLET] = {"wallet", "", "show the wallet and its last transfers", NULL, NULL,
+                    0, ARGS(0, 0), EX(wallet_ex)},
+    [CMD_INVOICE_LIST] = {"invoice list", "", "list invoices", NULL, NULL, 0,
+                          ARGS(0, 0), EX(invoice_list_ex)},
+    [CMD_INVOICE_SHOW] = {"invoice show", "NUMBER", "show one invoice", NULL, NULL, 0,
+                          ARGS(1, 1), EX(invoice_show_ex)},
+    [CMD_PROVIDER_JOIN_CODE] = {"provider join-code", "",
+                                "make a one-time code to enrol a node",
+                                "The code works once, for this site and node name "
+                                "only, until it expires.",
+                                OPTS(join_opts), ARGS(0, 0), EX(join_ex)},
+    [CMD_PROVIDER_NODES] = {"provider nodes", "", "list nodes", NULL, NULL, 0,
+                            ARGS(0, 0), EX(nodes_ex)},
+    [CMD_PROVIDER_PRICE] = {"provider price", "[AMOUNT]", "show or set prices",
+                            "With AMOUNT: the price of one GPU for an hour, on all "
+                            "nodes that match, from now on. Reservations made before "
+                            "keep theirs.",
+                            OPTS(price_opts), ARGS(0, 1), EX(price_ex)},
+    [CMD_ADMIN_TENANT_CREATE] = {"admin tenant create", "NAME", "make a tenant",
+                                 "Its API key is shown once, and stored nowhere.",
+                                 OPTS(tenant_create_opts), ARGS(1, 1),
+                                 EX(tenant_create_ex)},
+    [CMD_ADMIN_TENANT_LIST] = {"admin tenant list", "", "list tenants", NULL, NULL, 0,
+                               ARGS(0, 0), EX(tenant_list_ex)},
+    [CMD_ADMIN_TENANT_TOPUP] = {"admin tenant topup", "NAME",
+                                "put money into a tenant's wallet", NULL,
+                                OPTS(topup_opts), ARGS(1, 1), EX(topup_ex)},
+    [CMD_ADMIN_PROVIDER_CREATE] = {"admin provider create", "NAME", "make a provider",
+                                   "Its API key is shown once, and stored nowhere.",
+                                   OPTS(provider_create_opts), ARGS(1, 1),
+                                   EX(provider_create_ex)},
+    [CMD_ADMIN_PROVIDER_LIST] = {"admin provider list", "", "list providers", NULL,
+                                 NULL, 0, ARGS(0, 0), EX(provider_list_ex)},
+    [CMD_ADMIN_SITE_ADD] = {"admin site add", "NAME", "add a site", NULL,
+                            OPTS(site_opts), ARGS(1, 1), EX(site_add_ex)},
+    [CMD_ADMIN_SITE_LIST] = {"admin site list", "", "list sites", NULL, NULL, 0,
+                             ARGS(0, 0), EX(site_list_ex)},
+    [CMD_ADMIN_REPORT] = {"admin report", "[NAME]", "list reports, or show one", NULL,
+                          OPTS(report_opts), ARGS(0, 1), EX(report_ex)},
+    [CMD_ADMIN_STATUS] = {"admin status", "", "show the state of the market", NULL,
+                          NULL, 0, ARGS(0, 0), EX(status_ex)},
+};
+
+const struct opt_program cli_program = {
+    .name = "neargpu",
+    .section = 1,
+    .summary = "reserve and use GPUs near your data",
+    .text = "Reserves GPUs of many providers near a named data set, at the lowest "
+            "effective price: the price times the slow-down predicted from the "
+            "measured distance. Results go to standard output, everything else to "
+            "standard error. Times are shown in the local zone with their offset; "
+            "times are read as now, +90m, 2026-11-23T20:00 (local zone) or "
+            "2026-11-23T20:00:00+09:00. Amounts are in the market's currency, or carry "
+            "one: 4000JPY. Colours are used on a terminal only, and not when NO_COLOR "
+            "is set.",
+    .commands = commands,
+    .command_count = CMD_COUNT,
+    .global = global,
+    .global_count = COUNT(global),
+    .files = "~/.config/neargpu/ACCOUNT.json holds server and API key, ACCOUNT.ca.pem "
+             "the market's CA, ACCOUNT.key the key to which tokens are bound. "
+             "NEARGPU_CONFIG_DIR names another directory. Secrets must be readable by "
+             "their owner only.",
+    .exit_status =
+        "0 done; 1 failed; 2 wrong usage or request; 3 nothing fits (the text "
+        "says why); 4 not allowed, or not logged in; 5 not found; 6 conflict: "
+        "lost race or wrong state; 7 not enough funds; 8 server or agent not "
+        "reachable, nothing was done; 9 outcome not known: retry with the key "
+        "shown. The run command exits with the job's own status.",
+    .see_also = "neargpu-agent(8), neargpud(8)",
+};

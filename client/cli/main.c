@@ -1,0 +1,144 @@
+/* neargpu: what tenants, providers and administrators type. Parses by the table in
+ * commands.c, calls one command, prints at most one line of error, exits with the
+ * documented status. */
+#include <assert.h>
+#include <locale.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "client/cli/cli.h"
+#include "client/lib/clock.h"
+#include "client/lib/timefmt.h"
+#include "config.h"
+
+static cli_fn *const handlers[CMD_COUNT] = {
+    [CMD_LOGIN] = cmd_login,
+    [CMD_LOGOUT] = cmd_logout,
+    [CMD_WHOAMI] = cmd_whoami,
+    [CMD_DATA_ADD] = cmd_data_add,
+    [CMD_DATA_LIST] = cmd_data_list,
+    [CMD_DATA_SHOW] = cmd_data_show,
+    [CMD_DATA_RM] = cmd_data_rm,
+    [CMD_PROFILES] = cmd_profiles,
+    [CMD_OFFERS] = cmd_offers,
+    [CMD_EXPLAIN] = cmd_explain,
+    [CMD_QUOTE] = cmd_quote,
+    [CMD_RESERVE] = cmd_reserve,
+    [CMD_LIST] = cmd_list,
+    [CMD_SHOW] = cmd_show,
+    [CMD_EXTEND] = cmd_extend,
+    [CMD_CANCEL] = cmd_cancel,
+    [CMD_TOKEN] = cmd_token,
+    [CMD_RUN] = cmd_run,
+    [CMD_USAGE] = cmd_usage,
+    [CMD_WALLET] = cmd_wallet,
+    [CMD_INVOICE_LIST] = cmd_invoice_list,
+    [CMD_INVOICE_SHOW] = cmd_invoice_show,
+    [CMD_PROVIDER_JOIN_CODE] = cmd_provider_join_code,
+    [CMD_PROVIDER_NODES] = cmd_provider_nodes,
+    [CMD_PROVIDER_PRICE] = cmd_provider_price,
+    [CMD_ADMIN_TENANT_CREATE] = cmd_admin_tenant_create,
+    [CMD_ADMIN_TENANT_LIST] = cmd_admin_tenant_list,
+    [CMD_ADMIN_TENANT_TOPUP] = cmd_admin_tenant_topup,
+    [CMD_ADMIN_PROVIDER_CREATE] = cmd_admin_provider_create,
+    [CMD_ADMIN_PROVIDER_LIST] = cmd_admin_provider_list,
+    [CMD_ADMIN_SITE_ADD] = cmd_admin_site_add,
+    [CMD_ADMIN_SITE_LIST] = cmd_admin_site_list,
+    [CMD_ADMIN_REPORT] = cmd_admin_report,
+    [CMD_ADMIN_STATUS] = cmd_admin_status,
+};
+
+static int zone_utc(int64_t us)
+{
+    (void)us;
+    return 0;
+}
+
+static int zone_local(int64_t us)
+{
+    struct tm tm;
+    time_t t = (time_t)(us / US_PER_S);
+    return localtime_r(&t, &tm) != NULL ? (int)tm.tm_gmtoff : 0;
+}
+
+static int pick_format(const struct opt_values *opts, struct cli *c, struct err *err)
+{
+    const char *format = opt_get(opts, "output");
+    if (format == NULL || strcmp(format, "table") == 0)
+        c->render.format = RENDER_TABLE;
+    else if (strcmp(format, "json") == 0)
+        c->render.format = RENDER_JSON;
+    else if (strcmp(format, "csv") == 0)
+        c->render.format = RENDER_CSV;
+    else
+        return err_set(err, ERR_USAGE, "-o %.20s: write table, json or csv", format);
+    return 0;
+}
+
+static int print_text(char *text)
+{
+    fputs(text, stdout);
+    free(text);
+    return fflush(stdout) == 0 ? 0 : 1;
+}
+
+static int run_command(struct cli *c, struct err *err)
+{
+    const char *no_colour = getenv("NO_COLOR");
+    const char *term = getenv("TERM");
+    if (pick_format(c->opts, c, err) < 0)
+        return -1;
+    if (opt_has(c->opts, "utc"))
+        c->render.zone = c->when.zone = zone_utc;
+    c->yes = opt_has(c->opts, "yes");
+    c->render.colour = isatty(STDOUT_FILENO) &&
+                       (no_colour == NULL || *no_colour == '\0') &&
+                       (term == NULL || strcmp(term, "dumb") != 0);
+    cli_fn *fn = handlers[c->opts->command - cli_program.commands];
+    assert(fn != NULL);
+    return fn(c, err);
+}
+
+static int fail(const struct err *err)
+{
+    struct strbuf line = STRBUF_INIT; /* may quote the server: keep it one clean line */
+    render_clean(&line, err->text);
+    fprintf(stderr, "neargpu: %s\n", strbuf_str(&line));
+    strbuf_done(&line);
+    return err_exit_status(err->code);
+}
+
+int main(int argc, char **argv)
+{
+    struct opt_values opts = {0};
+    struct err err = {ERR_NONE, ""};
+    struct cli c = {.opts = &opts,
+                    .render = {RENDER_TABLE, zone_local, false, -1},
+                    .when = {clock_now_us(), zone_local}};
+    char *made = NULL;
+    int status;
+
+    setlocale(LC_CTYPE, "");
+    signal(SIGPIPE, SIG_IGN);
+    argc = when_join_between(argc, argv, &c.when, &made);
+    if (opt_parse(&cli_program, argc, argv, &opts, &err) < 0)
+        status = fail(&err);
+    else if (opts.version)
+        status = printf("neargpu %s\n", PACKAGE_VERSION) > 0 ? 0 : 1;
+    else if (opts.man)
+        status = print_text(opt_man(&cli_program));
+    else if (opts.help || opts.command == NULL)
+        status = print_text(opt_help(&cli_program, opts.command));
+    else if (run_command(&c, &err) < 0)
+        status = fail(&err);
+    else
+        status = c.status;
+    cli_done(&c);
+    opt_done(&opts);
+    free(made);
+    return status;
+}

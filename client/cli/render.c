@@ -1,0 +1,420 @@
+/* render: see render.h. Cells: one function a kind. The grids (aligned tables, CSV)
+ * that cells go into are in grid.c. */
+#include "client/cli/render.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/cli/grid.h"
+#include "client/lib/money.h"
+#include "client/lib/timefmt.h"
+#include "client/lib/xalloc.h"
+
+const json_t *render_at(const json_t *v, const char *path)
+{
+    while (v != NULL && path != NULL && *path != '\0') {
+        char key[64];
+        size_t len = strcspn(path, ".");
+        if (len >= sizeof(key))
+            return NULL;
+        memcpy(key, path, len);
+        key[len] = '\0';
+        if (json_is_array(v)) {
+            char *end = NULL;
+            unsigned long index = strtoul(key, &end, 10);
+            v = *key != '\0' && *end == '\0' ? json_array_get(v, index) : NULL;
+        } else {
+            v = json_object_get(v, key);
+        }
+        path += len;
+        if (*path == '.')
+            path++;
+    }
+    return v;
+}
+
+void render_money(struct strbuf *out, int64_t micro, const char *currency)
+{
+    char text[MONEY_TEXT_MAX];
+    money_format(micro, currency, text);
+    strbuf_adds(out, text);
+    if (*currency != '\0') {
+        strbuf_addc(out, ' ');
+        render_clean(out, currency);
+    }
+}
+
+void render_rtt(struct strbuf *out, int64_t us)
+{
+    if (us < 100)
+        strbuf_addf(out, "%.2f ms", (double)us / 1000);
+    else
+        strbuf_addf(out, "%.1f ms", (double)us / 1000);
+}
+
+void render_slowdown(struct strbuf *out, double slowdown)
+{
+    strbuf_addf(out, "%.2f", slowdown);
+}
+
+void render_time(struct strbuf *out, int64_t us, render_zone_fn *zone)
+{
+    char text[TIMEFMT_MAX];
+    int64_t second = us - ((us % US_PER_S) + US_PER_S) % US_PER_S;
+    timefmt_offset(second, zone(us), text);
+    strbuf_adds(out, text);
+}
+
+static void add_scalar(struct strbuf *out, const json_t *v)
+{
+    switch (json_typeof(v)) {
+    case JSON_STRING: render_clean(out, json_string_value(v)); break;
+    case JSON_INTEGER:
+        strbuf_addf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
+        break;
+    case JSON_REAL: strbuf_addf(out, "%.6g", json_real_value(v)); break;
+    case JSON_TRUE: strbuf_adds(out, "yes"); break;
+    case JSON_FALSE: strbuf_adds(out, "no"); break;
+    default: {
+        char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
+        if (text != NULL)
+            render_clean(out, text);
+        free(text);
+    }
+    }
+}
+
+static void add_bytes(struct strbuf *out, json_int_t bytes)
+{
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    while (value >= 999.95 && unit + 1 < sizeof(units) / sizeof(units[0])) {
+        value /= 1000;
+        unit++;
+    }
+    strbuf_addf(out, unit == 0 ? "%.0f %s" : "%.1f %s", value, units[unit]);
+}
+
+static void add_time(struct strbuf *out, const json_t *v, render_zone_fn *zone)
+{
+    int64_t us;
+    if (json_is_string(v) && timefmt_parse(json_string_value(v), &us, NULL) == 0)
+        render_time(out, us, zone);
+    else
+        add_scalar(out, v);
+}
+
+static const char *text_or(const json_t *v, const char *otherwise)
+{
+    return json_is_string(v) ? json_string_value(v) : otherwise;
+}
+
+static void add_list(struct strbuf *out, const json_t *v, const char *aux)
+{
+    size_t i;
+    json_t *item;
+    struct strbuf seen = STRBUF_INIT; /* ",a,b," */
+    strbuf_addc(&seen, ',');
+    json_array_foreach(v, i, item)
+    {
+        const json_t *one = aux != NULL ? render_at(item, aux) : item;
+        struct strbuf text = STRBUF_INIT;
+        if (one == NULL || json_is_null(one))
+            continue;
+        strbuf_addc(&text, ',');
+        add_scalar(&text, one);
+        strbuf_addc(&text, ',');
+        if (strstr(strbuf_str(&seen), strbuf_str(&text)) == NULL) {
+            if (seen.len > 1)
+                strbuf_addc(out, ',');
+            strbuf_add(out, text.data + 1, text.len - 2);
+            strbuf_adds(&seen, strbuf_str(&text) + 1);
+        }
+        strbuf_done(&text);
+    }
+    if (seen.len == 1)
+        strbuf_addc(out, '-');
+    strbuf_done(&seen);
+}
+
+static size_t count_of(const json_t *v, const char *aux)
+{
+    size_t i, sum = 0;
+    json_t *item;
+    if (aux == NULL)
+        return json_array_size(v);
+    json_array_foreach(v, i, item) sum += json_array_size(render_at(item, aux));
+    return sum;
+}
+
+void render_cell(const json_t *row, const struct render_col *col, render_zone_fn *zone,
+                 struct strbuf *out)
+{
+    const json_t *v = render_at(row, col->path);
+    char duration[TIMEFMT_MAX];
+    if (v == NULL || json_is_null(v)) {
+        strbuf_addc(out, '-');
+        return;
+    }
+    switch (col->kind) {
+    case RENDER_TEXT:
+        if (json_is_string(v) && json_string_length(v) == 0)
+            strbuf_addc(out, '-');
+        else
+            add_scalar(out, v);
+        break;
+    case RENDER_INT: add_scalar(out, v); break;
+    case RENDER_TIME: add_time(out, v, zone); break;
+    case RENDER_MONEY:
+        render_money(out, json_integer_value(json_object_get(v, "micro")),
+                     text_or(json_object_get(v, "currency"), ""));
+        break;
+    case RENDER_MICRO:
+        render_money(out, json_integer_value(v), text_or(render_at(row, col->aux), ""));
+        break;
+    case RENDER_RTT: render_rtt(out, json_integer_value(v)); break;
+    case RENDER_SECONDS:
+        timefmt_duration(json_integer_value(v) * US_PER_S, duration);
+        strbuf_adds(out, duration);
+        break;
+    case RENDER_BYTES: add_bytes(out, json_integer_value(v)); break;
+    case RENDER_GPU_MS:
+        strbuf_addf(out, "%.3f", (double)json_integer_value(v) / 3600e3);
+        break;
+    case RENDER_SLOWDOWN: render_slowdown(out, json_number_value(v)); break;
+    case RENDER_SHARE: strbuf_addf(out, "%.2f %%", json_number_value(v) * 100); break;
+    case RENDER_PPM:
+        strbuf_addf(out, "%.2f %%", (double)json_integer_value(v) / 10000);
+        break;
+    case RENDER_YES: strbuf_adds(out, json_is_true(v) ? "yes" : "no"); break;
+    case RENDER_LIST: add_list(out, v, col->aux); break;
+    case RENDER_COUNT: strbuf_addf(out, "%zu", count_of(v, col->aux)); break;
+    }
+}
+
+static bool is_number(enum render_kind kind)
+{
+    return kind != RENDER_TEXT && kind != RENDER_TIME && kind != RENDER_YES &&
+           kind != RENDER_LIST;
+}
+
+static void add_grid_cell(struct grid *g, struct strbuf *text)
+{
+    grid_cell(g, strbuf_str(text));
+    strbuf_reset(text);
+}
+
+/* CSV header and cells: the raw value under its JSON name. Money is split into its
+ * members so that a program need not take text apart. */
+static void csv_name(struct grid *g, const char *path, const char *member)
+{
+    char *name = member != NULL ? xasprintf("%s_%s", path, member) : xstrdup(path);
+    for (char *p = name; *p != '\0'; p++)
+        if (*p == '.')
+            *p = '_';
+    grid_column(g, name, false);
+    free(name);
+}
+
+/* Money in micro-units brings its currency along, once for all columns that share it.
+ */
+static bool brings_currency(const struct render_col *cols, size_t i)
+{
+    if (cols[i].kind != RENDER_MICRO)
+        return false;
+    for (size_t k = 0; k < i; k++)
+        if (cols[k].kind == RENDER_MICRO && strcmp(cols[k].aux, cols[i].aux) == 0)
+            return false;
+    return true;
+}
+
+static void csv_columns(struct grid *g, const struct render_col *cols, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (cols[i].kind == RENDER_MONEY) {
+            csv_name(g, cols[i].path, "micro");
+            csv_name(g, cols[i].path, "currency");
+        } else if (cols[i].kind == RENDER_LIST || cols[i].kind == RENDER_COUNT) {
+            csv_name(g, cols[i].path, cols[i].aux);
+        } else {
+            csv_name(g, cols[i].path, NULL);
+        }
+        if (brings_currency(cols, i))
+            csv_name(g, cols[i].aux, NULL);
+    }
+}
+
+static void csv_raw(struct strbuf *out, const json_t *v)
+{
+    if (v == NULL || json_is_null(v))
+        return;
+    if (json_is_string(v)) {
+        strbuf_adds(out, json_string_value(v));
+    } else {
+        char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
+        strbuf_adds(out, text != NULL ? text : "");
+        free(text);
+    }
+}
+
+static void csv_row(struct grid *g, const json_t *row, const struct render_col *cols,
+                    size_t count)
+{
+    struct strbuf text = STRBUF_INIT;
+    for (size_t i = 0; i < count; i++) {
+        const json_t *v = render_at(row, cols[i].path);
+        if (cols[i].kind == RENDER_MONEY) {
+            csv_raw(&text, json_object_get(v, "micro"));
+            add_grid_cell(g, &text);
+            csv_raw(&text, json_object_get(v, "currency"));
+        } else if (cols[i].kind == RENDER_LIST && json_array_size(v) > 0) {
+            add_list(&text, v, cols[i].aux);
+        } else if (cols[i].kind == RENDER_COUNT) {
+            strbuf_addf(&text, "%zu", count_of(v, cols[i].aux));
+        } else if (cols[i].kind != RENDER_LIST) {
+            csv_raw(&text, v);
+        }
+        add_grid_cell(g, &text);
+        if (brings_currency(cols, i)) {
+            csv_raw(&text, render_at(row, cols[i].aux));
+            add_grid_cell(g, &text);
+        }
+    }
+    grid_end_row(g);
+    strbuf_done(&text);
+}
+
+static void table_row(struct grid *g, const json_t *row, const struct render_col *cols,
+                      size_t count, render_zone_fn *zone)
+{
+    struct strbuf text = STRBUF_INIT;
+    for (size_t i = 0; i < count; i++) {
+        render_cell(row, &cols[i], zone, &text);
+        add_grid_cell(g, &text);
+    }
+    grid_end_row(g);
+    strbuf_done(&text);
+}
+
+void render_json(const json_t *v, struct strbuf *out)
+{
+    char *text = json_dumps(v, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    strbuf_adds(out, text != NULL ? text : "null");
+    strbuf_addc(out, '\n');
+    free(text);
+}
+
+void render_rows(const json_t *rows, const struct render_col *cols, size_t count,
+                 const struct render_opts *o, struct strbuf *out)
+{
+    struct grid g;
+    size_t i;
+    json_t *row;
+    if (o->format == RENDER_JSON) {
+        render_json(rows, out);
+        return;
+    }
+    grid_init(&g);
+    if (o->format == RENDER_CSV) {
+        csv_columns(&g, cols, count);
+        json_array_foreach(rows, i, row) csv_row(&g, row, cols, count);
+        grid_csv(&g, out);
+    } else {
+        for (size_t c = 0; c < count; c++)
+            grid_column(&g, cols[c].title, is_number(cols[c].kind));
+        json_array_foreach(rows, i, row) table_row(&g, row, cols, count, o->zone);
+        grid_table(&g, o->colour, o->mark, out);
+    }
+    grid_done(&g);
+}
+
+void render_card(const json_t *obj, const struct render_col *cols, size_t count,
+                 const struct render_opts *o, struct strbuf *out)
+{
+    struct strbuf text = STRBUF_INIT;
+    size_t widest = 0;
+    if (o->format != RENDER_TABLE) {
+        json_t *rows = json_pack("[O]", (json_t *)(uintptr_t)obj);
+        render_rows(o->format == RENDER_JSON ? obj : rows, cols, count, o, out);
+        json_decref(rows);
+        return;
+    }
+    for (size_t i = 0; i < count; i++)
+        if (render_width(cols[i].title) > widest)
+            widest = render_width(cols[i].title);
+    for (size_t i = 0; i < count; i++) {
+        render_cell(obj, &cols[i], o->zone, &text);
+        strbuf_addf(out, "%s%s%s%*s%s\n", o->colour ? "\033[1m" : "", cols[i].title,
+                    o->colour ? "\033[0m" : "",
+                    (int)(widest - render_width(cols[i].title) + 2), "",
+                    strbuf_str(&text));
+        strbuf_reset(&text);
+    }
+    strbuf_done(&text);
+}
+
+/* Cells of a report are scalars; which side they stand on is taken from the first row
+ * that has a value. */
+static bool report_is_number(const json_t *rows, size_t col)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row)
+    {
+        const json_t *v = json_array_get(row, col);
+        if (v != NULL && !json_is_null(v))
+            return json_is_number(v);
+    }
+    return false;
+}
+
+void render_report(const json_t *report, const struct render_opts *o,
+                   struct strbuf *out)
+{
+    const json_t *columns = json_object_get(report, "columns");
+    const json_t *rows = json_object_get(report, "rows");
+    bool csv = o->format == RENDER_CSV;
+    struct strbuf text = STRBUF_INIT;
+    struct grid g;
+    size_t i, c;
+    json_t *row, *col;
+    if (o->format == RENDER_JSON) {
+        render_json(report, out);
+        return;
+    }
+    grid_init(&g);
+    json_array_foreach(columns, c, col)
+    {
+        const char *unit = text_or(json_object_get(col, "unit"), "");
+        render_clean(&text, text_or(json_object_get(col, "name"), "?"));
+        if (*unit != '\0' && !csv) {
+            strbuf_adds(&text, " (");
+            render_clean(&text, unit);
+            strbuf_addc(&text, ')');
+        }
+        grid_column(&g, strbuf_str(&text), report_is_number(rows, c));
+        strbuf_reset(&text);
+    }
+    json_array_foreach(rows, i, row)
+    {
+        for (c = 0; c < json_array_size(columns); c++) {
+            const json_t *v = json_array_get(row, c);
+            if (csv)
+                csv_raw(&text, v);
+            else if (v == NULL || json_is_null(v))
+                strbuf_addc(&text, '-');
+            else
+                add_time(&text, v, o->zone);
+            add_grid_cell(&g, &text);
+        }
+        grid_end_row(&g);
+    }
+    if (csv)
+        grid_csv(&g, out);
+    else
+        grid_table(&g, o->colour, -1, out);
+    grid_done(&g);
+    strbuf_done(&text);
+}

@@ -1,0 +1,204 @@
+/* talk: what goes to and comes from the person: results on stdout, notes and questions
+ * on stderr, secrets without echo, and the sentence a ^C leaves behind. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "client/cli/cli.h"
+#include "client/lib/fsx.h"
+#include "client/lib/xalloc.h"
+
+#define SECRET_BYTES_MAX 4096 /* API keys have 47 */
+
+int cli_print(const struct strbuf *text, struct err *err)
+{
+    const char *p = strbuf_str(text);
+    size_t left = text->len;
+    while (left > 0) {
+        ssize_t n = write(STDOUT_FILENO, p, left);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EPIPE) /* the reader had enough, such as head(1) */
+            return 0;
+        if (n < 0)
+            return err_sys(err, errno, "write to standard output");
+        p += n;
+        left -= (size_t)n;
+    }
+    return 0;
+}
+
+int cli_print_list(struct cli *c, const json_t *reply, const char *member,
+                   const struct render_col *cols, size_t count, const char *none,
+                   struct err *err)
+{
+    const json_t *rows = json_object_get(reply, member);
+    struct strbuf out = STRBUF_INIT;
+    if (c->render.format == RENDER_JSON)
+        render_json(reply, &out);
+    else if (c->render.format == RENDER_TABLE && json_array_size(rows) == 0)
+        cli_note("%s", none);
+    else
+        render_rows(rows, cols, count, &c->render, &out);
+    int rc = cli_print(&out, err);
+    strbuf_done(&out);
+    return rc;
+}
+
+int cli_print_card(struct cli *c, const json_t *obj, const struct render_col *cols,
+                   size_t count, struct err *err)
+{
+    struct strbuf out = STRBUF_INIT;
+    render_card(obj, cols, count, &c->render, &out);
+    int rc = cli_print(&out, err);
+    strbuf_done(&out);
+    return rc;
+}
+
+void cli_note(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    fputs("neargpu: ", stderr);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+    va_end(ap);
+}
+
+void cli_render_rejected(const struct cli *c, const json_t *rejected,
+                         struct strbuf *out)
+{
+    static const struct render_col cols[] = {
+        {"SITE", "site", RENDER_TEXT, NULL},
+        {"PROVIDER", "provider", RENDER_TEXT, NULL},
+        {"GPU", "gpu_model", RENDER_TEXT, NULL},
+        {"WHY NOT", "reason", RENDER_TEXT, NULL},
+    };
+    struct render_opts o = c->render;
+    o.format = RENDER_TABLE;
+    render_rows(rejected, cols, RENDER_COUNT_OF(cols), &o, out);
+}
+
+int cli_confirm(struct cli *c, const char *question, struct err *err)
+{
+    char answer[32];
+    if (c->yes)
+        return 1;
+    if (!isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
+        return err_set(err, ERR_USAGE,
+                       "cannot ask for confirmation without a terminal: add --yes");
+    fprintf(stderr, "%s [y/N] ", question);
+    fflush(stderr);
+    if (fgets(answer, sizeof(answer), stdin) == NULL) {
+        fputc('\n', stderr);
+        return 0;
+    }
+    answer[strcspn(answer, "\n")] = '\0';
+    return strcmp(answer, "y") == 0 || strcmp(answer, "Y") == 0 ||
+           strcmp(answer, "yes") == 0;
+}
+
+static struct termios saved_tty;
+static int saved_fd = -1;
+
+static void restore_tty(int sig)
+{
+    if (saved_fd >= 0)
+        tcsetattr(saved_fd, TCSAFLUSH, &saved_tty);
+    _exit(128 + sig);
+}
+
+/* One line from the terminal, not shown; ^C gives the echo back first. */
+static int read_hidden(const char *prompt, char *out, size_t cap, struct err *err)
+{
+    int fd = open("/dev/tty", O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return err_set(err, ERR_USAGE,
+                       "cannot ask for the API key without a terminal: give it with "
+                       "--api-key-file FILE (or - for standard input)");
+    struct sigaction catch = {.sa_handler = restore_tty}, before;
+    struct termios silent;
+    size_t len = 0;
+    ssize_t n = -1;
+    if (tcgetattr(fd, &saved_tty) == 0) {
+        saved_fd = fd;
+        sigaction(SIGINT, &catch, &before);
+        silent = saved_tty;
+        silent.c_lflag &= ~(tcflag_t)ECHO;
+        tcsetattr(fd, TCSAFLUSH, &silent);
+        fprintf(stderr, "%s: ", prompt);
+        fflush(stderr);
+        while (len + 1 < cap && (n = read(fd, out + len, 1)) == 1 && out[len] != '\n')
+            len++;
+        tcsetattr(fd, TCSAFLUSH, &saved_tty);
+        saved_fd = -1;
+        sigaction(SIGINT, &before, NULL);
+        fputc('\n', stderr);
+    }
+    out[len] = '\0';
+    close(fd);
+    return n < 0 ? err_set(err, ERR_IO, "the terminal gave no API key") : 0;
+}
+
+int cli_read_secret(const char *file, const char *prompt, char **ret, struct err *err)
+{
+    char line[SECRET_BYTES_MAX] = "";
+    char *text = NULL;
+    if (file == NULL) {
+        if (read_hidden(prompt, line, sizeof(line), err) < 0)
+            return -1;
+        text = xstrdup(line);
+    } else if (strcmp(file, "-") == 0) {
+        if (fgets(line, sizeof(line), stdin) == NULL)
+            return err_set(err, ERR_USAGE, "standard input holds no API key");
+        text = xstrdup(line);
+    } else if (fsx_read_secret(file, SECRET_BYTES_MAX, &text, NULL, err) < 0) {
+        return -1;
+    }
+    explicit_bzero(line, sizeof(line));
+    size_t len = strlen(text);
+    while (len > 0 && strchr(" \t\r\n", text[len - 1]) != NULL)
+        text[--len] = '\0';
+    *ret = text;
+    return 0;
+}
+
+/* Only what a signal handler may do: one write, one exit. */
+static char unsettled[640];
+static size_t unsettled_len;
+
+static void leave_unsettled(int sig)
+{
+    (void)sig;
+    ssize_t n = write(STDERR_FILENO, unsettled, unsettled_len);
+    (void)n;
+    _exit(9);
+}
+
+static const int leaving[] = {SIGINT, SIGTERM, SIGHUP};
+
+void cli_unsettled(const char *text)
+{
+    struct sigaction act = {.sa_handler = leave_unsettled};
+    int n =
+        snprintf(unsettled, sizeof(unsettled), "\nneargpu: interrupted: %s\n", text);
+    unsettled_len = n < 0                           ? 0
+                    : (size_t)n < sizeof(unsettled) ? (size_t)n
+                                                    : sizeof(unsettled) - 1;
+    sigfillset(&act.sa_mask);
+    for (size_t i = 0; i < sizeof(leaving) / sizeof(leaving[0]); i++)
+        sigaction(leaving[i], &act, NULL);
+}
+
+void cli_settled(void)
+{
+    struct sigaction act = {.sa_handler = SIG_DFL};
+    for (size_t i = 0; i < sizeof(leaving) / sizeof(leaving[0]); i++)
+        sigaction(leaving[i], &act, NULL);
+}
