@@ -28,7 +28,7 @@ static const struct jsonx_field members[] = {
     {"gpu", JSONX_STRING, false, offsetof(struct raw, gpu), 1, 64},
     {"gpus", JSONX_INT, false, offsetof(struct raw, gpus), 1, GPUS_PER_NODE_MAX},
     {"nodes", JSONX_INT, false, offsetof(struct raw, nodes), 1, GANG_NODES_MAX},
-    {"duration", JSONX_DURATION, true, offsetof(struct raw, duration_us),
+    {"duration", JSONX_DURATION, false, offsetof(struct raw, duration_us),
      REQUEST_MIN_US, LEASE_MAX_US},
     {"start", JSONX_TIME, false, offsetof(struct raw, start_us)},
     {"earliest", JSONX_TIME, false, offsetof(struct raw, earliest_us)},
@@ -161,6 +161,12 @@ static int fill(const struct raw *raw, const char *currency, int64_t now_us,
     rq->len_us = raw->duration_us;
     rq->max_rtt_us = raw->max_rtt_us;
     rq->max_slowdown_ppm = llround(raw->max_slowdown * (double)MATCH_PPM);
+    if (raw->quote != NULL) /* the quote has the rest */
+        return uuid_is_valid(raw->quote)
+                   ? 0
+                   : err_set(err, ERR_BAD_REQUEST, "/quote: not an id");
+    if (raw->duration_us == 0)
+        return err_set(err, ERR_BAD_REQUEST, "/duration: is required, such as 4h");
     if (raw->nodes > 1)
         return err_set(err, ERR_BAD_REQUEST,
                        "/nodes: more than one node a reservation is not offered; "
@@ -170,8 +176,6 @@ static int fill(const struct raw *raw, const char *currency, int64_t now_us,
         return err_set(err, ERR_BAD_REQUEST,
                        "/profile: '%s' is not known; see GET /v1/profiles",
                        raw->profile);
-    if (raw->quote != NULL && !uuid_is_valid(raw->quote))
-        return err_set(err, ERR_BAD_REQUEST, "/quote: not an id");
     return fill_times(raw, now_us, rq, err) != 0 ||
                    fill_prices(raw, currency, rq, err) != 0
                ? -1

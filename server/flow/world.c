@@ -73,6 +73,7 @@ void world_free(struct world *w)
     json_decref(w->data_names);
     json_decref(w->offer_keys);
     json_decref(w->revoked);
+    free(w->try_waiters);
     free(w->cursor);
     free(w->status_doc);
     free(w->market);
@@ -199,7 +200,16 @@ void world_try_end(struct world *w, int64_t try_id)
 {
     calendar_release(w->calendar, try_id);
     w->try_count--;
-    w->try_epoch++;
+    for (size_t i = 0; i < w->try_waiter_count; i++)
+        flow_wake(w->runner, w->try_waiters[i]);
+    w->try_waiter_count = 0;
+}
+
+void world_try_wait(struct world *w, uint64_t flow_id)
+{
+    w->try_waiters =
+        xreallocarray(w->try_waiters, w->try_waiter_count + 1, sizeof(*w->try_waiters));
+    w->try_waiters[w->try_waiter_count++] = flow_id;
 }
 
 void world_book(struct world *w, int64_t booking_id, int node, int first, int count,

@@ -128,7 +128,8 @@ struct world {
     json_t *offer_keys;    /* group key -> offer index */
     int64_t try_last;      /* tries have ids below zero */
     size_t try_count;
-    uint64_t try_epoch; /* grows with every try that ended */
+    uint64_t *try_waiters; /* flows */
+    size_t try_waiter_count;
 
     bool loaded;
     bool reload;   /* the copy cannot be trusted: load again */
@@ -171,6 +172,8 @@ struct world_node *world_node_of(struct world *w, const struct flow_principal *a
 int64_t world_try(struct world *w, const struct calendar_slot *slot, int gpus,
                   int64_t end_us);
 void world_try_end(struct world *w, int64_t try_id);
+/* Wakes the flow when the next try ends: what it found busy may be free again. */
+void world_try_wait(struct world *w, uint64_t flow_id);
 /* A committed booking; from = to: it blocks nothing any more. */
 void world_book(struct world *w, int64_t booking_id, int node, int first, int count,
                 const struct calendar_span *during);
