@@ -271,6 +271,13 @@ static int opt_choose(struct opt_run *r, struct err *err)
         r->v->command = &p->commands[0];
         return 0;
     }
+    /* A command named "" among others is what the program does when no verb is given.
+     */
+    const struct opt_command *bare = NULL;
+    for (size_t i = 0; i < p->command_count; i++)
+        if (p->commands[i].name[0] == '\0')
+            bare = &p->commands[i];
+    r->v->command = bare;
     while (r->at < r->argc && opt_is_option(r->argv[r->at]))
         if (opt_one(r, err) != 0)
             return -1;
@@ -283,7 +290,9 @@ static int opt_choose(struct opt_run *r, struct err *err)
         }
     }
     r->at += best;
-    if (best > 0 || opt_informs(r->v))
+    if (best == 0 && opt_informs(r->v))
+        r->v->command = NULL; /* about the whole program */
+    if (best > 0 || opt_informs(r->v) || (bare != NULL && r->at >= r->argc))
         return 0;
     if (opt_help_follows(r)) {
         r->v->help = true;

@@ -23,7 +23,8 @@ struct opt_example {
 };
 
 struct opt_command {
-    const char *name;    /* "reserve", "data add", or "" for a program without verbs */
+    const char *name;    /* "reserve", "data add"; "": what is done when no verb is
+                            given (the only command of a program without verbs) */
     const char *args;    /* positional synopsis: "NAME --endpoint URL", "" if none */
     const char *summary; /* one line */
     const char *text;    /* paragraphs, NULL: none */

@@ -121,7 +121,7 @@ static bool man_is_single(const struct opt_program *p)
 static void man_command(struct strbuf *b, const struct opt_command *c)
 {
     strbuf_adds(b, ".Ss ");
-    man_quote(b, c->name);
+    man_quote(b, c->name[0] != '\0' ? c->name : "without a command");
     strbuf_addc(b, '\n');
     man_text(b, c->summary);
     if (c->text != NULL) {

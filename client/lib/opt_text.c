@@ -126,8 +126,9 @@ static void help_overview(struct strbuf *b, const struct opt_program *p)
     strbuf_adds(b, "\nCommands:\n");
     for (size_t i = 0; i < p->command_count; i++) {
         const struct opt_command *c = &p->commands[i];
-        size_t width = strlen(c->name) + 2;
-        strbuf_addf(b, "  %s", c->name);
+        const char *name = c->name[0] != '\0' ? c->name : "(none)";
+        size_t width = strlen(name) + 2;
+        strbuf_addf(b, "  %s", name);
         if (width + 2 > HELP_COLUMN) {
             strbuf_addc(b, '\n');
             width = 0;
@@ -135,6 +136,10 @@ static void help_overview(struct strbuf *b, const struct opt_program *p)
         strbuf_addf(b, "%*s", (int)(HELP_COLUMN - width), "");
         help_wrap(b, c->summary, HELP_COLUMN, HELP_COLUMN);
     }
+    for (size_t i = 0; i < p->command_count; i++)
+        if (p->commands[i].name[0] == '\0')
+            help_options(b, "Options without a command", p->commands[i].opts,
+                         p->commands[i].opt_count);
     help_options(b, "Options of every command", p->global, p->global_count);
     help_builtin(b);
 }
