@@ -78,6 +78,16 @@ int deadline_open(struct deadline *d, const char *lease_dir, struct err *err)
     return deadline_read(d->dir_fd, d->boot_id, &d->end_boot_us, err);
 }
 
+void deadline_close(struct deadline *d)
+{
+    int *fds[] = {&d->dir_fd, &d->watch_fd, &d->timer_fd};
+    for (size_t i = 0; i < 3; i++) {
+        if (*fds[i] >= 0)
+            close(*fds[i]);
+        *fds[i] = -1;
+    }
+}
+
 static void empty(int fd)
 {
     char dump[4096];

@@ -27,6 +27,7 @@ int deadline_read(int dir_fd, const char *boot_id, int64_t *ret_boot_us,
 
 /* All fds are close-on-exec and non-blocking; reads the end for the first time. */
 int deadline_open(struct deadline *d, const char *lease_dir, struct err *err) MUST_USE;
+void deadline_close(struct deadline *d);
 /* Empties watch and timer and reads the end again (an unreadable file leaves the old
  * end). Then sets the timer to the end, or to drain_us before it when that is still to
  * come. */

@@ -95,6 +95,14 @@ int launch_signal(const char *lease_dir, const char *job, int signo,
 int launch_set_reason(const char *lease_dir, const char *reason,
                       struct err *err) MUST_USE;
 
+/* Keepers are children of whoever launched them: collects those that ended. Call it on
+ * SIGCHLD, or now and then. */
+void launch_reap(void);
+/* Makes the keepers of a lease whose jobs have all ended leave (they linger for late
+ * clients), and waits for it: before journal_lease_remove(). ERR_CONFLICT when one of
+ * them still has a job. */
+int launch_close(const char *lease_dir, struct err *err) MUST_USE;
+
 /* Fault injection: called by name after each durable step of launch_start. NULL: none.
  */
 void launch_set_step_hook(void (*hook)(const char *step));

@@ -1,0 +1,382 @@
+/* launch: see launch.h. */
+#include "client/agent/launch.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "client/agent/journal.h"
+#include "client/lib/clock.h"
+#include "client/lib/fsx.h"
+#include "client/lib/xalloc.h"
+
+#define READY_TIMEOUT_MS 30000 /* a cold file system under the command may be slow */
+#define CLOSE_WAIT_US    INT64_C(3000000)
+#define KEEPERS_MAX      4096 /* children remembered for reaping */
+
+static void (*step_hook)(const char *step);
+static pid_t children[KEEPERS_MAX];
+static size_t child_count;
+
+void launch_set_step_hook(void (*hook)(const char *step))
+{
+    step_hook = hook;
+}
+
+static void step(const char *name)
+{
+    if (step_hook != NULL)
+        step_hook(name);
+}
+
+void launch_reap(void)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < child_count; i++)
+        if (waitpid(children[i], NULL, WNOHANG) == 0)
+            children[left++] = children[i];
+    child_count = left;
+}
+
+static char *job_dir_of(const char *lease_dir, const char *job)
+{
+    return xasprintf("%s/jobs/%s", lease_dir, job);
+}
+
+static int make_fifo(int dir_fd, const char *name, const struct launch_spec *spec,
+                     struct err *err)
+{
+    if (mkfifoat(dir_fd, name, 0600) < 0 && errno != EEXIST)
+        return err_sys(err, errno, "mkfifo %s", name);
+    /* The job may open /dev/stdout again. ctl stays root's. */
+    if (strcmp(name, "ctl") != 0 &&
+        fchownat(dir_fd, name, spec->uid, spec->gid, AT_SYMLINK_NOFOLLOW) < 0)
+        return err_sys(err, errno, "chown %s", name);
+    return 0;
+}
+
+static int make_files(const char *job_dir, const struct launch_spec *spec,
+                      struct err *err)
+{
+    static const char *const names[] = {"stdin", "stdout", "stderr", "ctl"};
+    int fd = open(job_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
+    if (fd < 0)
+        return err_sys(err, errno, "open %s", job_dir);
+    for (size_t i = 0; rc == 0 && i < 4; i++)
+        rc = make_fifo(fd, names[i], spec, err);
+    if (rc == 0 && fsync(fd) < 0)
+        rc = err_sys(err, errno, "fsync %s", job_dir);
+    close(fd);
+    return rc;
+}
+
+static void __attribute__((noreturn))
+keeper_exec(char *const argv[], int ready, int log)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    sigset_t none;
+    sigemptyset(&none);
+    setsid();
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    if (null < 0 || dup2(ready, 3) < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 ||
+        dup2(log >= 0 ? log : null, 2) < 0)
+        _exit(127);
+    (void)close_range(4, UINT_MAX, 0);
+    (void)fcntl(3, F_SETFD, 0); /* when `ready` was 3 already, dup2 left the flag */
+    execv(argv[0], argv);
+    _exit(127);
+}
+
+static int read_ready(int fd, struct err *err)
+{
+    char text[ERR_TEXT_MAX + 16];
+    size_t len = 0;
+    int64_t until = clock_boot_us() + READY_TIMEOUT_MS * INT64_C(1000);
+    while (len < sizeof(text) - 1 && memchr(text, '\n', len) == NULL) {
+        struct pollfd p = {fd, POLLIN, 0};
+        int64_t left_ms = (until - clock_boot_us()) / 1000;
+        if (left_ms <= 0)
+            return err_set(err, ERR_TIMEOUT, "the job did not start in time");
+        if (poll(&p, 1, (int)left_ms) <= 0)
+            continue;
+        ssize_t n = read(fd, text + len, sizeof(text) - 1 - len);
+        if (n == 0 || (n < 0 && errno != EINTR))
+            return err_set(err, ERR_UNKNOWN, "the keeper ended without a word");
+        len += n > 0 ? (size_t)n : 0;
+    }
+    text[len] = '\0';
+    text[strcspn(text, "\n")] = '\0';
+    if (strcmp(text, "ok") == 0)
+        return 0;
+    char *rest;
+    long code = strtol(text, &rest, 10);
+    return err_set(err, (enum err_code)code, "%s", *rest == ' ' ? rest + 1 : rest);
+}
+
+static int spawn_keeper(const char *job_dir, const char *exe, struct err *err)
+{
+    char *const argv[] = {(char *)(exe != NULL ? exe : "/proc/self/exe"),
+                          (char *)"keeper", (char *)job_dir, (char *)"3", NULL};
+    launch_reap();
+    if (child_count == KEEPERS_MAX)
+        return err_set(err, ERR_QUOTA, "more than %d jobs on this node", KEEPERS_MAX);
+    int ready[2];
+    if (pipe2(ready, O_CLOEXEC) < 0)
+        return err_sys(err, errno, "pipe");
+    char *log_path = xasprintf("%s/keeper.log", job_dir);
+    int log = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    free(log_path);
+    pid_t pid = fork();
+    if (pid == 0)
+        keeper_exec(argv, ready[1], log);
+    int rc = pid > 0 ? 0 : err_sys(err, errno, "fork");
+    if (rc == 0)
+        children[child_count++] = pid;
+    close(ready[1]);
+    if (log >= 0)
+        close(log);
+    step("keeper");
+    if (rc == 0)
+        rc = read_ready(ready[0], err);
+    close(ready[0]);
+    return rc;
+}
+
+int launch_start(const char *lease_dir, const struct launch_spec *spec, const char *exe,
+                 struct err *err)
+{
+    if (spec->job == NULL || !journal_id_is_valid(spec->job))
+        return err_set(err, ERR_BAD_REQUEST, "launch: job id not usable");
+    char *dir = job_dir_of(lease_dir, spec->job);
+    char *started = xasprintf("%s/started", dir);
+    int rc = 0;
+    if (access(started, F_OK) == 0)
+        rc = err_set(err, ERR_CONFLICT, "job %s was started already", spec->job);
+    if (rc == 0)
+        rc = fsx_mkdirs(dir, 0700, err);
+    if (rc == 0) {
+        step("dir");
+        rc = make_files(dir, spec, err);
+    }
+    if (rc == 0) {
+        step("fifos");
+        rc = launch_spec_write(dir, spec, err);
+    }
+    if (rc == 0) {
+        step("spec");
+        rc = spawn_keeper(dir, exe, err);
+    }
+    if (rc == 0)
+        step("ready");
+    free(started);
+    free(dir);
+    return rc;
+}
+
+int launch_respawn_keeper(const char *job_dir, const char *exe, struct err *err)
+{
+    return spawn_keeper(job_dir, exe, err);
+}
+
+/* Pid of the job's keeper; 0 when there is none. */
+static pid_t keeper_pid(const char *job_dir)
+{
+    char *path = xasprintf("%s/keeper.lock", job_dir);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    free(path);
+    if (fd < 0)
+        return 0;
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    pid_t pid = 0;
+    if (fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK)
+        pid = lock.l_pid;
+    close(fd);
+    return pid;
+}
+
+static char *small_file(const char *dir, const char *name)
+{
+    char *path = xasprintf("%s/%s", dir, name), *text = NULL;
+    struct err ignored;
+    if (fsx_read(path, 256, &text, NULL, &ignored) < 0)
+        text = NULL;
+    else
+        text[strcspn(text, "\n")] = '\0';
+    free(path);
+    return text;
+}
+
+static void job_look(const char *lease_dir, const char *name, struct launch_job *job)
+{
+    char *dir = job_dir_of(lease_dir, name);
+    *job = (struct launch_job){.job = xstrdup(name)};
+    job->keeper_alive = keeper_pid(dir) > 0;
+    char *started = small_file(dir, "started");
+    job->started = started != NULL;
+    job->started_us = started != NULL ? strtoll(started, NULL, 10) : 0;
+    free(started);
+    job->exit_json = small_file(dir, "exit");
+    job->ended = job->exit_json != NULL;
+    free(dir);
+}
+
+static int by_start(const void *a, const void *b)
+{
+    const struct launch_job *x = a, *y = b;
+    if (x->started_us != y->started_us)
+        return x->started_us < y->started_us ? -1 : 1;
+    return strcmp(x->job, y->job);
+}
+
+int launch_jobs(const char *lease_dir, struct launch_job **ret, size_t *ret_count,
+                struct err *err)
+{
+    char *path = xasprintf("%s/jobs", lease_dir);
+    DIR *d = opendir(path);
+    struct launch_job *jobs = NULL;
+    size_t count = 0;
+    int rc = 0;
+    if (d == NULL && errno != ENOENT)
+        rc = err_sys(err, errno, "open %s", path);
+    for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
+        if (!journal_id_is_valid(e->d_name))
+            continue;
+        jobs = xreallocarray(jobs, count + 1, sizeof(*jobs));
+        job_look(lease_dir, e->d_name, &jobs[count++]);
+    }
+    if (d != NULL)
+        closedir(d);
+    free(path);
+    if (rc < 0)
+        return -1;
+    if (count > 1)
+        qsort(jobs, count, sizeof(*jobs), by_start);
+    *ret = jobs;
+    *ret_count = count;
+    return 0;
+}
+
+void launch_jobs_free(struct launch_job *jobs, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        free(jobs[i].job);
+        free(jobs[i].exit_json);
+    }
+    free(jobs);
+}
+
+/* -1 with errno. The socket is reached through the directory's descriptor: its path may
+ * be longer than a socket's name. */
+static int connect_to(const char *job_dir)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    int dir = open(job_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        return -1;
+    snprintf(addr.sun_path, sizeof(addr.sun_path), "/proc/self/fd/%d/attach.sock", dir);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
+        int saved = errno;
+        close(fd);
+        fd = -1;
+        errno = saved;
+    }
+    int saved = errno;
+    close(dir);
+    errno = saved;
+    return fd;
+}
+
+int launch_attach(const char *lease_dir, const char *job, int *ret_fd, struct err *err)
+{
+    if (!journal_id_is_valid(job))
+        return err_set(err, ERR_BAD_REQUEST, "not a job id: %.80s", job);
+    char *dir = job_dir_of(lease_dir, job), *spec = xasprintf("%s/spec.json", dir);
+    int rc = 0, fd = connect_to(dir);
+    if (fd < 0 && access(spec, F_OK) < 0)
+        rc = err_set(err, ERR_NOT_FOUND, "no job %s in this lease", job);
+    else if (fd < 0) {
+        /* Ended and its keeper gone, or the keeper died: a new one serves the log. */
+        rc = spawn_keeper(dir, NULL, err);
+        if (rc == 0 && (fd = connect_to(dir)) < 0)
+            rc = err_sys(err, errno, "attach to job %s", job);
+    }
+    if (rc == 0)
+        rc = fsx_set_nonblock(fd, err);
+    if (rc == 0)
+        *ret_fd = fd;
+    else if (fd >= 0)
+        close(fd);
+    free(spec);
+    free(dir);
+    return rc;
+}
+
+int launch_signal(const char *lease_dir, const char *job, int signo, struct err *err)
+{
+    if (!journal_id_is_valid(job) || signo < 1 || signo > 64)
+        return err_set(err, ERR_BAD_REQUEST, "bad job id or signal number");
+    char *path = xasprintf("%s/jobs/%s/ctl", lease_dir, job);
+    unsigned char msg[2] = {'t', (unsigned char)signo};
+    int fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC), rc = 0;
+    if (fd < 0 && (errno == ENXIO || errno == ENOENT))
+        rc = err_set(err, ERR_NOT_FOUND, "job %s does not run", job);
+    else if (fd < 0 || write(fd, msg, sizeof(msg)) != (ssize_t)sizeof(msg))
+        rc = err_sys(err, errno, "signal job %s", job);
+    if (fd >= 0)
+        close(fd);
+    free(path);
+    return rc;
+}
+
+int launch_set_reason(const char *lease_dir, const char *reason, struct err *err)
+{
+    char *path = xasprintf("%s/reason", lease_dir);
+    int rc = fsx_write(path, reason, strlen(reason), 0600, err);
+    free(path);
+    return rc;
+}
+
+static int close_job(const char *lease_dir, const struct launch_job *job,
+                     struct err *err)
+{
+    char *dir = job_dir_of(lease_dir, job->job);
+    int64_t until = clock_boot_us() + CLOSE_WAIT_US;
+    pid_t pid;
+    int rc = 0;
+    while (rc == 0 && (pid = keeper_pid(dir)) > 0) {
+        (void)kill(pid, SIGTERM);
+        struct timespec pause = {0, 2000000};
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+        if (clock_boot_us() >= until)
+            rc = err_set(err, ERR_CONFLICT, "job %s has not ended", job->job);
+    }
+    free(dir);
+    return rc;
+}
+
+int launch_close(const char *lease_dir, struct err *err)
+{
+    struct launch_job *jobs;
+    size_t count;
+    if (launch_jobs(lease_dir, &jobs, &count, err) < 0)
+        return -1;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        rc = close_job(lease_dir, &jobs[i], err);
+    launch_jobs_free(jobs, count);
+    launch_reap();
+    return rc;
+}
