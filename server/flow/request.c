@@ -206,6 +206,17 @@ void request_done(struct request *rq)
     rq->tree = NULL;
 }
 
+int request_name(const char *at, const char *text, struct err *err)
+{
+    size_t len = strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-");
+    if (len == 0 || len > NAME_BYTES_MAX || text[len] != '\0' || text[0] == '-')
+        return err_set(err, ERR_BAD_REQUEST,
+                       "%s: a name has lower-case letters, digits and hyphens, at most "
+                       "%d",
+                       at, NAME_BYTES_MAX);
+    return 0;
+}
+
 /* ---- the query ---- */
 
 int request_int(const char *name, const char *text, int64_t min, int64_t max,

@@ -48,6 +48,8 @@ void request_done(struct request *rq);
 /* Money member {"currency","micro"} >= 0 in the market's currency. */
 int request_money(const json_t *obj, const char *at, const char *currency,
                   int64_t *ret_micro, struct err *err) MUST_USE;
+/* A name: lower-case letters, digits and hyphens, at most NAME_BYTES_MAX. */
+int request_name(const char *at, const char *text, struct err *err) MUST_USE;
 /* Strict decimal integer of a query value within [min, max]. */
 int request_int(const char *name, const char *text, int64_t min, int64_t max,
                 int64_t *ret, struct err *err) MUST_USE;

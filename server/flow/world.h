@@ -182,6 +182,9 @@ void world_book(struct world *w, int64_t booking_id, int node, int first, int co
 void world_wake_node(struct world *w, int node);
 /* Something was or may have been committed by us or others: read the feed. */
 void world_poll(struct world *w);
+/* Reads one row (id 0: all) of a WORLD_ table again and wakes the flow (0: none): for
+ * those who must see at once what they have just written. */
+void world_read(struct world *w, enum store_op op, int64_t id, uint64_t flow_id);
 /* For store_opts.on_change (arg: the world). */
 void world_hint(void *world);
 /* What is due by time: liveness, transitions, feed, revocations. About once a second.

@@ -113,24 +113,68 @@ void world_start(struct world *w, struct store *store, struct flow_runner *runne
 
 /* ---- one change ---- */
 
-static void on_row(void *arg, uint64_t put, const struct store_result *r)
+static void put_row(struct world *w, enum store_op op, const struct store_result *r)
 {
-    struct world *w = arg;
+    size_t i = 0;
+    while (load_steps[i].op != op)
+        i++;
     if (r->status == STORE_OK)
-        load_steps[put].put(w, r);
+        load_steps[i].put(w, r);
     else
         w->reload = true;
 }
 
-/* Reads again what a table says of one thing (id NULL: of all). */
+static void on_sites(void *arg, uint64_t flow_id, const struct store_result *r)
+{
+    struct world *w = arg;
+    put_row(w, STORE_WORLD_SITES, r);
+    flow_wake(w->runner, flow_id);
+}
+
+static void on_nodes(void *arg, uint64_t flow_id, const struct store_result *r)
+{
+    struct world *w = arg;
+    put_row(w, STORE_WORLD_NODES, r);
+    flow_wake(w->runner, flow_id);
+}
+
+static void on_data(void *arg, uint64_t flow_id, const struct store_result *r)
+{
+    struct world *w = arg;
+    put_row(w, STORE_WORLD_DATASETS, r);
+    flow_wake(w->runner, flow_id);
+}
+
+static void on_rtts(void *arg, uint64_t flow_id, const struct store_result *r)
+{
+    struct world *w = arg;
+    put_row(w, STORE_WORLD_RTTS, r);
+    flow_wake(w->runner, flow_id);
+}
+
+static void on_keys(void *arg, uint64_t flow_id, const struct store_result *r)
+{
+    struct world *w = arg;
+    put_row(w, STORE_WORLD_KEYS, r);
+    flow_wake(w->runner, flow_id);
+}
+
+void world_read(struct world *w, enum store_op op, int64_t id, uint64_t flow_id)
+{
+    store_done_fn *done = op == STORE_WORLD_SITES      ? on_sites
+                          : op == STORE_WORLD_NODES    ? on_nodes
+                          : op == STORE_WORLD_DATASETS ? on_data
+                          : op == STORE_WORLD_RTTS     ? on_rtts
+                                                       : on_keys;
+    struct store_arg arg = id != 0 ? S_INT(id) : S_NULL;
+    store_call(w->store, op, op == STORE_WORLD_KEYS ? NULL : &arg,
+               op == STORE_WORLD_KEYS ? 0 : 1, store_to(done, w, flow_id));
+}
+
+/* What an event only names. */
 static void read_again(struct world *w, enum store_op op, const json_t *id)
 {
-    size_t put = 0;
-    while (load_steps[put].op != op)
-        put++;
-    struct store_arg arg = json_is_integer(id) ? S_INT(json_integer_value(id)) : S_NULL;
-    store_call(w->store, op, load_steps[put].takes_null ? &arg : NULL,
-               load_steps[put].takes_null ? 1 : 0, store_to(on_row, w, put));
+    world_read(w, op, json_integer_value(id), 0);
 }
 
 static int64_t int_of(const json_t *obj, const char *name)

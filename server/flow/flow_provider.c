@@ -1,0 +1,244 @@
+/* /v1/providers, /v1/join-codes, /v1/nodes, /v1/prices: who sells, and what. */
+#include <string.h>
+
+#include "client/lib/jsonx.h"
+#include "client/lib/timefmt.h"
+#include "server/flow/call.h"
+#include "server/flow/flows.h"
+#include "server/flow/render.h"
+#include "server/flow/request.h"
+#include "server/flow/secret.h"
+
+struct create {
+    struct db_slot db;
+    char secret[SECRET_TEXT_MAX];
+    uint8_t hash[SHA256_LEN];
+};
+
+/* ---- providers ---- */
+
+static enum flow_turn create_write(struct flow *f)
+{
+    struct body {
+        const char *name;
+        int64_t fee_ppm;
+    } b = {NULL, -1};
+    static const struct jsonx_field fields[] = {
+        {"name", JSONX_STRING, true, offsetof(struct body, name), 1, NAME_BYTES_MAX},
+        {"fee_ppm", JSONX_INT, false, offsetof(struct body, fee_ppm), 0, 1000000},
+    };
+    struct create *s = f->state;
+    struct db_idem idem;
+    struct err err;
+    if (!db_no_query(f, &err) ||
+        jsonx_decode(f->rq->body, fields, JSONX_COUNT(fields), &b, "", &err) != 0 ||
+        request_name("/name", b.name, &err) != 0)
+        return flow_fail(f, &err);
+    secret_make(SECRET_API_KEY, s->secret, s->hash);
+    db_idem(f, &idem);
+    return db_call(f, STORE_PROVIDER_CREATE,
+                   STORE_ARGS(S_TEXT(b.name),
+                              b.fee_ppm >= 0 ? S_INT(b.fee_ppm) : S_NULL,
+                              S_BYTES(s->hash, SHA256_LEN), DB_IDEM(idem)));
+}
+
+static enum flow_turn create_reply(struct flow *f)
+{
+    struct create *s = f->state;
+    if (db_failed(f))
+        return db_fail(f);
+    const char *id = json_string_value(json_object_get(s->db.json, "id"));
+    const char *name = json_string_value(json_object_get(s->db.json, "name"));
+    bool replayed = json_is_true(json_object_get(s->db.json, "replayed"));
+    if (!replayed)
+        world_add_key(world_of(f), s->hash, "provider", id, name);
+    return flow_reply_json(f, replayed ? 200 : 201,
+                           json_pack("{s:s, s:s, s:o}", "id", id, "name", name,
+                                     "api_key",
+                                     replayed ? json_null() : json_string(s->secret)));
+}
+
+static const struct flow_step create_steps[] = {{"write", create_write},
+                                                {"reply", create_reply}};
+const struct flow_kind flow_provider_create =
+    FLOW_KIND_DONE("flow_provider_create", struct create, create_steps, db_done);
+
+static enum flow_turn providers_read(struct flow *f)
+{
+    static const char *const none[] = {NULL};
+    struct db_page page;
+    struct err err;
+    if (db_page(f, none, &page, &err) != 0)
+        return flow_fail(f, &err);
+    return db_call(f, STORE_PROVIDER_LIST, STORE_ARGS(DB_PAGE(page)));
+}
+
+static enum flow_turn list_reply(struct flow *f)
+{
+    return db_failed(f) ? db_fail(f)
+                        : flow_reply_json(f, 200, render_times(db_of(f)->json));
+}
+
+static const struct flow_step providers_steps[] = {{"read", providers_read},
+                                                   {"reply", list_reply}};
+const struct flow_kind flow_provider_list =
+    FLOW_KIND_DONE("flow_provider_list", struct db_state, providers_steps, db_done);
+
+/* ---- join codes ---- */
+
+#define JOIN_TTL_US     (US_PER_HOUR)
+#define JOIN_TTL_MAX_US (30 * 24 * US_PER_HOUR)
+
+static enum flow_turn join_write(struct flow *f)
+{
+    struct body {
+        const char *site, *node;
+        int64_t ttl_us;
+    } b = {NULL, NULL, JOIN_TTL_US};
+    static const struct jsonx_field fields[] = {
+        {"site", JSONX_STRING, true, offsetof(struct body, site), 1, NAME_BYTES_MAX},
+        {"node", JSONX_STRING, true, offsetof(struct body, node), 1, NAME_BYTES_MAX},
+        {"ttl", JSONX_DURATION, false, offsetof(struct body, ttl_us), US_PER_S,
+         JOIN_TTL_MAX_US},
+    };
+    struct create *s = f->state;
+    struct db_idem idem;
+    struct err err;
+    if (!db_no_query(f, &err) ||
+        jsonx_decode(f->rq->body, fields, JSONX_COUNT(fields), &b, "", &err) != 0 ||
+        request_name("/node", b.node, &err) != 0)
+        return flow_fail(f, &err);
+    secret_make(SECRET_JOIN, s->secret, s->hash);
+    db_idem(f, &idem);
+    return db_call(f, STORE_JOIN_CODE,
+                   STORE_ARGS(S_TEXT(f->rq->who.provider_id), S_TEXT(b.site),
+                              S_TEXT(b.node), S_BYTES(s->hash, SHA256_LEN),
+                              S_INT(f->now_us + b.ttl_us), DB_IDEM(idem)));
+}
+
+static enum flow_turn join_reply(struct flow *f)
+{
+    struct create *s = f->state;
+    if (db_failed(f))
+        return db_fail(f);
+    bool replayed = json_is_true(json_object_get(s->db.json, "replayed"));
+    json_t *reply = render_times(s->db.json);
+    json_object_del(reply, "replayed");
+    json_object_set_new(reply, "code", replayed ? json_null() : json_string(s->secret));
+    json_object_set_new(reply, "ca_sha256", json_string(ca_sha256(world_of(f)->ca)));
+    return flow_reply_json(f, replayed ? 200 : 201, reply);
+}
+
+static const struct flow_step join_steps[] = {{"write", join_write},
+                                              {"reply", join_reply}};
+const struct flow_kind flow_join_code =
+    FLOW_KIND_DONE("flow_join_code", struct create, join_steps, db_done);
+
+/* ---- nodes ---- */
+
+static enum flow_turn nodes_read(struct flow *f)
+{
+    static const char *const none[] = {NULL};
+    struct db_page page;
+    struct err err;
+    if (db_page(f, none, &page, &err) != 0)
+        return flow_fail(f, &err);
+    return db_call(f, STORE_NODE_LIST,
+                   STORE_ARGS(S_TEXT(db_provider_scope(f)), DB_PAGE(page)));
+}
+
+static enum flow_turn nodes_reply(struct flow *f)
+{
+    if (db_failed(f))
+        return db_fail(f);
+    json_t *reply = render_times(db_of(f)->json), *n;
+    size_t i;
+    json_array_foreach(json_object_get(reply, "nodes"), i, n)
+    {
+        render_money(n, "price_micro", "price", world_of(f)->currency);
+        json_object_del(n, "currency");
+    }
+    return flow_reply_json(f, 200, reply);
+}
+
+static const struct flow_step nodes_steps[] = {{"read", nodes_read},
+                                               {"reply", nodes_reply}};
+const struct flow_kind flow_node_list =
+    FLOW_KIND_DONE("flow_node_list", struct db_state, nodes_steps, db_done);
+
+/* ---- prices ---- */
+
+static enum flow_turn prices_read(struct flow *f)
+{
+    struct err err;
+    if (!db_no_query(f, &err))
+        return flow_fail(f, &err);
+    return db_call(f, STORE_PRICE_LIST, STORE_ARGS(S_TEXT(db_provider_scope(f))));
+}
+
+static enum flow_turn prices_reply(struct flow *f)
+{
+    if (db_failed(f))
+        return db_fail(f);
+    json_t *reply = render_times(db_of(f)->json), *p;
+    size_t i;
+    json_array_foreach(json_object_get(reply, "prices"), i, p)
+    {
+        render_money(p, "per_gpu_hour_micro", "per_gpu_hour", world_of(f)->currency);
+        json_object_set(p, "since", json_object_get(p, "from"));
+        json_object_del(p, "from");
+        json_object_set(p, "until", json_object_get(p, "to"));
+        json_object_del(p, "to");
+        json_object_del(p, "currency");
+    }
+    return flow_reply_json(f, 200, reply);
+}
+
+static const struct flow_step prices_steps[] = {{"read", prices_read},
+                                                {"reply", prices_reply}};
+const struct flow_kind flow_price_list =
+    FLOW_KIND_DONE("flow_price_list", struct db_state, prices_steps, db_done);
+
+static enum flow_turn price_write(struct flow *f)
+{
+    struct body {
+        const char *site, *node, *gpu;
+        json_t *price;
+    } b = {NULL, NULL, NULL, NULL};
+    static const struct jsonx_field fields[] = {
+        {"site", JSONX_STRING, false, offsetof(struct body, site), 1, NAME_BYTES_MAX},
+        {"node", JSONX_STRING, false, offsetof(struct body, node), 1, NAME_BYTES_MAX},
+        {"gpu", JSONX_STRING, false, offsetof(struct body, gpu), 1, 64},
+        {"per_gpu_hour", JSONX_OBJECT, true, offsetof(struct body, price)},
+    };
+    struct err err;
+    int64_t micro;
+    const char *currency = world_of(f)->currency;
+    if (!db_no_query(f, &err) ||
+        jsonx_decode(f->rq->body, fields, JSONX_COUNT(fields), &b, "", &err) != 0 ||
+        request_money(b.price, "/per_gpu_hour", currency, &micro, &err) != 0)
+        return flow_fail(f, &err);
+    return db_call(f, STORE_PRICE_SET,
+                   STORE_ARGS(S_TEXT(f->rq->who.provider_id), S_TEXT(b.site),
+                              S_TEXT(b.node), S_TEXT(b.gpu), S_INT(micro),
+                              S_TEXT(currency)));
+}
+
+/* Beyond this many nodes the new price is seen when the feed tells of it. */
+#define LEARN_ALL_MAX 2000
+
+static enum flow_turn price_learn(struct flow *f)
+{
+    if (db_failed(f))
+        return db_fail(f);
+    world_poll(world_of(f));
+    if (world_of(f)->node_count > LEARN_ALL_MAX)
+        return FLOW_MORE;
+    world_read(world_of(f), STORE_WORLD_NODES, 0, f->id);
+    return FLOW_WAIT;
+}
+
+static const struct flow_step price_steps[] = {
+    {"write", price_write}, {"learn", price_learn}, {"reply", list_reply}};
+const struct flow_kind flow_price_set =
+    FLOW_KIND_DONE("flow_price_set", struct db_state, price_steps, db_done);
