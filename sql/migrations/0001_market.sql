@@ -38,6 +38,7 @@ CREATE TABLE ng.tenant (
 
 CREATE TABLE ng.api_key (
     hash ng.sha256 PRIMARY KEY,
+    id uuid NOT NULL UNIQUE DEFAULT gen_random_uuid(), -- may be shown and logged
     role text NOT NULL CHECK (role IN ('tenant', 'provider', 'admin')),
     tenant_id uuid REFERENCES ng.tenant,
     provider_id uuid REFERENCES ng.provider,
@@ -66,7 +67,7 @@ CREATE TABLE ng.node (
     provider_id uuid NOT NULL REFERENCES ng.provider,
     name ng.slug NOT NULL,
     spiffe_id text NOT NULL UNIQUE,
-    cert_sha256 ng.sha256 NOT NULL,
+    cert_sha256 ng.sha256, -- null: enrolled, certificate not issued yet
     next_cert_sha256 ng.sha256, -- renewal is two-phase: valid too until first used
     receipt_key ng.sha256 NOT NULL, -- raw Ed25519 public key, 32 bytes
     gpus int4range, -- block of global GPU numbers; null until the first inventory
@@ -104,7 +105,8 @@ CREATE TABLE ng.join_code (
     node_name ng.slug NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz NOT NULL,
-    used_at timestamptz
+    used_at timestamptz,
+    used_key ng.sha256 -- who used it: that key may ask again until it expires
 );
 
 -- One price at a time per node.
@@ -150,6 +152,23 @@ CREATE TABLE ng.resv_rule (
     to_state text NOT NULL,
     PRIMARY KEY (from_state, event)
 );
+INSERT INTO ng.resv_rule (from_state, event, to_state) VALUES
+    ('waiting', 'book', 'confirmed'),
+    ('waiting', 'cancel', 'cancelled'),
+    ('waiting', 'expire', 'failed'),
+    ('waiting', 'fail', 'failed'),
+    ('held', 'confirm', 'confirmed'),
+    ('held', 'cancel', 'cancelled'),
+    ('held', 'expire', 'cancelled'),
+    ('held', 'fail', 'failed'),
+    ('confirmed', 'start', 'active'),
+    ('confirmed', 'cancel', 'cancelled'),
+    ('confirmed', 'fail', 'failed'),
+    ('confirmed', 'extend', 'confirmed'),
+    ('active', 'end', 'ended'),
+    ('active', 'cancel', 'ended'),
+    ('active', 'fail', 'failed'),
+    ('active', 'extend', 'active');
 
 CREATE TABLE ng.reservation (
     id uuid PRIMARY KEY,
@@ -178,7 +197,25 @@ CREATE TABLE ng.reservation (
     CHECK (held_micro >= captured_micro + released_micro)
 );
 CREATE INDEX reservation_open ON ng.reservation (upper(during)) WHERE state IN ('held', 'confirmed', 'active');
+CREATE INDEX reservation_due ON ng.reservation (lower(during)) WHERE state = 'confirmed';
 CREATE INDEX reservation_tenant ON ng.reservation (tenant_id, id DESC);
+
+-- The table of rules is the only way from one state to another, whoever writes.
+CREATE FUNCTION ng.check_transition() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.state NOT IN ('waiting', 'held', 'confirmed') THEN
+            RAISE EXCEPTION 'a reservation does not begin as %', NEW.state USING ERRCODE = 'NG006';
+        END IF;
+    ELSIF NOT EXISTS (SELECT FROM ng.resv_rule WHERE from_state = OLD.state AND to_state = NEW.state) THEN
+        RAISE EXCEPTION 'a reservation that is % cannot become %', OLD.state, NEW.state USING ERRCODE = 'NG006';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER first_state BEFORE INSERT ON ng.reservation
+    FOR EACH ROW WHEN (NEW.state <> 'confirmed') EXECUTE FUNCTION ng.check_transition();
+CREATE TRIGGER next_state BEFORE UPDATE OF state ON ng.reservation
+    FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION ng.check_transition();
 
 -- The promise that a GPU is never sold twice for one instant: the exclusion constraint
 -- holds for every role, the owner included. A cancelled booking's range becomes empty (an
@@ -196,7 +233,7 @@ CREATE TABLE ng.booking (
     CONSTRAINT booking_no_double EXCLUDE USING gist (gpus WITH &&, during WITH &&)
 );
 CREATE INDEX booking_reservation ON ng.booking (reservation_id);
-CREATE INDEX booking_node ON ng.booking (node_id);
+CREATE INDEX booking_node ON ng.booking (node_id, upper(during));
 
 CREATE TABLE ng.quote (
     id uuid PRIMARY KEY,
@@ -225,13 +262,20 @@ CREATE TABLE ng.event (
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     at timestamptz NOT NULL DEFAULT now(),
     kind text NOT NULL,
-    origin text NOT NULL DEFAULT '', -- server instance that made it
+    origin text NOT NULL DEFAULT coalesce(current_setting('neargpu.origin', true), ''), -- server instance
     tenant_id uuid,
     reservation_id uuid,
     node_id integer,
     payload jsonb NOT NULL DEFAULT '{}'
 );
 CREATE INDEX event_xid ON ng.event (xid, id);
+-- A hint that wakes readers at commit; the table is the truth.
+CREATE FUNCTION ng.wake_readers() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('neargpu', '');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER wake AFTER INSERT ON ng.event FOR EACH STATEMENT EXECUTE FUNCTION ng.wake_readers();
 
 CREATE TABLE ng.token (
     jti uuid PRIMARY KEY,

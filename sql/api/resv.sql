@@ -1,0 +1,270 @@
+-- Reservations after they are booked: read, extend, cancel, fail, move on by time; quotes
+-- and tokens. Locks: the reservation, then its bookings, then accounts by id.
+
+CREATE OR REPLACE FUNCTION ng.resv_lock(p_tenant uuid, p_id uuid) RETURNS ng.reservation
+LANGUAGE plpgsql AS $$
+DECLARE v ng.reservation;
+BEGIN
+    SELECT * INTO v FROM ng.reservation WHERE id = p_id AND (p_tenant IS NULL OR tenant_id = p_tenant) FOR UPDATE;
+    IF NOT FOUND THEN
+        PERFORM ng.refuse(5, format('there is no reservation %s', p_id));
+    END IF;
+    RETURN v;
+END $$;
+
+CREATE OR REPLACE FUNCTION api.resv_get(p_tenant uuid, p_id uuid) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE v reservation;
+BEGIN
+    SELECT * INTO v FROM reservation WHERE id = p_id AND (p_tenant IS NULL OR tenant_id = p_tenant);
+    IF NOT FOUND THEN
+        PERFORM refuse(5, format('there is no reservation %s', p_id));
+    END IF;
+    RETURN resv_json(v);
+END $$;
+
+CREATE OR REPLACE FUNCTION api.resv_by_key(p_tenant uuid, p_key text) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE v reservation;
+BEGIN
+    SELECT * INTO v FROM reservation WHERE tenant_id = p_tenant AND idem_key = p_key;
+    IF NOT FOUND THEN
+        PERFORM refuse(5, 'nothing was booked with this key');
+    END IF;
+    RETURN resv_json(v);
+END $$;
+
+CREATE OR REPLACE FUNCTION api.resv_list(p_tenant uuid, p_state text, p_cursor text, p_limit bigint) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    SELECT page('reservations', (SELECT jsonb_agg(resv_json(r) || jsonb_build_object('_key', r.id) ORDER BY r.id DESC)
+        FROM (SELECT * FROM reservation
+               WHERE (p_tenant IS NULL OR tenant_id = p_tenant) AND (p_state IS NULL OR state = p_state)
+                 AND (p_cursor IS NULL OR id < p_cursor::uuid)
+               ORDER BY id DESC LIMIT p_limit + 1) r), p_limit)
+$$;
+
+-- What the bookings of a reservation cost from their start to p_end, in all.
+CREATE OR REPLACE FUNCTION ng.resv_price(p_id uuid, p_end timestamptz) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(sum(ng.money_mul((upper(b.gpus) - lower(b.gpus)) * (ng.us(p_end) - ng.us(lower(b.during))),
+               b.per_gpu_hour_micro, 3600000000)), 0)::bigint
+      FROM ng.booking b WHERE b.reservation_id = p_id AND NOT isempty(b.during)
+$$;
+
+CREATE OR REPLACE FUNCTION ng.move_hold(r ng.reservation, p_delta bigint, p_ref text) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_wallet integer := ng.account_of('wallet', r.tenant_id, NULL, r.currency);
+    v_hold integer := ng.account_of('hold', r.tenant_id, NULL, r.currency);
+BEGIN
+    IF p_delta > 0 THEN
+        PERFORM ng.post('hold', v_wallet, v_hold, r.currency, p_delta, r.id, p_ref);
+    ELSIF p_delta < 0 THEN
+        PERFORM ng.post('release', v_hold, v_wallet, r.currency, -p_delta, r.id, p_ref);
+    END IF;
+EXCEPTION WHEN check_violation THEN
+    PERFORM ng.refuse(7, format('your wallet does not cover %s %s more', round(p_delta / 1000000.0, 6), r.currency));
+END $$;
+
+-- Moves the end. Later: against the same constraint and the wallet, at the booked price.
+-- Earlier: only while no node can have been told the old end (they are told a day
+-- ahead), since a node opens what it was told without asking again.
+CREATE OR REPLACE FUNCTION api.resv_extend(p_tenant uuid, p_id uuid, p_end bigint, p_generation bigint, p_now bigint)
+RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE
+    r reservation := resv_lock(p_tenant, p_id);
+    v_end timestamptz := ts(p_end);
+    v_total bigint;
+BEGIN
+    IF upper(r.during) = v_end THEN
+        RETURN resv_json(r); -- a repeated request
+    END IF;
+    IF p_generation <> 0 AND p_generation <> r.generation THEN
+        PERFORM refuse(6, format('the reservation has generation %s, not %s: read it again', r.generation, p_generation));
+    END IF;
+    IF NOT EXISTS (SELECT FROM resv_rule WHERE from_state = r.state AND event = 'extend') OR upper(r.during) <= ts(p_now) THEN
+        PERFORM refuse(6, format('a reservation that is %s cannot be changed', CASE WHEN upper(r.during) <= ts(p_now) THEN 'over' ELSE r.state END));
+    END IF;
+    IF v_end < upper(r.during) AND (r.state <> 'confirmed' OR lower(r.during) < ts(p_now) + interval '1 day' OR v_end <= lower(r.during)) THEN
+        PERFORM refuse(6, 'only a reservation that starts more than a day from now can be shortened: cancel it instead');
+    END IF;
+    IF EXISTS (SELECT FROM booking b JOIN node n ON n.id = b.node_id WHERE b.reservation_id = p_id AND n.state = 'retired')
+        OR EXISTS (SELECT FROM booking b WHERE b.reservation_id = p_id AND upper(b.during) IS DISTINCT FROM upper(r.during)) THEN
+        PERFORM refuse(6, 'part of the reservation has ended already');
+    END IF;
+    v_total := resv_price(p_id, v_end);
+    BEGIN
+        PERFORM 1 FROM booking WHERE reservation_id = p_id ORDER BY lower(gpus) FOR UPDATE;
+        UPDATE booking SET during = tstzrange(lower(during), v_end) WHERE reservation_id = p_id;
+    EXCEPTION WHEN exclusion_violation THEN
+        PERFORM refuse(6, 'the GPUs are booked by others after the present end');
+    END;
+    PERFORM move_hold(r, v_total - r.total_micro, p_id || '/end/' || r.generation);
+    UPDATE reservation SET during = tstzrange(lower(during), v_end), generation = generation + 1,
+        held_micro = held_micro + greatest(0, v_total - total_micro),
+        released_micro = released_micro + greatest(0, total_micro - v_total),
+        effective_micro = CASE WHEN total_micro = 0 THEN 0
+            ELSE round(effective_micro::numeric * v_total / total_micro)::bigint END,
+        total_micro = v_total
+     WHERE id = p_id RETURNING * INTO r;
+    PERFORM tell_resv('reservation.extended', p_id);
+    RETURN resv_json(r);
+END $$;
+
+CREATE OR REPLACE FUNCTION ng.resv_revoke(r ng.reservation, p_reason text) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO ng.revocation (reservation_id, reason, until) VALUES (r.id, p_reason, upper(r.during))
+    ON CONFLICT DO NOTHING
+$$;
+
+CREATE OR REPLACE FUNCTION ng.resv_start_if_due(r ng.reservation, p_now timestamptz) RETURNS ng.reservation
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF r.state = 'confirmed' AND lower(r.during) <= p_now THEN
+        UPDATE ng.reservation SET state = 'active' WHERE id = r.id RETURNING * INTO r;
+        PERFORM ng.tell_resv('reservation.started', r.id);
+    END IF;
+    RETURN r;
+END $$;
+
+-- Not started: everything is given back. Running: it ends; the node is told to stop it,
+-- its GPUs are free from the node's teardown receipt (or the promised end), and billing
+-- gives back what was not used.
+CREATE OR REPLACE FUNCTION api.resv_cancel(p_tenant uuid, p_id uuid, p_reason text, p_now bigint)
+RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE
+    r reservation := resv_start_if_due(resv_lock(p_tenant, p_id), ts(p_now));
+    v_to text;
+BEGIN
+    IF r.state = 'cancelled' OR (r.state = 'ended' AND EXISTS (SELECT FROM revocation WHERE reservation_id = p_id)) THEN
+        RETURN resv_json(r); -- a repeated request
+    END IF;
+    SELECT to_state INTO v_to FROM resv_rule WHERE from_state = r.state AND event = 'cancel';
+    IF v_to IS NULL THEN
+        PERFORM refuse(6, format('a reservation that is %s cannot be cancelled', r.state));
+    END IF;
+    PERFORM resv_revoke(r, p_reason);
+    IF v_to = 'cancelled' THEN
+        UPDATE booking SET during = 'empty' WHERE reservation_id = p_id;
+        PERFORM move_hold(r, r.captured_micro + r.released_micro - r.held_micro, p_id || '/cancel');
+        UPDATE reservation SET released_micro = held_micro - captured_micro WHERE id = p_id;
+    END IF;
+    UPDATE reservation SET state = v_to, reason = p_reason, generation = generation + 1,
+        ended_at = least(ts(p_now), upper(during))
+     WHERE id = p_id RETURNING * INTO r;
+    PERFORM tell_resv(CASE v_to WHEN 'cancelled' THEN 'reservation.cancelled' ELSE 'reservation.ended' END, p_id);
+    RETURN resv_json(r);
+END $$;
+
+-- The market or a provider cannot deliver. GPUs of a reservation that may run somewhere
+-- stay blocked until its end or a teardown receipt.
+CREATE OR REPLACE FUNCTION api.resv_fail(p_id uuid, p_reason text, p_now bigint)
+RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE r reservation := resv_start_if_due(resv_lock(NULL, p_id), ts(p_now));
+BEGIN
+    IF r.state = 'failed' THEN
+        RETURN resv_json(r);
+    END IF;
+    PERFORM resv_revoke(r, p_reason);
+    IF r.state <> 'active' THEN
+        UPDATE booking SET during = 'empty' WHERE reservation_id = p_id;
+    END IF;
+    UPDATE reservation SET state = 'failed', reason = p_reason, generation = generation + 1,
+        ended_at = least(ts(p_now), upper(during))
+     WHERE id = p_id RETURNING * INTO r;
+    PERFORM tell_resv('reservation.failed', p_id);
+    RETURN resv_json(r);
+END $$;
+
+-- What is due by time. Skips what another server is working on: it does the same.
+-- An active reservation ends when its nodes reported it gone (api.receipts), or here
+-- p_grace after its end; one that no node ever reported was not delivered.
+CREATE OR REPLACE FUNCTION api.transitions(p_now bigint, p_grace bigint)
+RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE
+    v_now timestamptz := ts(p_now);
+    v_late timestamptz := ts(p_now - p_grace);
+    r record;
+    v_started uuid[] := '{}';
+    v_ended uuid[] := '{}';
+    v_expired uuid[] := '{}';
+BEGIN
+    FOR r IN SELECT id FROM reservation WHERE state = 'confirmed' AND lower(during) <= v_now
+              ORDER BY lower(during) LIMIT 1000 FOR UPDATE SKIP LOCKED
+    LOOP
+        UPDATE reservation SET state = 'active' WHERE id = r.id;
+        PERFORM tell_resv('reservation.started', r.id);
+        v_started := v_started || r.id;
+    END LOOP;
+    FOR r IN SELECT id, during FROM reservation
+              WHERE state = 'active' AND upper(during) <= v_late
+              ORDER BY upper(during) LIMIT 1000 FOR UPDATE SKIP LOCKED
+    LOOP
+        IF EXISTS (SELECT FROM receipt WHERE reservation_id = r.id) THEN
+            UPDATE reservation SET state = 'ended', ended_at = upper(during) WHERE id = r.id;
+            PERFORM tell_resv('reservation.ended', r.id);
+        ELSE
+            UPDATE reservation SET state = 'failed', reason = 'not delivered: no node reported it',
+                ended_at = upper(during) WHERE id = r.id;
+            PERFORM tell_resv('reservation.failed', r.id);
+        END IF;
+        v_ended := v_ended || r.id;
+    END LOOP;
+    FOR r IN SELECT id FROM reservation
+              WHERE state = 'held' AND lower(during) <= v_now
+              LIMIT 1000 FOR UPDATE SKIP LOCKED
+    LOOP
+        UPDATE booking SET during = 'empty' WHERE reservation_id = r.id;
+        UPDATE reservation SET state = 'cancelled', reason = 'hold expired', ended_at = v_now WHERE id = r.id;
+        PERFORM tell_resv('reservation.cancelled', r.id);
+        v_expired := v_expired || r.id;
+    END LOOP;
+    RETURN jsonb_build_object('started', to_jsonb(v_started), 'ended', to_jsonb(v_ended), 'expired', to_jsonb(v_expired));
+END $$;
+
+CREATE OR REPLACE FUNCTION api.quote_put(p_id uuid, p_tenant uuid, p_created bigint, p_expires bigint,
+    p_request jsonb, p_plan jsonb, p_quote_hash bytea, p_principal text, p_idem text, p_hash bytea)
+RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE v_reply jsonb := idem_old(p_principal, p_idem, p_hash);
+BEGIN
+    IF v_reply IS NOT NULL THEN
+        RETURN v_reply;
+    END IF;
+    INSERT INTO quote (id, tenant_id, created_at, expires_at, request, plan, hash)
+    VALUES (p_id, p_tenant, ts(p_created), ts(p_expires), p_request, p_plan, p_quote_hash);
+    RETURN idem_new(p_principal, p_idem, p_hash, jsonb_build_object('id', p_id, 'expires_us', p_expires));
+END $$;
+
+CREATE OR REPLACE FUNCTION api.quote_get(p_tenant uuid, p_id uuid) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE v quote;
+BEGIN
+    SELECT * INTO v FROM quote WHERE id = p_id AND tenant_id = p_tenant;
+    IF NOT FOUND THEN
+        PERFORM refuse(5, format('there is no quote %s', p_id));
+    END IF;
+    RETURN jsonb_build_object('id', v.id, 'created_us', us(v.created_at), 'expires_us', us(v.expires_at),
+        'request', v.request, 'plan', v.plan, 'hash', encode(v.hash, 'hex'));
+END $$;
+
+CREATE OR REPLACE FUNCTION api.token_log(p_reservation uuid, p_tokens jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+BEGIN
+    INSERT INTO token (jti, reservation_id, node_id, jkt, kid, issued_at, expires_at)
+    SELECT (t->>'jti')::uuid, p_reservation, (t->>'node_id')::integer, t->>'jkt', t->>'kid',
+           ts((t->>'issued_us')::bigint), ts((t->>'expires_us')::bigint)
+      FROM jsonb_array_elements(p_tokens) t
+    ON CONFLICT DO NOTHING;
+    RETURN '{}';
+END $$;
+
+-- Revoked leases that could still run or be started. Those far in the future were never
+-- told to a node.
+CREATE OR REPLACE FUNCTION api.status(p_now bigint) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    SELECT jsonb_build_object('seq', (SELECT last_value FROM status_seq), 'min_epochs', '{}'::jsonb,
+        'revoked', coalesce((SELECT jsonb_agg(jsonb_build_object('reservation', x.reservation_id, 'reason', x.reason) ORDER BY x.seq)
+            FROM (SELECT v.* FROM revocation v JOIN reservation r ON r.id = v.reservation_id
+                   WHERE v.until > ts(p_now) AND lower(r.during) < ts(p_now) + interval '2 days'
+                   ORDER BY v.seq DESC LIMIT 10000) x), '[]'))
+$$;
