@@ -59,6 +59,12 @@ int cmd_offers(struct cli *c, struct err *err)
         render_json(reply, &out);
     else if (o.format == RENDER_CSV || json_array_size(offers) > 0)
         render_rows(offers, offer_cols, RENDER_COUNT_OF(offer_cols), &o, &out);
+    const char *advice = json_string_value(render_at(offers, "0.advice"));
+    if (o.format == RENDER_TABLE && advice != NULL && *advice != '\0') {
+        strbuf_adds(&out, "* ");
+        render_clean(&out, advice);
+        strbuf_addc(&out, '\n');
+    }
     if (o.format == RENDER_TABLE && json_array_size(rejected) > 0) {
         strbuf_adds(&out,
                     json_array_size(offers) > 0 ? "\nNot fitting\n" : "Not fitting\n");

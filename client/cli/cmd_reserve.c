@@ -149,20 +149,17 @@ static int agree(struct cli *c, const json_t *request, char **ret_quote,
     return rc;
 }
 
-/* The body is only the quote and its length, so that the same command with the same key
+/* The body is the quote and nothing else, so that the same command with the same key
  * sends the same body, whatever "now" has become. */
 static int book(struct cli *c, const char *quote, const char *key, json_t **ret,
                 struct err *err)
 {
-    const char *length = opt_get(c->opts, "for");
     json_t *body = json_pack("{s:s}", "quote", quote);
-    if (length != NULL)
-        json_object_set_new(body, "duration", json_string(length));
     const struct cli_call call = {"POST", "/v1/reservations", body, key};
-    char *text = xasprintf(
-        "the outcome is not known; to find out without booking twice: "
-        "neargpu reserve --quote %s%s%s --key %s",
-        quote, length != NULL ? " --for " : "", length != NULL ? length : "", key);
+    char *text =
+        xasprintf("the outcome is not known; to find out without booking twice: "
+                  "neargpu reserve --quote %s --key %s",
+                  quote, key);
     cli_unsettled(text);
     int rc = cli_call(c, &call, ret, err);
     cli_settled();
@@ -183,7 +180,10 @@ int cmd_reserve(struct cli *c, struct err *err)
     int rc = -1;
     if (key == NULL || check_offered(c, err) < 0 || cli_open(c, err) < 0)
         goto out;
-    if (given != NULL) {
+    if (given != NULL && opt_get(c->opts, "for") != NULL) {
+        err_set(err, ERR_USAGE,
+                "--quote books the quote as it is: leave --for and the like out");
+    } else if (given != NULL) {
         /* It was shown when it was made; a repeat with its key may be settled already.
          */
         rc = opt_has(c->opts, "key") ? 1 : cli_confirm(c, "Book this quote?", err);

@@ -14,7 +14,8 @@
 #include "client/lib/token.h"
 #include "client/lib/xalloc.h"
 
-#define READY_WAIT_US (15 * US_PER_S)   /* from the start until the node has opened it \
+#define READY_WAIT_US                                                                  \
+    (15 * US_PER_S)                     /* from the start until the node has opened it \
                                          */
 #define LOST_WAIT_US    (60 * US_PER_S) /* how long a lost connection is tried again */
 #define TOKEN_MARGIN_US (30 * US_PER_S) /* a token this near its end is not sent */

@@ -109,7 +109,7 @@ static int fail(const struct err *err)
     render_clean(&line, err->text);
     fprintf(stderr, "neargpu: %s\n", strbuf_str(&line));
     strbuf_done(&line);
-    return err_exit_status(err->code);
+    return cli_exit_status(err->code);
 }
 
 int main(int argc, char **argv)

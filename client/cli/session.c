@@ -64,6 +64,17 @@ void cli_done(struct cli *c)
     c->problem = NULL;
 }
 
+int cli_exit_status(enum err_code code)
+{
+    switch (code) {
+    case ERR_UNAUTHENTICATED:
+    case ERR_TOKEN:
+    case ERR_QUOTA: return err_exit_status(ERR_FORBIDDEN);
+    case ERR_KEY_REUSED: return err_exit_status(ERR_CONFLICT);
+    default: return err_exit_status(code);
+    }
+}
+
 /* What to do next, where the server cannot know it. */
 static void advise(struct cli *c, const struct httpc_reply *reply, struct err *err)
 {

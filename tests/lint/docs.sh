@@ -16,7 +16,7 @@ for p in client/cli/neargpu:1 client/agent/neargpu-agent:8 server/neargpud:8 bil
 done
 # Every verb of the CLI stands in a page of docs/.
 "$build/client/cli/neargpu" --man 2>/dev/null | sed -n 's/^\.Ss //p' | while read -r verb; do
-    verb=${verb//\"/}
+    verb=${verb//[\"\\]/}
     grep -rqF "neargpu $verb" docs README.md || echo "neargpu $verb: in no page of docs/"
 done | { ! grep . ; } || bad=1
 exit $bad
