@@ -26,7 +26,7 @@ RETURNS jsonb LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp
                jsonb_build_object('_key', v.id || '/' || lpad(n.id::text, 10, '0'), 'reservation', v.id,
                    'node', n.name, 'site', s.name, 'provider', p.name, 'from_us', us(x.first), 'to_us', us(x.last),
                    'gpu_ms', x.gpu_ms, 'amount_micro', coalesce(m.amount_micro, 0), 'currency', v.currency,
-                   'receipts', x.receipts) AS row
+                   'closed', coalesce(m.closed, false), 'receipts', x.receipts) AS row
           FROM reservation v
           JOIN LATERAL (
               SELECT c.node_id, min(lower(c.during)) AS first, max(upper(c.during)) AS last, max(c.gpu_ms) AS gpu_ms,
