@@ -49,13 +49,10 @@ static enum flow_turn create_reply(struct flow *f)
         return db_fail(f);
     const char *id = json_string_value(json_object_get(s->db.json, "id"));
     const char *name = json_string_value(json_object_get(s->db.json, "name"));
-    bool replayed = json_is_true(json_object_get(s->db.json, "replayed"));
-    if (!replayed)
-        world_add_key(world_of(f), s->hash, "provider", id, name);
-    return flow_reply_json(f, replayed ? 200 : 201,
-                           json_pack("{s:s, s:s, s:o}", "id", id, "name", name,
-                                     "api_key",
-                                     replayed ? json_null() : json_string(s->secret)));
+    world_add_key(world_of(f), s->hash, "provider", id, name);
+    return flow_reply_json(
+        f, 201,
+        json_pack("{s:s, s:s, s:s}", "id", id, "name", name, "api_key", s->secret));
 }
 
 static const struct flow_step create_steps[] = {{"write", create_write},
@@ -121,12 +118,11 @@ static enum flow_turn join_reply(struct flow *f)
     struct create *s = f->state;
     if (db_failed(f))
         return db_fail(f);
-    bool replayed = json_is_true(json_object_get(s->db.json, "replayed"));
     json_t *reply = render_times(s->db.json);
-    json_object_del(reply, "replayed");
-    json_object_set_new(reply, "code", replayed ? json_null() : json_string(s->secret));
+    json_object_del(reply, "replayed"); /* each asking gets a code of its own */
+    json_object_set_new(reply, "code", json_string(s->secret));
     json_object_set_new(reply, "ca_sha256", json_string(ca_sha256(world_of(f)->ca)));
-    return flow_reply_json(f, replayed ? 200 : 201, reply);
+    return flow_reply_json(f, 201, reply);
 }
 
 static const struct flow_step join_steps[] = {{"write", join_write},

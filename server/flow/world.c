@@ -14,6 +14,8 @@ struct world *world_new(const struct world_opts *opts)
     w->currency = xstrdup(opts->currency);
     w->ca = opts->ca;
     w->issuer = opts->issuer;
+    w->probe_interval_us = opts->probe_interval_us;
+    w->receipt_interval_us = opts->receipt_interval_us;
     w->started_us = opts->now_us;
     w->calendar = calendar_new();
     w->topo = topo_new();
@@ -112,8 +114,7 @@ int world_auth_lookup(void *env, const uint8_t key_hash[32], struct flow_princip
     copy_text(ret->name, sizeof(ret->name), member(key, "name"));
     copy_text(ret->tenant_id, sizeof(ret->tenant_id), member(key, "tenant_id"));
     copy_text(ret->provider_id, sizeof(ret->provider_id), member(key, "provider_id"));
-    /* Enough of the hash to tell keys apart in logs, useless to find the key. */
-    copy_text(ret->key_id, 17, hex);
+    copy_text(ret->key_id, sizeof(ret->key_id), member(key, "id"));
     return 0;
 }
 
@@ -127,6 +128,7 @@ void world_add_key(struct world *w, const uint8_t hash[32], const char *role,
                         json_pack("{s:s, s:s, s:s, s:s}", "role", role, "tenant_id",
                                   tenant ? id : "", "provider_id", tenant ? "" : id,
                                   "name", name));
+    /* Its own id comes with the feed. */
 }
 
 int world_agent_lookup(void *env, const char *uri, const char *thumbprint,

@@ -98,6 +98,7 @@ struct world_opts {
     const char *currency;
     struct ca *ca;
     struct issuer *issuer;
+    int64_t probe_interval_us, receipt_interval_us; /* what agents are told */
     int64_t now_us;
 };
 
@@ -107,6 +108,7 @@ struct world {
     struct ca *ca;
     struct issuer *issuer;
     struct flow_runner *runner;
+    int64_t probe_interval_us, receipt_interval_us;
 
     struct calendar *calendar;
     struct topo *topo;

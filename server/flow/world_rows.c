@@ -297,7 +297,7 @@ void world_put_keys(struct world *w, const struct store_result *r)
     for (size_t row = 0; row < store_rows(r); row++)
         json_object_set_new(
             w->keys, store_text(r, row, 0),
-            json_pack("{s:s, s:s, s:s, s:s}", "role", store_text(r, row, 1),
+            json_pack("{s:s, s:s, s:s, s:s, s:s}", "role", store_text(r, row, 1),
                       "tenant_id", store_text(r, row, 2), "provider_id",
                       store_text(r, row, 3), "name", store_text(r, row, 4)));
 }

@@ -1,0 +1,178 @@
+/* POST /v1/agent/sync: what a node is, against what it shall be. Level-triggered: each
+ * answer is the whole desired state, so nothing is lost when a message is.
+ *
+ *   check  the report is well formed; it is written down
+ *   look   desired differs from what the agent has: answer. Else sleep
+ *   ask    woken by a change of the node (own commit or the feed), by the time, or by
+ *          the agent's next poll: read the desired state again
+ *   reply  with the signed status document and the keys */
+#include <string.h>
+
+#include "client/lib/b64.h"
+#include "client/lib/jsonx.h"
+#include "client/lib/timefmt.h"
+#include "server/flow/call.h"
+#include "server/flow/flows.h"
+#include "server/flow/lease.h"
+#include "server/flow/observed.h"
+#include "server/flow/render.h"
+
+/* Agents start nothing on a status document older than a minute. */
+#define WAIT_MAX_US (20 * US_PER_S)
+
+struct sync {
+    struct db_slot db;
+    struct observed seen;
+    int64_t until_us;
+};
+
+static enum flow_turn sync_look(struct flow *f);
+static enum flow_turn sync_reply(struct flow *f);
+
+static void ignore(void *arg, uint64_t id, const struct store_result *r)
+{
+    (void)arg, (void)id, (void)r;
+}
+
+/* The first sync with a renewed certificate makes it the only one. */
+static void certificate_used(struct world *w, const struct world_node *n,
+                             const char *thumbprint)
+{
+    static const uint8_t none[SHA256_LEN];
+    uint8_t hash[SHA256_LEN + 1];
+    if (memcmp(n->next_cert, none, SHA256_LEN) == 0 ||
+        b64_decode(thumbprint, strlen(thumbprint), hash, sizeof(hash)) != SHA256_LEN ||
+        memcmp(n->next_cert, hash, SHA256_LEN) != 0)
+        return;
+    store_call(w->store, STORE_CERT_USED,
+               STORE_ARGS(S_INT(n->id), S_BYTES(hash, SHA256_LEN)),
+               store_to(ignore, NULL, 0));
+}
+
+static enum flow_turn sync_check(struct flow *f)
+{
+    struct sync *s = f->state;
+    struct world *w = world_of(f);
+    struct world_node *n = world_node_of(w, &f->rq->who);
+    struct err err;
+    if (!db_no_query(f, &err) ||
+        observed_parse(f->rq->body, w->currency, f->now_us, &s->seen, &err) != 0)
+        return flow_fail(f, &err);
+    flow_drop_body(f);
+    int64_t wait_us = s->seen.wait_us < WAIT_MAX_US ? s->seen.wait_us : WAIT_MAX_US;
+    s->until_us = f->now_us + wait_us;
+    uint64_t earlier = n->sync_flow;
+    n->sync_flow = f->id;
+    if (earlier != 0)
+        flow_wake(f->runner, earlier); /* its agent does not wait for it any more */
+    certificate_used(w, n, f->rq->who.thumbprint);
+    return db_call(f, STORE_SYNC,
+                   STORE_ARGS(S_INT(n->id), S_JSON(s->seen.store), S_INT(f->now_us)));
+}
+
+static const char *version_of(const struct sync *s)
+{
+    const char *v = json_string_value(json_object_get(s->db.json, "version"));
+    return v != NULL ? v : "";
+}
+
+static enum flow_turn sync_look(struct flow *f)
+{
+    struct sync *s = f->state;
+    const struct world_node *n = world_node_of(world_of(f), &f->rq->who);
+    if (!s->db.answered)
+        return FLOW_AGAIN;
+    if (db_failed(f))
+        return db_fail(f);
+    if (strcmp(version_of(s), s->seen.version) != 0 || f->now_us >= s->until_us ||
+        n->sync_flow != f->id)
+        return flow_goto(f, sync_reply);
+    flow_wait_until(f, s->until_us);
+    return FLOW_WAIT;
+}
+
+static enum flow_turn sync_ask(struct flow *f)
+{
+    struct sync *s = f->state;
+    const struct world_node *n = world_node_of(world_of(f), &f->rq->who);
+    flow_goto(f, sync_look);
+    return db_call(
+        f, STORE_DESIRED,
+        STORE_ARGS(S_INT(n->id), S_JSON(s->seen.reported), S_INT(f->now_us)));
+}
+
+static json_t *duration(int64_t us)
+{
+    char text[TIMEFMT_MAX];
+    timefmt_duration(us, text);
+    return json_string(text);
+}
+
+static json_t *leases_json(const json_t *store)
+{
+    json_t *out = render_times(store), *l;
+    size_t i;
+    json_array_foreach(out, i, l)
+    {
+        const json_t *from = json_array_get(store, i);
+        json_object_set_new(
+            l, "drain",
+            duration(lease_drain_us(
+                json_integer_value(json_object_get(from, "not_before_us")),
+                json_integer_value(json_object_get(from, "not_after_us")))));
+        json_object_set_new(l, "memory_max_bytes", json_integer(0));
+        json_object_set_new(l, "pids_max", json_integer(0));
+        json_object_set_new(l, "on_lost", json_string("run_to_end"));
+    }
+    return out;
+}
+
+static json_t *probes_json(const json_t *store)
+{
+    json_t *out = json_array();
+    const json_t *p;
+    size_t i;
+    json_array_foreach(store, i, p) json_array_append_new(
+        out, json_pack("{s:o, s:O}", "dataset",
+                       json_sprintf("%" JSON_INTEGER_FORMAT,
+                                    json_integer_value(json_object_get(p, "dataset"))),
+                       "endpoint", json_object_get(p, "endpoint")));
+    return out;
+}
+
+static enum flow_turn sync_reply(struct flow *f)
+{
+    struct sync *s = f->state;
+    struct world *w = world_of(f);
+    const json_t *desired = s->db.json;
+    const char *status = world_status_doc(w, f->now_us);
+    json_t *settings =
+        json_pack("{s:o, s:o}", "probe_interval", duration(w->probe_interval_us),
+                  "receipt_interval", duration(w->receipt_interval_us));
+    return flow_reply_json(
+        f, 200,
+        json_pack("{s:s, s:o, s:o, s:O, s:s, s:o, s:o, s:o, s:O}", "desired_version",
+                  version_of(s), "now", jsonx_time(f->now_us), "leases",
+                  leases_json(json_object_get(desired, "leases")), "end",
+                  json_object_get(desired, "end"), "status",
+                  status != NULL ? status : "", "jwks", issuer_jwks(w->issuer),
+                  "probes", probes_json(json_object_get(desired, "probes")), "settings",
+                  settings, "acks", json_object_get(desired, "acks")));
+}
+
+static void sync_done(struct flow *f)
+{
+    struct sync *s = f->state;
+    struct world_node *n = world_node_of(world_of(f), &f->rq->who);
+    if (n != NULL && n->sync_flow == f->id)
+        n->sync_flow = 0;
+    observed_done(&s->seen);
+    db_done(f);
+}
+
+static const struct flow_step sync_steps[] = {{"check", sync_check},
+                                              {"look", sync_look},
+                                              {"ask", sync_ask},
+                                              {"reply", sync_reply}};
+const struct flow_kind flow_agent_sync =
+    FLOW_KIND_POLL("flow_agent_sync", struct sync, sync_steps, sync_done);
