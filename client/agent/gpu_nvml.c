@@ -1,6 +1,6 @@
-/* gpu_nvml: the node's GPUs through NVIDIA's management library, opened at run time: the
- * agent has no build dependency on it, and the few calls used are declared here (the
- * ABI is stable by version suffix; source: NVML API reference).
+/* gpu_nvml: the node's GPUs through NVIDIA's management library, opened at run time:
+ * the agent has no build dependency on it, and the few calls used are declared here
+ * (the ABI is stable by version suffix; source: NVML API reference).
  *
  * The device node of a GPU is /dev/nvidiaMINOR, and the minor is not the index: it is
  * asked of NVML and compared with what the kernel driver says for the same PCI address
@@ -24,8 +24,12 @@
 
 #define NVIDIA_MAJOR 195 /* assigned to the driver in the kernel's list of devices */
 
-enum { NVML_SUCCESS = 0, NVML_NOT_SUPPORTED = 3, NVML_INSUFFICIENT_SIZE = 7,
-       NVML_GPU_IS_LOST = 15 };
+enum {
+    NVML_SUCCESS = 0,
+    NVML_NOT_SUPPORTED = 3,
+    NVML_INSUFFICIENT_SIZE = 7,
+    NVML_GPU_IS_LOST = 15
+};
 
 struct nvml_pci {
     char bus_id_legacy[16];
@@ -209,7 +213,7 @@ static void identify(struct nvml *n, void *dev, struct gpu_info *g)
     if (n->call.pci(dev, &pci) == NVML_SUCCESS)
         pci_text(pci.bus_id[0] != '\0' ? pci.bus_id : pci.bus_id_legacy, g->pci,
                  sizeof(g->pci));
-    if (n->call.minor(dev, &minor_number) == NVML_SUCCESS)
+    if ((n->call.minor)(dev, &minor_number) == NVML_SUCCESS)
         g->minor = (int)minor_number;
     int seen = -1;
     int told = g->pci[0] != '\0' ? kernel_minor(n, g->pci, &seen) : 1;
@@ -231,8 +235,9 @@ static void identify(struct nvml *n, void *dev, struct gpu_info *g)
     if (stat(g->device, &st) == 0 && S_ISCHR(st.st_mode)) {
         g->major = (int)major(st.st_rdev);
         if ((int)minor(st.st_rdev) != g->minor) {
-            snprintf(g->note, sizeof(g->note), "%s has minor %d, not %d: not offered",
-                     g->device, (int)minor(st.st_rdev), g->minor);
+            snprintf(g->note, sizeof(g->note),
+                     "%.60s has minor %d, not %d: not offered", g->device,
+                     (int)minor(st.st_rdev), g->minor);
             g->minor = -1;
         }
     }

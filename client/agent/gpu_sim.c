@@ -3,9 +3,9 @@
  * cgroup, job, receipts) is real; only the answers about the GPUs are not.
  *
  *   {"gpus": [{"uuid": "GPU-…", "model": "H100-SXM5-80GB", "memory_mib": 81559,
- *              "pci": "0000:3b:00.0", "device": "/dev/nvidia0", "major": 195, "minor": 0,
- *              "busy": false, "lost": false, "utilisation_ppm": 0, "used_mib": 0,
- *              "energy_mj": 0}]}
+ *              "pci": "0000:3b:00.0", "device": "/dev/nvidia0", "major": 195, "minor":
+ * 0, "busy": false, "lost": false, "utilisation_ppm": 0, "used_mib": 0, "energy_mj":
+ * 0}]}
  *
  * uuid, model and memory_mib are required. `major` and `minor` are taken from the
  * device node when it exists. A file that cannot be read or parsed keeps the last
@@ -38,9 +38,9 @@ struct sim_row {
     bool busy, lost, mig;
 };
 
-#define ROW(n, t, r, lo, hi)                           \
-    {                                                  \
-        #n, t, r, offsetof(struct sim_row, n), lo, hi \
+#define ROW(n, t, r, lo, hi)                          \
+    {                                                 \
+#n, t, r, offsetof(struct sim_row, n), lo, hi \
     }
 static const struct jsonx_field row_fields[] = {
     ROW(uuid, JSONX_STRING, true, 1, TOKEN_GPU_UUID_MAX - 1),
@@ -74,8 +74,11 @@ static void row_device(const struct sim_row *row, struct gpu_info *g)
 
 static int row_read(const json_t *v, size_t index, struct gpu_info *g, struct err *err)
 {
-    struct sim_row row = {.major = -1, .minor = -1, .utilisation_ppm = -1,
-                          .used_mib = -1, .energy_mj = -1};
+    struct sim_row row = {.major = -1,
+                          .minor = -1,
+                          .utilisation_ppm = -1,
+                          .used_mib = -1,
+                          .energy_mj = -1};
     char at[40];
     snprintf(at, sizeof(at), "/gpus/%zu", index);
     if (jsonx_decode(v, row_fields, JSONX_COUNT(row_fields), &row, at, err) != 0)
@@ -126,8 +129,8 @@ static int sim_refresh(struct sim *s, struct err *err)
     struct stat st;
     if (stat(s->path, &st) != 0)
         return err_set(err, ERR_NOT_FOUND, "%s: no such inventory file", s->path);
-    if (s->mtime.tv_sec == st.st_mtim.tv_sec && s->mtime.tv_nsec == st.st_mtim.tv_nsec &&
-        s->size == st.st_size)
+    if (s->mtime.tv_sec == st.st_mtim.tv_sec &&
+        s->mtime.tv_nsec == st.st_mtim.tv_nsec && s->size == st.st_size)
         return 0;
     char *text;
     size_t len, count;

@@ -138,6 +138,23 @@ int journal_open(const char *state_dir, struct journal **ret, struct err *err)
     return 0;
 }
 
+int journal_open_reader(const char *state_dir, struct journal **ret, struct err *err)
+{
+    struct journal *j = xcalloc(1, sizeof(*j));
+    j->dir = xstrdup(state_dir);
+    j->lock_fd = -1;
+    char *leases = xasprintf("%s/leases", state_dir);
+    int rc = 0;
+    if (access(leases, R_OK) < 0)
+        rc = err_sys(err, errno, "%s", leases);
+    free(leases);
+    if (rc < 0)
+        journal_free(j);
+    else
+        *ret = j;
+    return rc;
+}
+
 void journal_free(struct journal *j)
 {
     if (j == NULL)

@@ -47,6 +47,9 @@ struct journal;
 /* Creates the directories (0700), takes the lock (ERR_CONFLICT when another agent has
  * it), removes leftovers of half-done writes. */
 int journal_open(const char *state_dir, struct journal **ret, struct err *err) MUST_USE;
+/* For looking only, without the lock, beside a running agent; changes nothing. */
+int journal_open_reader(const char *state_dir, struct journal **ret,
+                        struct err *err) MUST_USE;
 void journal_free(struct journal *j);
 
 /* "STATE/leases/ID"; caller frees. The id must be valid (journal_id_is_valid). */

@@ -1,0 +1,103 @@
+/* command_verify: `neargpu-agent verify`: the offline part of a token's check, for
+ * people and for other implementations to compare with. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/agent/commands.h"
+#include "client/lib/bounds.h"
+#include "client/lib/clock.h"
+#include "client/lib/fsx.h"
+#include "client/lib/jsonx.h"
+#include "client/lib/keyring.h"
+#include "client/lib/timefmt.h"
+#include "client/lib/token.h"
+#include "client/lib/xalloc.h"
+
+static int load_keys(const char *path, struct keyring **ret, struct err *err)
+{
+    char *text;
+    size_t len;
+    if (fsx_read(path, JWKS_BYTES_MAX, &text, &len, err) != 0)
+        return -1;
+    json_t *doc = jsonx_parse(text, len, JWKS_BYTES_MAX, err);
+    free(text);
+    int rc = doc != NULL ? keyring_from_jwks(doc, ret, err) : -1;
+    json_decref(doc);
+    return rc != 0 ? err_prefix(err, "%s", path) : 0;
+}
+
+/* Prints one line; true when the token is good. */
+static bool check_one(const char *text, size_t len, const struct token_check *ctx)
+{
+    struct token_claims *claims = xcalloc(1, sizeof(*claims));
+    const char *step = "size";
+    struct err err;
+    json_t *out;
+    bool good = token_check(text, len, ctx, claims, &step, &err) == 0;
+    if (good) {
+        out = token_claims_json(claims);
+    } else {
+        out = json_object();
+        json_object_set_new(out, "error", json_string(err_code_name(err.code)));
+        json_object_set_new(out, "step", json_string(step));
+        json_object_set_new(out, "detail", json_string(err.text));
+    }
+    char *line = jsonx_dump(out);
+    puts(line);
+    free(line);
+    json_decref(out);
+    free(claims);
+    return good;
+}
+
+static bool check_lines(const struct token_check *ctx)
+{
+    char *line = NULL;
+    size_t cap = 0;
+    ssize_t len;
+    bool all = true;
+    while ((len = getline(&line, &cap, stdin)) >= 0) {
+        if (len > 0 && line[len - 1] == '\n')
+            len--;
+        all = check_one(line, (size_t)len, ctx) && all;
+    }
+    free(line);
+    return all;
+}
+
+/* The one newline that `echo token` and editors add at the end is not the token's. */
+static bool check_whole(const struct token_check *ctx)
+{
+    size_t max = TOKEN_BYTES_MAX + 2;
+    char *text = xmalloc(max);
+    size_t len = fread(text, 1, max, stdin);
+    if (len > 0 && len < max && text[len - 1] == '\n')
+        len--;
+    bool good = check_one(text, len, ctx);
+    free(text);
+    return good;
+}
+
+int command_verify(const struct opt_values *v)
+{
+    struct token_check ctx = {.issuer = opt_get(v, "issuer"),
+                              .audience = opt_get(v, "audience"),
+                              .now_us = clock_now_us()};
+    const char *keys_path = opt_get(v, "keys"), *now = opt_get(v, "now");
+    struct keyring *keys = NULL;
+    struct err err;
+    int rc = 0;
+    if (keys_path == NULL || ctx.audience == NULL)
+        rc = err_set(&err, ERR_USAGE, "verify needs --keys and --audience");
+    if (rc == 0 && now != NULL && timefmt_parse(now, &ctx.now_us, &err) != 0)
+        rc = err_prefix(&err, "--now");
+    if (rc == 0)
+        rc = load_keys(keys_path, &keys, &err);
+    if (rc != 0)
+        return command_fail(&err);
+    ctx.keys = keys;
+    bool good = opt_has(v, "lines") ? check_lines(&ctx) : check_whole(&ctx);
+    keyring_free(keys);
+    return good ? 0 : 1;
+}

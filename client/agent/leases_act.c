@@ -1,0 +1,242 @@
+/* leases_act: what is done for a lease: gate, kill, cleaning, receipts. Each is
+ * idempotent. See leases.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "client/agent/devnodes.h"
+#include "client/agent/leases_impl.h"
+#include "client/lib/clock.h"
+#include "client/lib/log.h"
+
+#include <signal.h>
+
+_Static_assert(JOURNAL_ID_MAX == TOKEN_GPU_UUID_MAX, "one size of GPU uuids");
+
+size_t live_gpus(const struct leases *l, const struct live *v,
+                 const struct gpu_info **out)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < v->j.gpu_count; i++) {
+        const struct advert_gpu *g = advert_find(&l->a->advert, v->j.gpus[i]);
+        if (g != NULL)
+            out[n++] = &g->info;
+    }
+    return n;
+}
+
+static int find_rules(struct leases *l, struct live *v, struct err *err)
+{
+    const struct gpu_info *gpus[GPUS_PER_NODE_MAX];
+    struct launch_node nodes[DEVNODES_MAX];
+    size_t n = live_gpus(l, v, gpus), count;
+    if (n != v->j.gpu_count)
+        return err_set(err, ERR_UNAVAILABLE, "a GPU of the lease is not on this node");
+    if (devnodes_find(gpus, n, nodes, &count, err) != 0)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        v->j.rules[i] = (struct devprog_rule){'c', nodes[i].major, nodes[i].minor,
+                                              DEVPROG_READ | DEVPROG_WRITE};
+    v->j.rule_count = count;
+    devnodes_done(nodes, count);
+    return 0;
+}
+
+static int set_gate(struct leases *l, struct live *v, struct err *err)
+{
+    struct enforce *e = l->a->enforce;
+    struct enforce_lease want = {.id = v->j.id,
+                                 .devices = v->j.rules,
+                                 .device_count = v->j.rule_count,
+                                 .deadline_boot_us = v->j.deadline_boot_us,
+                                 .memory_max_bytes = v->j.memory_max_bytes,
+                                 .pids_max = v->j.pids_max};
+    return e->ops->open(e, &want, err);
+}
+
+int live_open_gate(struct leases *l, struct live *v, struct err *err)
+{
+    if (find_rules(l, v, err) != 0)
+        return -1;
+    if (journal_lease_write(l->a->journal, &v->j, err) != 0)
+        return -1;
+    return set_gate(l, v, err);
+}
+
+void live_regate(struct leases *l, struct live *v)
+{
+    struct err err;
+    if (set_gate(l, v, &err) != 0)
+        log_error("lease %s: the gate keeps its earlier end: %s", v->j.id, err.text);
+}
+
+void live_deny_kill(struct leases *l, struct live *v)
+{
+    struct enforce *e = l->a->enforce;
+    struct err err;
+    char *dir = journal_lease_dir(l->a->journal, v->j.id);
+    const char *told = strcmp(v->j.reason, "stopped") == 0     ? "stopped"
+                       : strcmp(v->j.reason, "lease_end") == 0 ? NULL
+                                                               : "revoked";
+    if (told != NULL && launch_set_reason(dir, told, &err) != 0)
+        log_warn("lease %s: %s", v->j.id, err.text);
+    if (e->ops->deny(e, v->j.id, &err) != 0)
+        log_error("lease %s: the gate could not be closed: %s", v->j.id, err.text);
+    if (e->ops->kill(e, v->j.id, &err) != 0)
+        log_error("lease %s: kill: %s", v->j.id, err.text);
+    free(dir);
+    if (v->ending_boot_us == 0)
+        v->ending_boot_us = clock_boot_us();
+    v->next_poll_us = 0;
+    live_send_interval(l, v);
+}
+
+void live_term_jobs(struct leases *l, struct live *v)
+{
+    struct err err;
+    struct launch_job *jobs = NULL;
+    size_t count = 0;
+    char *dir = journal_lease_dir(l->a->journal, v->j.id);
+    /* A living keeper does it by itself; a second SIGTERM means "now" to many. */
+    if (launch_jobs(dir, &jobs, &count, &err) != 0)
+        log_warn("lease %s: %s", v->j.id, err.text);
+    for (size_t i = 0; i < count; i++)
+        if (jobs[i].started && !jobs[i].ended && !jobs[i].keeper_alive &&
+            launch_signal(dir, jobs[i].job, SIGTERM, &err) != 0)
+            log_warn("lease %s: %s", v->j.id, err.text);
+    launch_jobs_free(jobs, count);
+    free(dir);
+}
+
+static bool gpu_is_clean(struct leases *l, struct live *v, const char *uuid)
+{
+    const struct advert_gpu *known = advert_find(&l->a->advert, uuid);
+    struct gpu_info now;
+    struct err err;
+    if (known == NULL) {
+        snprintf(v->obstacle, sizeof(v->obstacle), "GPU %s is gone", uuid);
+        return false;
+    }
+    now = known->info;
+    if (l->a->gpu_ops->sample(l->a->gpu, &now, &err) != 0)
+        snprintf(v->obstacle, sizeof(v->obstacle), "GPU %s: %.60s", uuid, err.text);
+    else if (now.lost)
+        snprintf(v->obstacle, sizeof(v->obstacle), "GPU %s is lost", uuid);
+    else if (now.process_count > 0)
+        snprintf(v->obstacle, sizeof(v->obstacle), "GPU %s has %d processes left", uuid,
+                 now.process_count);
+    else if (now.mem_used_mib > l->a->conf.busy_memory_mib)
+        snprintf(v->obstacle, sizeof(v->obstacle), "GPU %s has %lld MiB still in use",
+                 uuid, (long long)now.mem_used_mib);
+    else
+        return true;
+    return false;
+}
+
+bool live_clean(struct leases *l, struct live *v)
+{
+    const struct gpu_info *gpus[GPUS_PER_NODE_MAX];
+    struct err err;
+    size_t n = live_gpus(l, v, gpus);
+    for (size_t i = 0; i < v->j.gpu_count; i++)
+        if (!gpu_is_clean(l, v, v->j.gpus[i]))
+            return false;
+    pid_t holder = devnodes_holder(gpus, n, l->a->conf.uid);
+    if (holder != 0) {
+        snprintf(v->obstacle, sizeof(v->obstacle), "process %d still holds a device",
+                 (int)holder);
+        return false;
+    }
+    if (l->a->enforce->ops->close(l->a->enforce, v->j.id, &err) != 0) {
+        snprintf(v->obstacle, sizeof(v->obstacle), "%.100s", err.text);
+        return false;
+    }
+    for (size_t i = 0; i < v->j.gpu_count; i++)
+        advert_clean(&l->a->advert, v->j.gpus[i]);
+    v->obstacle[0] = '\0';
+    return true;
+}
+
+/* --- receipts --- */
+
+static size_t collect_evidence(const struct leases *l, const struct live *v,
+                               struct usage_evidence *out)
+{
+    for (size_t i = 0; i < v->j.gpu_count; i++) {
+        const struct advert_gpu *g = advert_find(&l->a->advert, v->j.gpus[i]);
+        struct usage_evidence *e = &out[i];
+        snprintf(e->gpu, sizeof(e->gpu), "%s", v->j.gpus[i]);
+        e->utilisation_ppm = g != NULL ? g->info.utilisation_ppm : -1;
+        e->memory_mib = g != NULL ? g->info.mem_used_mib : -1;
+        e->energy_mj = g != NULL ? g->info.energy_mj : -1;
+    }
+    return v->j.gpu_count;
+}
+
+/* Writes one receipt of this kind for this moment; the moment is never after the
+ * lease's end. `at` NULL: now. */
+static void send_receipt(struct leases *l, struct live *v, enum usage_kind kind,
+                         const struct usage_chain *at)
+{
+    struct agent *a = l->a;
+    struct usage_evidence evidence[GPUS_PER_NODE_MAX];
+    struct usage_point p = {.kind = kind,
+                            .issuer = a->id.spiffe_id,
+                            .boot_id = a->boot_id,
+                            .gpus = (const char(*)[TOKEN_GPU_UUID_MAX])v->j.gpus,
+                            .gpu_count = v->j.gpu_count,
+                            .epoch = v->j.epoch,
+                            .evidence = evidence};
+    struct err err;
+    p.evidence_count = collect_evidence(l, v, evidence);
+    if (at != NULL) {
+        p.now_us = at->to_us;
+        p.boot_us = at->boot_to_us;
+        p.boot_id = at->boot_id;
+    } else {
+        p.boot_us = clock_boot_us();
+        if (p.boot_us > v->j.deadline_boot_us)
+            p.boot_us = v->j.deadline_boot_us;
+        p.now_us = signedtime_at(&a->time, p.boot_us);
+        if (p.now_us > v->j.not_after_us)
+            p.now_us = v->j.not_after_us;
+    }
+    if (spool_add(a->spool, v->j.id, &p, &err) != 0)
+        log_error("lease %s: receipt: %s", v->j.id, err.text);
+    else
+        log_debug("lease %s: %s receipt", v->j.id, usage_kind_name(kind));
+}
+
+static bool may_meter(const struct leases *l, const struct live *v)
+{
+    return signedtime_is_known(&l->a->time) && strcmp(v->j.boot_id, l->a->boot_id) == 0;
+}
+
+void live_send_ready(struct leases *l, struct live *v)
+{
+    const struct usage_chain *c = spool_chain(l->a->spool, v->j.id);
+    if (!may_meter(l, v) || (c != NULL && c->last == USAGE_TEARDOWN))
+        return;
+    send_receipt(l, v, c != NULL ? USAGE_INTERVAL : USAGE_READY, NULL);
+    v->next_receipt_us = clock_boot_us() + l->a->receipt_interval_us;
+}
+
+void live_send_interval(struct leases *l, struct live *v)
+{
+    const struct usage_chain *c = spool_chain(l->a->spool, v->j.id);
+    v->next_receipt_us = clock_boot_us() + l->a->receipt_interval_us;
+    if (c == NULL || c->last == USAGE_TEARDOWN || !may_meter(l, v))
+        return;
+    send_receipt(l, v, USAGE_INTERVAL, NULL);
+}
+
+void live_send_teardown(struct leases *l, struct live *v)
+{
+    const struct usage_chain *c = spool_chain(l->a->spool, v->j.id);
+    if (c == NULL || c->last == USAGE_TEARDOWN)
+        return;
+    /* What was used was metered when the end was acted upon; cleaning is not billed. */
+    struct usage_chain at = *c;
+    send_receipt(l, v, USAGE_TEARDOWN, &at);
+}

@@ -1,0 +1,28 @@
+/* runauth: may this request be served? The steps of docs/tokens.md in their order, each
+ * named in a refusal: request → the token's own (size … details) → status → epoch →
+ * possession → actions → time → gpu. What changes something (policy, journal, gate,
+ * launch) comes after it. */
+#ifndef NEARGPU_AGENT_RUNAUTH_H
+#define NEARGPU_AGENT_RUNAUTH_H
+#include "client/agent/agent.h"
+
+enum runauth_kind { RUNAUTH_LAUNCH, RUNAUTH_ATTACH, RUNAUTH_JOBS, RUNAUTH_STOP };
+
+struct runauth {
+    enum runauth_kind kind;
+    struct token_claims claims;
+    char argv_hash[JWS_KID_MAX];
+    char **argv, **envp; /* launch; NULL-terminated, heap */
+    char *cwd;           /* NULL: none */
+    bool want_stdin;
+    char *job;      /* attach: NULL: the latest */
+    int64_t offset; /* attach */
+};
+
+/* type: the frame's ('l', 'a', 'j', 'k'). On failure *ret_step names the step. */
+int runauth_check(struct agent *a, char type, const void *data, size_t len,
+                  const char *nonce, struct runauth *ret, const char **ret_step,
+                  struct err *err) MUST_USE;
+void runauth_done(struct runauth *r);
+
+#endif

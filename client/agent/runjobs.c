@@ -1,0 +1,62 @@
+/* runjobs: see runjobs.h. */
+#include "client/agent/runjobs.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "client/lib/jsonx.h"
+
+static const char *state_of(const struct launch_job *j)
+{
+    return j->ended ? "ended" : j->started ? "running" : "starting";
+}
+
+json_t *runjobs_json(const char *lease_dir)
+{
+    struct launch_job *jobs = NULL;
+    size_t count = 0;
+    json_t *list = json_array();
+    if (launch_jobs(lease_dir, &jobs, &count, NULL) != 0)
+        return list;
+    for (size_t i = 0; i < count; i++) {
+        json_t *o = json_object();
+        json_object_set_new(o, "job", json_string(jobs[i].job));
+        json_object_set_new(o, "state", json_string(state_of(&jobs[i])));
+        json_object_set_new(o, "started",
+                            jobs[i].started_us > 0 ? jsonx_time(jobs[i].started_us)
+                                                   : json_null());
+        if (jobs[i].exit_json != NULL) {
+            json_t *e = json_loads(jobs[i].exit_json, 0, NULL);
+            json_object_set_new(o, "exit", e != NULL ? e : json_null());
+        }
+        json_array_append_new(list, o);
+    }
+    launch_jobs_free(jobs, count);
+    return list;
+}
+
+int runjobs_latest(const char *lease_dir, char ret[JOURNAL_ID_MAX], struct err *err)
+{
+    struct launch_job *jobs = NULL;
+    size_t count = 0;
+    if (launch_jobs(lease_dir, &jobs, &count, err) != 0)
+        return -1;
+    if (count > 0)
+        snprintf(ret, JOURNAL_ID_MAX, "%s", jobs[count - 1].job);
+    launch_jobs_free(jobs, count);
+    return count > 0 ? 0 : err_set(err, ERR_NOT_FOUND, "no job was started");
+}
+
+const char *runjobs_state(const char *lease_dir, const char *job)
+{
+    struct launch_job *jobs = NULL;
+    size_t count = 0;
+    const char *state = "starting";
+    if (launch_jobs(lease_dir, &jobs, &count, NULL) != 0)
+        return state;
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(jobs[i].job, job) == 0)
+            state = state_of(&jobs[i]);
+    launch_jobs_free(jobs, count);
+    return state;
+}

@@ -1,0 +1,18 @@
+/* runjobs: a lease's jobs as a tenant sees them. */
+#ifndef NEARGPU_AGENT_RUNJOBS_H
+#define NEARGPU_AGENT_RUNJOBS_H
+#include <jansson.h>
+
+#include "client/agent/journal.h"
+#include "client/agent/launch.h"
+#include "client/agent/leases.h"
+#include "client/lib/err.h"
+
+/* [{"job","state","started","exit"?}]; state: starting, running, ended. */
+json_t *runjobs_json(const char *lease_dir);
+/* ERR_NOT_FOUND when the lease has none. */
+int runjobs_latest(const char *lease_dir, char ret[JOURNAL_ID_MAX],
+                   struct err *err) MUST_USE;
+const char *runjobs_state(const char *lease_dir, const char *job);
+
+#endif

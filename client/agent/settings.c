@@ -1,0 +1,155 @@
+/* settings: see settings.h. */
+#include "client/agent/settings.h"
+
+#include <pwd.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/lib/money.h"
+#include "client/lib/timefmt.h"
+
+#define AT(member) offsetof(struct settings, member)
+
+const struct conf_key settings_keys[] = {
+    {"server", CONF_STRING, AT(server), NULL,
+     "URL of the market, https://host:port; `enroll` writes down the one it used, "
+     "which "
+     "is taken when this is not set.",
+     0, 0},
+    {"state_dir", CONF_STRING, AT(state_dir), "/var/lib/neargpu/agent",
+     "Directory for identity, journal of leases and receipts; on a local disk.", 0, 0},
+    {"runtime_dir", CONF_STRING, AT(runtime_dir), "/run/neargpu",
+     "Directory for the local socket agent.sock.", 0, 0},
+    {"listen", CONF_STRING, AT(listen), "0.0.0.0:7443",
+     "Address on which tenants reach their jobs, host:port; port 0 takes a free one, "
+     "`none` takes only the local socket.",
+     0, 0},
+    {"advertise", CONF_STRING, AT(advertise), NULL,
+     "Address told to tenants, host:port; needed when the listen address is 0.0.0.0 or "
+     "behind translation.",
+     0, 0},
+    {"inventory", CONF_STRING, AT(inventory), "nvml",
+     "Where GPUs are looked up: `nvml`, or `sim` for a simulated list in sim_file.", 0,
+     0},
+    {"sim_file", CONF_STRING, AT(sim_file), NULL,
+     "JSON file with simulated GPUs, read again when it changes.", 0, 0},
+    {"nvml_library", CONF_STRING, AT(nvml_library), "libnvidia-ml.so.1",
+     "NVIDIA's management library, name or path.", 0, 0},
+    {"sample_interval", CONF_DURATION, AT(sample_interval_us), "5s",
+     "How often the GPUs are looked at.", 100000, 3600 * US_PER_S},
+    {"busy_memory_mib", CONF_INT, AT(busy_memory_mib), "1024",
+     "A GPU outside any lease with more memory in use than this is its owner's.", 0,
+     INT64_C(1) << 30},
+    {"busy_utilisation_percent", CONF_INT, AT(busy_utilisation_percent), "5",
+     "A GPU outside any lease with more load than this is its owner's.", 0, 100},
+    {"currency", CONF_STRING, AT(currency), NULL,
+     "Currency of the price, as JPY; without it prices are set at the market.", 0, 0},
+    {"price_per_gpu_hour", CONF_MONEY, AT(price_micro), "0",
+     "Asked price of one GPU for one hour.", 0, INT64_MAX},
+    {"windows", CONF_LIST, AT(windows), NULL,
+     "When GPUs may be lent, as `mon-fri 18:00-08:00` or `sat,sun 00:00-24:00`; may be "
+     "repeated; without any: always.",
+     0, 0},
+    {"windows_utc_offset", CONF_STRING, AT(windows_utc_offset), "Z",
+     "Zone of the windows, as +09:00.", 0, 0},
+    {"probe_source", CONF_STRING, AT(probe_source), NULL,
+     "Local address from which latency is measured (the one jobs will use); without "
+     "it the system chooses.",
+     0, 0},
+    {"probe_interval", CONF_DURATION, AT(probe_interval_us), "0",
+     "How often each data set's latency is measured; 0: as the market asks.", 0,
+     24 * US_PER_HOUR},
+    {"probe_samples", CONF_INT, AT(probe_samples), "9",
+     "Round trips of one measurement.", 1, 100},
+    {"job_user", CONF_STRING, AT(job_user), "nobody",
+     "User under whom jobs run; never root.", 0, 0},
+    {"cgroup_base", CONF_STRING, AT(cgroup_base), "neargpu",
+     "Directory of the leases below the cgroup mount; two agents on one machine need "
+     "two.",
+     0, 0},
+    {"job_output_max_mib", CONF_INT, AT(job_output_max_mib), "256",
+     "Output kept of one job; more is counted and dropped.", 1, 65536},
+    {"max_gpus_per_tenant", CONF_INT, AT(max_gpus_per_tenant), "0",
+     "Most GPUs one tenant may hold here at one time; 0: no limit.", 0,
+     GPUS_PER_NODE_MAX},
+    {"max_duration", CONF_DURATION, AT(max_duration_us), "0",
+     "Longest lease accepted here; 0: no limit.", 0, LEASE_MAX_US},
+    {"allowed_tenants", CONF_LIST, AT(allowed_tenants), NULL,
+     "Ids of the tenants accepted here; may be repeated; without any: all.", 0, 0},
+    {"log_level", CONF_STRING, AT(log_level), "info",
+     "Least level logged: debug, info, warn or error.", 0, 0},
+};
+const size_t settings_key_count = sizeof(settings_keys) / sizeof(settings_keys[0]);
+
+static int check_user(struct settings *s, struct err *err)
+{
+    const struct passwd *pw = getpwnam(s->job_user);
+    if (pw == NULL)
+        return err_set(err, ERR_BAD_REQUEST, "job_user: there is no user %s",
+                       s->job_user);
+    if (pw->pw_uid == 0 || pw->pw_gid == 0)
+        return err_set(err, ERR_BAD_REQUEST,
+                       "job_user: jobs must not run as %s (root's ids)", s->job_user);
+    s->uid = pw->pw_uid;
+    s->gid = pw->pw_gid;
+    return 0;
+}
+
+static int check_windows(struct settings *s, struct err *err)
+{
+    if (advert_offset_parse(s->windows_utc_offset, &s->offset_s, err) != 0)
+        return err_prefix(err, "windows_utc_offset");
+    for (size_t i = 0; s->windows != NULL && s->windows[i] != NULL; i++) {
+        if (i == ADVERT_RULES_MAX)
+            return err_set(err, ERR_BAD_REQUEST, "windows: at most %d are allowed",
+                           ADVERT_RULES_MAX);
+        if (advert_rule_parse(s->windows[i], &s->rules[i], err) != 0)
+            return err_prefix(err, "windows");
+        s->rule_count = i + 1;
+    }
+    return 0;
+}
+
+static int check(struct settings *s, struct err *err)
+{
+    if (s->server != NULL && strncmp(s->server, "https://", 8) != 0)
+        return err_set(err, ERR_BAD_REQUEST, "server: \"%s\" is no https:// URL",
+                       s->server);
+    if (gpu_ops_find(s->inventory) == NULL)
+        return err_set(err, ERR_BAD_REQUEST,
+                       "inventory: \"%s\" is neither nvml nor sim", s->inventory);
+    if (strcmp(s->inventory, "sim") == 0 && s->sim_file == NULL)
+        return err_set(err, ERR_BAD_REQUEST, "inventory = sim needs sim_file");
+    if (s->currency != NULL && !money_currency_known(s->currency))
+        return err_set(err, ERR_BAD_REQUEST, "currency: \"%s\" is not known",
+                       s->currency);
+    if (s->price_micro > 0 && s->currency == NULL)
+        return err_set(err, ERR_BAD_REQUEST, "price_per_gpu_hour needs currency");
+    if (check_windows(s, err) != 0)
+        return -1;
+    return check_user(s, err);
+}
+
+int settings_load(const char *path, struct settings *ret, struct err *err)
+{
+    memset(ret, 0, sizeof(*ret));
+    conf_defaults(settings_keys, settings_key_count, ret);
+    int rc = 0;
+    if (path != NULL)
+        rc = conf_read(path, settings_keys, settings_key_count, ret, err);
+    if (rc == 0) {
+        rc = check(ret, err);
+        if (rc != 0 && path != NULL)
+            rc = err_prefix(err, "%s", path);
+    }
+    if (rc != 0)
+        settings_done(ret);
+    return rc;
+}
+
+void settings_done(struct settings *s)
+{
+    conf_done(settings_keys, settings_key_count, s);
+    memset(s, 0, sizeof(*s));
+}
