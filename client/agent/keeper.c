@@ -23,9 +23,10 @@
 #include "client/lib/log.h"
 #include "client/lib/xalloc.h"
 
-#define LINGER_US INT64_C(2000000) /* ended, nobody attached: for those who come late \
-                                    */
-#define REKILL_MS   200            /* killed but not gone (uninterruptible): again */
+#define LINGER_US                                                          \
+    INT64_C(2000000)    /* ended, nobody attached: for those who come late \
+                         */
+#define REKILL_MS   200 /* killed but not gone (uninterruptible): again */
 #define EXIT_MAX    256
 #define SOCKET_NAME "attach.sock"
 
@@ -190,36 +191,35 @@ static void finish(struct keeper *k, const char *fallback)
     fd_close(&k->in_w);
 }
 
-/* Start, adopt or only serve, by what is on disk. */
+static int start_new(struct keeper *k, struct err *err)
+{
+    struct err ignored;
+    if (clock_boot_us() >= k->deadline.end_boot_us)
+        return err_set(err, ERR_CONFLICT, "the lease has ended");
+    if (keeper_start_job(k, err) == 0)
+        return 0;
+    struct job_exit e = {false, 126, "failed"};
+    if (keeper_file_exists(k, "started") && job_exit_write(k->job_fd, &e, &ignored) < 0)
+        log_error("job %s: %s", k->spec.job, ignored.text);
+    if (cgroup_remove(k->cgroup_dir, &ignored) < 0)
+        log_error("job %s: %s", k->spec.job, ignored.text);
+    return -1;
+}
+
+/* Start, adopt or only serve, by what is on disk. A job with an `exit` may still have
+ * its lease-init, which waits for somebody to read the last output. */
 static int begin(struct keeper *k, struct err *err)
 {
-    if (load_exit(k))
-        return 0;
-    if (!keeper_file_exists(k, "started")) {
-        if (clock_boot_us() >= k->deadline.end_boot_us)
-            return err_set(err, ERR_CONFLICT, "the lease has ended");
-        int rc = keeper_start_job(k, err);
-        if (rc < 0 && keeper_file_exists(k, "started")) {
-            struct job_exit e = {false, 126, "failed"};
-            struct err ignored;
-            if (job_exit_write(k->job_fd, &e, &ignored) < 0)
-                log_error("job %s: %s", k->spec.job, ignored.text);
-        }
-        if (rc < 0) {
-            struct err ignored;
-            if (cgroup_remove(k->cgroup_dir, &ignored) < 0)
-                log_error("job %s: %s", k->spec.job, ignored.text);
-        }
-        return rc;
-    }
+    if (!keeper_file_exists(k, "started"))
+        return start_new(k, err);
     bool populated = false;
     if (cgroup_populated(k->cgroup_dir, &populated, err) < 0)
         return -1;
-    if (!populated) {
+    if (populated)
+        return keeper_adopt_job(k, err);
+    if (!load_exit(k))
         finish(k, "lost");
-        return 0;
-    }
-    return keeper_adopt_job(k, err);
+    return 0;
 }
 
 static void read_fifo(struct keeper *k, int *fd, char type)

@@ -340,6 +340,9 @@ static void rig_sweep(void)
                                   rig.mounts.v1_pids};
     struct err err;
     char *all = cgroup_path(rig.mounts.v2, rig.base, NULL, NULL);
+    char *ice = cgroup_path(RIG_FREEZER, rig.base, NULL, NULL);
+    if (access(ice, F_OK) == 0)
+        cgroup_try_write(ice, "freezer.state", "THAWED");
     for (int i = 0; i < 100; i++) {
         bool populated = false;
         if (access(all, F_OK) == 0 && cgroup_kill(all, &err) < 0)
@@ -349,6 +352,9 @@ static void rig_sweep(void)
         rig_pause_ms(20);
     }
     free(all);
+    if (cgroup_remove(ice, &err) < 0)
+        fprintf(stderr, "sweep: %s\n", err.text);
+    free(ice);
     for (int i = 0; i < 3; i++) {
         if (mounts[i][0] == '\0')
             continue;

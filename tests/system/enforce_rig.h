@@ -17,8 +17,9 @@
 #include "client/agent/launch.h"
 #include "client/lib/err.h"
 
-#define RIG_MAJOR 242 /* reserved for local use: no driver answers */
-#define RIG_PROBE "/run/neargpu/work/probe" /* the probe as a job sees it */
+#define RIG_MAJOR   242 /* reserved for local use: no driver answers */
+#define RIG_FREEZER "/sys/fs/cgroup/freezer"  /* v1: makes unkillable processes */
+#define RIG_PROBE   "/run/neargpu/work/probe" /* the probe as a job sees it */
 
 struct rig {
     char dir[64];   /* temporary directory */
