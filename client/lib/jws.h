@@ -63,5 +63,10 @@ int jws_split_max(const char *token, size_t len, size_t max, struct jws_parts *r
 void jws_parts_done(struct jws_parts *p);
 /* Signature over signed_text with the public key. */
 int jws_verify(const struct jws_parts *p, EVP_PKEY *pub, struct err *err) MUST_USE;
+/* The same with a context made once per key: saves the algorithm look-up. NULL when
+ * OpenSSL refuses the key; caller EVP_MD_CTX_free()s. */
+EVP_MD_CTX *jws_verifier(EVP_PKEY *pub);
+int jws_verify_ready(const struct jws_parts *p, const EVP_MD_CTX *verifier,
+                     struct err *err) MUST_USE;
 
 #endif

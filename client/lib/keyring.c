@@ -61,8 +61,11 @@ static int keyring_add(struct keyring *k, const json_t *jwk, const char *at,
     if (m.exp >= 0)
         key.not_after_us = m.exp * US_PER_S;
     key.pub = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, pub, sizeof(pub));
-    if (key.pub == NULL)
+    key.verifier = key.pub == NULL ? NULL : jws_verifier(key.pub);
+    if (key.verifier == NULL) {
+        EVP_PKEY_free(key.pub);
         return err_set(err, ERR_BAD_REQUEST, "%s/x: OpenSSL refuses the key", at);
+    }
     k->keys[k->count++] = key;
     return 0;
 }
@@ -92,8 +95,10 @@ void keyring_free(struct keyring *k)
 {
     if (k == NULL)
         return;
-    for (size_t i = 0; i < k->count; i++)
+    for (size_t i = 0; i < k->count; i++) {
+        EVP_MD_CTX_free(k->keys[i].verifier);
         EVP_PKEY_free(k->keys[i].pub);
+    }
     free(k);
 }
 

@@ -1,7 +1,7 @@
 /* keyring: the signing keys an agent (or anyone) accepts, from a JWK Set (RFC 7517) of
  * OKP/Ed25519 keys; the algorithm belongs to the key. Keys have dates (`nbf`, `exp`
- * members, seconds) and can be revoked. Parsed EVP keys are kept: verifying many tokens
- * builds none. Pure. */
+ * members, seconds) and can be revoked. Parsed EVP keys and contexts are kept:
+ * verifying many tokens builds none. Pure. */
 #ifndef NEARGPU_KEYRING_H
 #define NEARGPU_KEYRING_H
 #include <jansson.h>
@@ -17,6 +17,7 @@ struct keyring;
 struct keyring_key {
     char kid[JWS_KID_MAX];
     EVP_PKEY *pub;                       /* borrowed */
+    EVP_MD_CTX *verifier;                /* borrowed, for jws_verify_ready() */
     int64_t not_before_us, not_after_us; /* INT64_MIN / INT64_MAX when open */
     bool revoked;
 };

@@ -10,41 +10,59 @@
 
 #include "client/lib/b64.h"
 #include "client/lib/digest.h"
+#include "client/lib/jsonr.h"
 #include "client/lib/jsonx.h"
 #include "client/lib/timefmt.h"
 #include "client/lib/token_impl.h"
-
-/* The claims as they stand in the payload. */
-struct token_raw {
-    const char *iss, *aud, *sub, *client_id, *jti;
-    int64_t iat, nbf, exp;
-    json_t *cnf, *status, *details;
-};
-
-#define RAW(member) offsetof(struct token_raw, member)
-/* In the order token_build() writes them: the decoder then finds each at once. */
-static const struct jsonx_field token_fields[] = {
-    {"iss", JSONX_STRING, true, RAW(iss)},
-    {"sub", JSONX_STRING, true, RAW(sub)},
-    {"aud", JSONX_STRING, true, RAW(aud)},
-    {"client_id", JSONX_STRING, true, RAW(client_id)},
-    {"jti", JSONX_STRING, true, RAW(jti)},
-    {"iat", JSONX_INT, true, RAW(iat), 0, TOKEN_SECONDS_MAX},
-    {"nbf", JSONX_INT, true, RAW(nbf), 0, TOKEN_SECONDS_MAX},
-    {"exp", JSONX_INT, true, RAW(exp), 0, TOKEN_SECONDS_MAX},
-    {"cnf", JSONX_OBJECT, true, RAW(cnf)},
-    {"status", JSONX_OBJECT, true, RAW(status)},
-    {"authorization_details", JSONX_ARRAY, true, RAW(details)},
-};
 
 /* What one check carries from step to step. */
 struct token_run {
     const struct token_check *ctx;
     struct jws_parts parts;
     const struct keyring_key *key;
-    json_t *payload;
-    struct token_raw raw;
-    struct token_claims *claims;
+    bool in_details; /* reading stopped inside authorization_details */
+    struct token_claims claims;
+};
+
+static int token_read_cnf(struct jsonr *r, void *out, struct err *err)
+{
+    static const struct jsonr_field fields[] = {{"jkt", true, .cap = JWS_KID_MAX}};
+    return jsonr_object(r, fields, JSONR_COUNT(fields), out, err);
+}
+
+static int token_read_status(struct jsonr *r, void *out, struct err *err)
+{
+    static const struct jsonr_field fields[] = {{"seq", true, .max = INT64_C(1) << 53}};
+    return jsonr_object(r, fields, JSONR_COUNT(fields), out, err);
+}
+
+static int token_read_details(struct jsonr *r, void *out, struct err *err)
+{
+    struct token_run *t = out;
+    t->in_details = true;
+    if (token_lease_read(r, &t->claims.lease, err) != 0)
+        return -1;
+    t->in_details = false;
+    return 0;
+}
+
+#define TEXT(member)                           \
+    offsetof(struct token_run, claims.member), \
+        sizeof(((struct token_claims *)NULL)->member)
+#define CLAIM(member) offsetof(struct token_run, claims.member)
+/* In the order token_build() writes them. Times are seconds until they were read. */
+static const struct jsonr_field token_fields[] = {
+    {"iss", true, TEXT(iss)},
+    {"sub", true, TEXT(sub)},
+    {"aud", true, TEXT(aud)},
+    {"client_id", true, TEXT(client_id)},
+    {"jti", true, TEXT(jti)},
+    {"iat", true, CLAIM(iat_us), .max = TOKEN_SECONDS_MAX},
+    {"nbf", true, CLAIM(nbf_us), .max = TOKEN_SECONDS_MAX},
+    {"exp", true, CLAIM(exp_us), .max = TOKEN_SECONDS_MAX},
+    {"cnf", true, CLAIM(jkt), .read = token_read_cnf},
+    {"status", true, CLAIM(status_seq), .read = token_read_status},
+    {"authorization_details", true, .read = token_read_details},
 };
 
 int token_refuse(const char **ret_step, const char *step, struct err *err)
@@ -54,15 +72,6 @@ int token_refuse(const char **ret_step, const char *step, struct err *err)
     if (err != NULL)
         err->code = ERR_TOKEN;
     return -1;
-}
-
-bool token_copy(char *out, size_t cap, const char *text)
-{
-    size_t len = strlen(text);
-    if (len == 0 || len >= cap)
-        return false;
-    memcpy(out, text, len + 1);
-    return true;
 }
 
 json_t *token_payload(const struct jws_parts *parts, size_t max, struct err *err)
@@ -101,78 +110,59 @@ static int token_step_key(struct token_run *t, struct err *err)
 
 static int token_step_signature(struct token_run *t, struct err *err)
 {
-    return jws_verify(&t->parts, t->key->pub, err);
+    return jws_verify_ready(&t->parts, t->key->verifier, err);
 }
 
-static int token_claim_ids(const struct token_raw *raw, struct token_claims *c,
-                           struct err *err)
+static int token_check_ids(const struct token_claims *c, struct err *err)
 {
     const struct {
         const char *name, *text;
-        char *out;
-    } ids[] = {
-        {"sub", raw->sub, c->sub},
-        {"client_id", raw->client_id, c->client_id},
-        {"jti", raw->jti, c->jti},
-    };
-    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+    } ids[] = {{"sub", c->sub}, {"client_id", c->client_id}, {"jti", c->jti}};
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++)
         if (!uuid_is_valid(ids[i].text))
             return err_set(err, ERR_TOKEN, "/%s: not a UUID", ids[i].name);
-        memcpy(ids[i].out, ids[i].text, UUID_TEXT);
-    }
+    uint8_t hash[SHA256_LEN];
+    if (b64_decode(c->jkt, strlen(c->jkt), hash, sizeof(hash)) != SHA256_LEN)
+        return err_set(err, ERR_TOKEN, "/cnf/jkt: not a thumbprint");
     return 0;
 }
 
+/* Reads the whole payload, the lease included; what is wrong inside the lease is
+ * reported as the step "details". */
 static int token_step_payload(struct token_run *t, struct err *err)
 {
-    static const struct jsonx_field cnf[] = {{"jkt", JSONX_STRING, true, 0}};
-    static const struct jsonx_field status[] = {
-        {"seq", JSONX_INT, true, 0, 0, INT64_C(1) << 53}};
-    struct token_claims *c = t->claims;
-    const char *jkt;
-    uint8_t hash[SHA256_LEN];
-    t->payload = token_payload(&t->parts, TOKEN_BYTES_MAX, err);
-    if (t->payload == NULL ||
-        jsonx_decode(t->payload, token_fields, JSONX_COUNT(token_fields), &t->raw, "",
-                     err) != 0 ||
-        jsonx_decode(t->raw.cnf, cnf, 1, &jkt, "/cnf", err) != 0 ||
-        jsonx_decode(t->raw.status, status, 1, &c->status_seq, "/status", err) != 0 ||
-        token_claim_ids(&t->raw, c, err) != 0)
+    struct token_claims *c = &t->claims;
+    struct jsonr r = {t->parts.payload, t->parts.payload + t->parts.payload_len};
+    if (jsonr_object(&r, token_fields, JSONR_COUNT(token_fields), t, err) != 0 ||
+        jsonr_end(&r, err) != 0 || token_check_ids(c, err) != 0)
         return -1;
-    if (b64_decode(jkt, strlen(jkt), hash, sizeof(hash)) != SHA256_LEN)
-        return err_set(err, ERR_TOKEN, "/cnf/jkt: not a thumbprint");
-    memcpy(c->jkt, jkt, JWS_KID_MAX);
     memcpy(c->kid, t->parts.kid, JWS_KID_MAX);
-    c->iat_us = t->raw.iat * US_PER_S;
-    c->nbf_us = t->raw.nbf * US_PER_S;
-    c->exp_us = t->raw.exp * US_PER_S;
+    c->iat_us *= US_PER_S;
+    c->nbf_us *= US_PER_S;
+    c->exp_us *= US_PER_S;
     return 0;
 }
 
 static int token_step_issuer(struct token_run *t, struct err *err)
 {
     const char *want = t->ctx->issuer;
-    if (!token_copy(t->claims->iss, sizeof(t->claims->iss), t->raw.iss))
-        return err_set(err, ERR_TOKEN, "iss is empty or too long");
-    if (want != NULL && strcmp(want, t->raw.iss) != 0)
-        return err_set(err, ERR_TOKEN, "issued by '%.80s', expected '%s'", t->raw.iss,
-                       want);
+    if (want != NULL && strcmp(want, t->claims.iss) != 0)
+        return err_set(err, ERR_TOKEN, "issued by '%.80s', expected '%s'",
+                       t->claims.iss, want);
     return 0;
 }
 
 static int token_step_audience(struct token_run *t, struct err *err)
 {
-    if (!token_copy(t->claims->aud, sizeof(t->claims->aud), t->raw.aud))
-        return err_set(err, ERR_TOKEN, "aud is empty or too long");
-    if (strcmp(t->ctx->audience, t->raw.aud) != 0)
-        return err_set(err, ERR_TOKEN, "meant for '%.120s', this is '%s'", t->raw.aud,
-                       t->ctx->audience);
+    if (strcmp(t->ctx->audience, t->claims.aud) != 0)
+        return err_set(err, ERR_TOKEN, "meant for '%.120s', this is '%s'",
+                       t->claims.aud, t->ctx->audience);
     return 0;
 }
 
 static int token_step_times(struct token_run *t, struct err *err)
 {
-    const struct token_claims *c = t->claims;
+    const struct token_claims *c = &t->claims;
     int64_t now_us = t->ctx->now_us;
     if (c->exp_us <= c->iat_us || c->exp_us - c->iat_us > TOKEN_LIFE_MAX_US)
         return err_set(err, ERR_TOKEN, "exp is not within 60 minutes after iat");
@@ -190,19 +180,11 @@ static int token_compare_id(const void *key, const void *element)
     return strcmp(key, element);
 }
 
-static bool token_is_revoked(const struct token_status *status, const json_t *details)
+static bool token_is_revoked(const struct token_status *status, const char *id)
 {
-    size_t i;
-    const json_t *d;
-    json_array_foreach(details, i, d)
-    {
-        const char *id = json_string_value(json_object_get(d, "identifier"));
-        if (id != NULL && status->revoked_count > 0 &&
-            bsearch(id, status->revoked, status->revoked_count,
-                    sizeof(status->revoked[0]), token_compare_id) != NULL)
-            return true;
-    }
-    return false;
+    return status->revoked_count > 0 &&
+           bsearch(id, status->revoked, status->revoked_count,
+                   sizeof(status->revoked[0]), token_compare_id) != NULL;
 }
 
 static int token_step_status(struct token_run *t, struct err *err)
@@ -213,19 +195,16 @@ static int token_step_status(struct token_run *t, struct err *err)
     int64_t age_us = t->ctx->now_us - status->iat_us;
     if (age_us > TOKEN_STATUS_STALE_US || age_us < -TOKEN_LEEWAY_US)
         return err_set(err, ERR_TOKEN, "the status document is not fresh");
-    if (status->seq < t->claims->status_seq)
+    if (status->seq < t->claims.status_seq)
         return err_set(err, ERR_TOKEN, "the status document is older than the token's");
-    if (token_is_revoked(status, t->raw.details))
+    if (token_is_revoked(status, t->claims.lease.reservation))
         return err_set(err, ERR_TOKEN, "the lease is revoked");
     return 0;
 }
 
 static int token_step_details(struct token_run *t, struct err *err)
 {
-    struct token_lease *lease = &t->claims->lease;
-    if (token_lease_read(t->raw.details, lease, err) != 0)
-        return -1;
-    if (t->ctx->now_us >= lease->not_after_us)
+    if (t->ctx->now_us >= t->claims.lease.not_after_us)
         return err_set(err, ERR_TOKEN, "the lease is over");
     return 0;
 }
@@ -263,21 +242,22 @@ static void token_clear(struct token_claims *c)
 int token_check(const char *text, size_t len, const struct token_check *ctx,
                 struct token_claims *ret, const char **ret_step, struct err *err)
 {
-    struct token_claims claims;
-    struct token_run t = {.ctx = ctx, .claims = &claims};
+    struct token_run t;
     if (jws_split(text, len, &t.parts, ret_step, err) != 0)
         return -1;
-    token_clear(&claims);
+    t.ctx = ctx;
+    t.in_details = false;
+    token_clear(&t.claims);
     int rc = 0;
     for (size_t i = 0; i < sizeof(token_steps) / sizeof(token_steps[0]) && rc == 0; i++)
         if (token_steps[i].run(&t, err) != 0)
-            rc = token_refuse(ret_step, token_steps[i].name, err);
-    json_decref(t.payload);
+            rc = token_refuse(ret_step, t.in_details ? "details" : token_steps[i].name,
+                              err);
     jws_parts_done(&t.parts);
     if (rc != 0)
         return rc;
-    token_hash(text, len, claims.ath);
-    *ret = claims;
+    token_hash(text, len, t.claims.ath);
+    *ret = t.claims;
     return 0;
 }
 

@@ -1,23 +1,21 @@
 /* token_impl: what the files of the token module share; nobody else includes it. */
 #ifndef NEARGPU_TOKEN_IMPL_H
 #define NEARGPU_TOKEN_IMPL_H
+#include "client/lib/jsonr.h"
 #include "client/lib/token.h"
 
-/* Reads authorization_details (the array) into a zeroed lease. Messages are relative to
- * its one element. */
-int token_lease_read(const json_t *details, struct token_lease *lease,
+/* Reads authorization_details (the array) into a zeroed lease, whose device list alone
+ * need not be. */
+int token_lease_read(struct jsonr *r, struct token_lease *lease,
                      struct err *err) MUST_USE;
 /* The array, from a lease; new reference. */
 json_t *token_lease_write(const struct token_lease *lease);
 
-/* Strict JSON object of a payload; ERR_TOKEN in every failure. */
+/* Strict JSON object of a proof or status document. */
 json_t *token_payload(const struct jws_parts *parts, size_t max, struct err *err);
 
 /* Makes err an ERR_TOKEN whose text starts with the step; sets *ret_step; -1. */
 int token_refuse(const char **ret_step, const char *step, struct err *err);
-
-/* Copies a text claim of at most cap - 1 bytes; false when longer or empty. */
-bool token_copy(char *out, size_t cap, const char *text);
 
 /* Largest second whose microseconds are still a time of timefmt.h (year 9999). */
 #define TOKEN_SECONDS_MAX INT64_C(253402300799)

@@ -24,53 +24,52 @@ static const struct {
     {"stop", TOKEN_STOP},
 };
 
-/* One element of authorization_details, before its parts are read. */
-struct token_detail {
-    const char *type, *identifier;
-    json_t *actions, *devices, *limits, *on_lost, *drain;
-    int64_t not_before, not_after, epoch;
-};
-
-#define DETAIL(member) offsetof(struct token_detail, member)
-static const struct jsonx_field token_detail_fields[] = {
-    {"type", JSONX_STRING, true, DETAIL(type)},
-    {"identifier", JSONX_STRING, true, DETAIL(identifier)},
-    {"actions", JSONX_ARRAY, true, DETAIL(actions), 1, TOKEN_ACTIONS_MAX},
-    {"devices", JSONX_ARRAY, true, DETAIL(devices), 1, GPUS_PER_NODE_MAX},
-    {"not_before", JSONX_TIME, true, DETAIL(not_before)},
-    {"not_after", JSONX_TIME, true, DETAIL(not_after)},
-    {"epoch", JSONX_INT, true, DETAIL(epoch), 0, TOKEN_COUNT_MAX},
-    {"limits", JSONX_OBJECT, false, DETAIL(limits)},
-    {"on_lost", JSONX_OBJECT, false, DETAIL(on_lost)},
-    {"drain", JSONX_OBJECT, false, DETAIL(drain)},
-};
-
-static int token_read_actions(const json_t *list, unsigned *ret, struct err *err)
+static int token_read_type(struct jsonr *r, void *out, struct err *err)
 {
-    unsigned all = 0;
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const char *name = json_string_value(json_array_get(list, i));
-        unsigned bit = 0;
-        for (size_t a = 0; a < TOKEN_ACTIONS_MAX; a++)
-            if (name != NULL && strcmp(name, token_actions[a].name) == 0)
-                bit = token_actions[a].action;
-        if (bit == 0)
-            return err_set(err, ERR_TOKEN, "/actions/%zu: not a known action", i);
-        if ((all & bit) != 0)
-            return err_set(err, ERR_TOKEN, "/actions/%zu: '%s' is there twice", i,
-                           name);
-        all |= bit;
-    }
-    *ret = all;
+    char type[16];
+    (void)out;
+    if (jsonr_text(r, type, sizeof(type), err) != 0)
+        return -1;
+    if (strcmp(type, "gpu_lease") != 0)
+        return err_set(err, ERR_TOKEN, "expected gpu_lease");
     return 0;
+}
+
+static int token_read_time(struct jsonr *r, void *out, struct err *err)
+{
+    char text[TIMEFMT_MAX];
+    if (jsonr_text(r, text, sizeof(text), err) != 0)
+        return -1;
+    return timefmt_parse(text, out, err);
+}
+
+static int token_read_action(struct jsonr *r, void *out, struct err *err)
+{
+    unsigned *all = out;
+    char name[16];
+    if (jsonr_text(r, name, sizeof(name), err) != 0)
+        return -1;
+    for (size_t a = 0; a < TOKEN_ACTIONS_MAX; a++) {
+        if (strcmp(name, token_actions[a].name) != 0)
+            continue;
+        if ((*all & token_actions[a].action) != 0)
+            return err_set(err, ERR_TOKEN, "'%s' is there twice", name);
+        *all |= token_actions[a].action;
+        return 0;
+    }
+    return err_set(err, ERR_TOKEN, "'%s' is not a known action", name);
+}
+
+static int token_read_actions(struct jsonr *r, void *out, struct err *err)
+{
+    return jsonr_array(r, TOKEN_ACTIONS_MAX, token_read_action, out, err);
 }
 
 /* NVML names a device GPU-… or MIG-… with letters, digits and dashes. */
 static bool token_is_gpu(const char *uuid)
 {
-    size_t len = strlen(uuid);
-    if (len <= 4 || len >= TOKEN_GPU_UUID_MAX ||
-        (strncmp(uuid, "GPU-", 4) != 0 && strncmp(uuid, "MIG-", 4) != 0))
+    if ((strncmp(uuid, "GPU-", 4) != 0 && strncmp(uuid, "MIG-", 4) != 0) ||
+        uuid[4] == '\0')
         return false;
     for (const char *p = uuid; *p != '\0'; p++)
         if (!((*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'z') ||
@@ -79,100 +78,118 @@ static bool token_is_gpu(const char *uuid)
     return true;
 }
 
-static int token_read_devices(const json_t *list, struct token_lease *lease,
-                              struct err *err)
+static int token_read_device(struct jsonr *r, void *out, struct err *err)
 {
-    lease->gpu_count = 0;
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *device = json_array_get(list, i);
-        const char *uuid = json_string_value(json_object_get(device, "uuid"));
-        if (uuid == NULL || json_object_size(device) != 1)
-            return err_set(err, ERR_TOKEN, "/devices/%zu: expected {\"uuid\": …}", i);
-        if (!token_is_gpu(uuid))
-            return err_set(err, ERR_TOKEN, "/devices/%zu/uuid: not a GPU's UUID", i);
-        for (size_t g = 0; g < lease->gpu_count; g++)
-            if (strcmp(lease->gpus[g], uuid) == 0)
-                return err_set(err, ERR_TOKEN, "/devices/%zu/uuid: is there twice", i);
-        memcpy(lease->gpus[lease->gpu_count++], uuid, strlen(uuid) + 1);
-    }
+    static const struct jsonr_field fields[] = {
+        {"uuid", true, .cap = TOKEN_GPU_UUID_MAX},
+    };
+    struct token_lease *lease = out;
+    char *uuid = lease->gpus[lease->gpu_count]; /* the array's bound keeps it inside */
+    if (jsonr_object(r, fields, JSONR_COUNT(fields), uuid, err) != 0)
+        return -1;
+    if (!token_is_gpu(uuid))
+        return err_set(err, ERR_TOKEN, "/uuid: not a GPU's UUID");
+    for (size_t g = 0; g < lease->gpu_count; g++)
+        if (strcmp(lease->gpus[g], uuid) == 0)
+            return err_set(err, ERR_TOKEN, "/uuid: is there twice");
+    lease->gpu_count++;
     return 0;
 }
 
-static int token_read_on_lost(const json_t *obj, struct token_lease *lease,
-                              struct err *err)
+static int token_read_devices(struct jsonr *r, void *out, struct err *err)
+{
+    return jsonr_array(r, GPUS_PER_NODE_MAX, token_read_device, out, err);
+}
+
+static int token_read_limits(struct jsonr *r, void *out, struct err *err)
+{
+    static const struct jsonr_field fields[] = {
+        {"memory_max_bytes", .offset = offsetof(struct token_lease, memory_max_bytes),
+         .max = TOKEN_COUNT_MAX},
+        {"pids_max", .offset = offsetof(struct token_lease, pids_max),
+         .max = TOKEN_COUNT_MAX},
+    };
+    struct token_lease *lease = out;
+    lease->memory_max_bytes = lease->pids_max = -1;
+    if (jsonr_object(r, fields, JSONR_COUNT(fields), lease, err) != 0)
+        return -1;
+    /* 0 stands for "not limited by the token" in the struct, so it is no limit here. */
+    if (lease->memory_max_bytes == 0 || lease->pids_max == 0)
+        return err_set(err, ERR_TOKEN, "a limit is 0");
+    if (lease->memory_max_bytes < 0)
+        lease->memory_max_bytes = 0;
+    if (lease->pids_max < 0)
+        lease->pids_max = 0;
+    return 0;
+}
+
+static int token_read_on_lost(struct jsonr *r, void *out, struct err *err)
 {
     struct {
-        const char *policy;
+        char policy[16];
         int64_t after_s;
     } m = {.after_s = -1};
-    static const struct jsonx_field fields[] = {
-        {"policy", JSONX_STRING, true, offsetof(__typeof__(m), policy)},
-        {"after_s", JSONX_INT, false, offsetof(__typeof__(m), after_s), 0,
-         TOKEN_SPAN_S_MAX},
+    static const struct jsonr_field fields[] = {
+        {"policy", true, offsetof(__typeof__(m), policy), sizeof(m.policy)},
+        {"after_s", false, offsetof(__typeof__(m), after_s), .max = TOKEN_SPAN_S_MAX},
     };
-    if (jsonx_decode(obj, fields, JSONX_COUNT(fields), &m, "/on_lost", err) != 0)
+    struct token_lease *lease = out;
+    if (jsonr_object(r, fields, JSONR_COUNT(fields), &m, err) != 0)
         return -1;
-    if (strcmp(m.policy, "run_to_end") == 0 && m.after_s < 0) {
-        lease->on_lost = TOKEN_RUN_TO_END;
-        return 0;
-    }
+    if (strcmp(m.policy, "run_to_end") == 0 && m.after_s < 0)
+        return 0; /* what a lease does unless told otherwise */
     if (strcmp(m.policy, "stop_after") != 0 || m.after_s < 0)
         return err_set(err, ERR_TOKEN,
-                       "/on_lost: expected run_to_end, or stop_after with after_s");
+                       "expected run_to_end, or stop_after with after_s");
     lease->on_lost = TOKEN_STOP_AFTER;
     lease->on_lost_after_us = m.after_s * US_PER_S;
     return 0;
 }
 
-static int token_read_limits(const struct token_detail *d, struct token_lease *lease,
-                             struct err *err)
+static int token_read_drain(struct jsonr *r, void *out, struct err *err)
 {
-    static const struct jsonx_field limits[] = {
-        {"memory_max_bytes", JSONX_INT, false,
-         offsetof(struct token_lease, memory_max_bytes), 1, TOKEN_COUNT_MAX},
-        {"pids_max", JSONX_INT, false, offsetof(struct token_lease, pids_max), 1,
-         TOKEN_COUNT_MAX},
+    static const struct jsonr_field fields[] = {
+        {"before_end_s", true, .max = TOKEN_SPAN_S_MAX},
     };
-    static const struct jsonx_field drain[] = {
-        {"before_end_s", JSONX_INT, true, offsetof(struct token_lease, drain_us), 0,
-         TOKEN_SPAN_S_MAX},
-    };
-    if (d->limits != NULL && jsonx_decode(d->limits, limits, JSONX_COUNT(limits), lease,
-                                          "/limits", err) != 0)
+    int64_t *drain_us = out, seconds;
+    if (jsonr_object(r, fields, JSONR_COUNT(fields), &seconds, err) != 0)
         return -1;
-    if (d->drain != NULL) {
-        if (jsonx_decode(d->drain, drain, JSONX_COUNT(drain), lease, "/drain", err) !=
-            0)
-            return -1;
-        lease->drain_us *= US_PER_S;
-    }
-    if (d->on_lost != NULL)
-        return token_read_on_lost(d->on_lost, lease, err);
+    *drain_us = seconds * US_PER_S;
     return 0;
 }
 
-int token_lease_read(const json_t *details, struct token_lease *lease, struct err *err)
+#define LEASE(member) offsetof(struct token_lease, member)
+/* In the order token_lease_write() writes them. Readers without an offset get the whole
+ * lease. */
+static const struct jsonr_field token_detail_fields[] = {
+    {"type", true, .read = token_read_type},
+    {"identifier", true, LEASE(reservation), UUID_TEXT},
+    {"actions", true, LEASE(actions), .read = token_read_actions},
+    {"devices", true, .read = token_read_devices},
+    {"not_before", true, LEASE(not_before_us), .read = token_read_time},
+    {"not_after", true, LEASE(not_after_us), .read = token_read_time},
+    {"epoch", true, LEASE(epoch), .max = TOKEN_COUNT_MAX},
+    {"limits", .read = token_read_limits},
+    {"on_lost", .read = token_read_on_lost},
+    {"drain", .offset = LEASE(drain_us), .read = token_read_drain},
+};
+
+static int token_read_detail(struct jsonr *r, void *out, struct err *err)
 {
-    struct token_detail d = {0};
-    if (json_array_size(details) != 1)
-        return err_set(err, ERR_TOKEN, "expected exactly one gpu_lease");
-    if (jsonx_decode(json_array_get(details, 0), token_detail_fields,
-                     JSONX_COUNT(token_detail_fields), &d, "", err) != 0)
+    const struct token_lease *lease = out;
+    if (jsonr_object(r, token_detail_fields, JSONR_COUNT(token_detail_fields), out,
+                     err) != 0)
         return -1;
-    if (strcmp(d.type, "gpu_lease") != 0)
-        return err_set(err, ERR_TOKEN, "/type: expected gpu_lease");
-    if (!uuid_is_valid(d.identifier))
+    if (!uuid_is_valid(lease->reservation))
         return err_set(err, ERR_TOKEN, "/identifier: not a UUID");
-    if (d.not_before >= d.not_after)
+    if (lease->not_before_us >= lease->not_after_us)
         return err_set(err, ERR_TOKEN, "/not_after: is not later than not_before");
-    memcpy(lease->reservation, d.identifier, UUID_TEXT);
-    lease->not_before_us = d.not_before;
-    lease->not_after_us = d.not_after;
-    lease->epoch = d.epoch;
-    if (token_read_actions(d.actions, &lease->actions, err) != 0 ||
-        token_read_devices(d.devices, lease, err) != 0)
-        return -1;
-    return token_read_limits(&d, lease, err);
+    return 0;
+}
+
+int token_lease_read(struct jsonr *r, struct token_lease *lease, struct err *err)
+{
+    return jsonr_array(r, 1, token_read_detail, lease, err);
 }
 
 static json_t *token_checked(json_t *v)
