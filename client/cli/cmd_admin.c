@@ -34,17 +34,25 @@ static int show_created(struct cli *c, json_t *reply, struct err *err)
     return cli_print_card(c, reply, cols, count, err);
 }
 
+/* Repeating it with its key gives the same tenant or provider, with another API key. */
 static int create(struct cli *c, const char *path, json_t *body, struct err *err)
 {
     json_t *reply = NULL;
-    char *key = cli_new_key(c);
+    char *key = cli_key(c, err);
+    if (key == NULL)
+        return -1;
+    char *text = xasprintf("the outcome is not known; to find out without making two, "
+                           "repeat the command with --key %s",
+                           key);
     const struct cli_call call = {"POST", path, body, key};
-    cli_unsettled(
-        "the outcome is not known; the list command shows whether it was made");
+    cli_unsettled(text);
     int rc = cli_call(c, &call, &reply, err);
     cli_settled();
+    if (rc < 0 && (err->code == ERR_UNKNOWN || err->code == ERR_TIMEOUT))
+        err_set(err, ERR_UNKNOWN, "%s", text);
     if (rc == 0)
         rc = show_created(c, reply, err);
+    free(text);
     free(key);
     json_decref(reply);
     return rc;
@@ -151,7 +159,7 @@ int cmd_admin_provider_list(struct cli *c, struct err *err)
     static const struct render_col cols[] = {
         {"NAME", "name", RENDER_TEXT, NULL},
         {"FEE", "fee_ppm", RENDER_PPM, NULL},
-        {"NODES", "nodes", RENDER_INT, NULL},
+        {"CREATED", "created_at", RENDER_TIME, NULL},
         {"ID", "id", RENDER_TEXT, NULL},
     };
     json_t *reply = NULL;
@@ -164,12 +172,12 @@ int cmd_admin_provider_list(struct cli *c, struct err *err)
     return rc;
 }
 
-static const struct render_col site_cols[] = {
-    {"NAME", "name", RENDER_TEXT, NULL},
-    {"CITY", "city", RENDER_TEXT, NULL},
-    {"LAT", "lat", RENDER_TEXT, NULL},
-    {"LON", "lon", RENDER_TEXT, NULL},
-    {"RESIDENCY", "residency", RENDER_TEXT, NULL},
+static const struct render_col site_card[] = {
+    {"Name", "name", RENDER_TEXT, NULL},
+    {"City", "city", RENDER_TEXT, NULL},
+    {"Lat", "lat", RENDER_TEXT, NULL},
+    {"Lon", "lon", RENDER_TEXT, NULL},
+    {"Residency", "residency", RENDER_TEXT, NULL},
 };
 
 int cmd_admin_site_add(struct cli *c, struct err *err)
@@ -197,7 +205,7 @@ int cmd_admin_site_add(struct cli *c, struct err *err)
     char *key = cli_new_key(c);
     const struct cli_call call = {"POST", "/v1/sites", body, key};
     if (rc == 0 && (rc = cli_call(c, &call, &reply, err)) == 0)
-        rc = cli_print_card(c, reply, site_cols, RENDER_COUNT_OF(site_cols), err);
+        rc = cli_print_card(c, reply, site_card, RENDER_COUNT_OF(site_card), err);
     free(key);
     json_decref(body);
     json_decref(reply);
@@ -206,11 +214,20 @@ int cmd_admin_site_add(struct cli *c, struct err *err)
 
 int cmd_admin_site_list(struct cli *c, struct err *err)
 {
+    static const struct render_col cols[] = {
+        {"NAME", "name", RENDER_TEXT, NULL},
+        {"CITY", "city", RENDER_TEXT, NULL},
+        {"LAT", "lat", RENDER_TEXT, NULL},
+        {"LON", "lon", RENDER_TEXT, NULL},
+        {"RESIDENCY", "residency", RENDER_TEXT, NULL},
+        {"NODES", "nodes", RENDER_INT, NULL},
+        {"GPUS", "gpus", RENDER_INT, NULL},
+    };
     json_t *reply = NULL;
     if (cli_get_list(c, "/v1/sites", "sites", &reply, err) < 0)
         return -1;
     int rc =
-        cli_print_list(c, reply, "sites", site_cols, RENDER_COUNT_OF(site_cols),
+        cli_print_list(c, reply, "sites", cols, RENDER_COUNT_OF(cols),
                        "no sites yet: neargpu admin site add NAME --city CITY …", err);
     json_decref(reply);
     return rc;

@@ -43,7 +43,7 @@ int cmd_data_add(struct cli *c, struct err *err)
         goto out;
     }
     json_object_set_new(body, "endpoint", json_string(endpoint));
-    if (lat != lon || (site == NULL && !lat)) {
+    if (lat != lon || (site != NULL) == lat) {
         err_set(err, ERR_USAGE, "say where it stands: --site SITE, or --lat and --lon");
         goto out;
     }

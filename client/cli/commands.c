@@ -110,12 +110,14 @@ static const struct opt_def tenant_create_opts[] = {
     {"credit", 0, "AMOUNT", "How far the wallet may go below zero. Default 0."},
     {"zone", 0, "ZONE", "Time zone of its invoices' months, such as Asia/Tokyo."},
     {"key-file", 0, "FILE", "Write the API key there (0600) instead of showing it."},
+    {"key", 0, "KEY", "Idempotency key: repeat a call whose outcome is not known."},
 };
 static const struct opt_def provider_create_opts[] = {
     {"fee", 0, "SHARE",
      "Market's share of its revenue, such as 5%. Default: the "
      "market's."},
     {"key-file", 0, "FILE", "Write the API key there (0600) instead of showing it."},
+    {"key", 0, "KEY", "Idempotency key: repeat a call whose outcome is not known."},
 };
 static const struct opt_def topup_opts[] = {
     {"amount", 0, "AMOUNT", "Money that has arrived, such as 1000."},
