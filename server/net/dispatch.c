@@ -242,8 +242,6 @@ static int check_body(struct passage *p)
     p->rq->body = jsonx_parse(in->body, in->body_len, HTTP_BODY_MAX, &p->err);
     if (p->rq->body == NULL)
         return -1;
-    if (!json_is_object(p->rq->body))
-        return err_set(&p->err, ERR_BAD_REQUEST, "the body must be a JSON object");
     p->rq->raw_body = xstrndup(in->body, in->body_len);
     p->rq->raw_len = in->body_len;
     return 0;

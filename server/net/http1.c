@@ -22,11 +22,8 @@ static void conn_read(struct http1_conn *c);
 
 /* ---- the library ---- */
 
-static int lib_headers_complete(http_parser *p)
-{
-    p->upgrade = 0; /* no protocol is switched to; RFC 9110 7.8 lets us ignore it */
-    return 0;
-}
+/* An Upgrade is ignored (RFC 9110 7.8 allows it): each message has a parser of its own,
+ * so the library has nothing to hand over. */
 
 static int lib_body(http_parser *p, const char *at, size_t len)
 {
@@ -43,7 +40,6 @@ static int lib_complete(http_parser *p)
 }
 
 static const http_parser_settings lib_settings = {
-    .on_headers_complete = lib_headers_complete,
     .on_body = lib_body,
     .on_message_complete = lib_complete,
 };

@@ -1,5 +1,6 @@
 /* net: the front of the server as one thing: listening sockets, HTTP connections and
- * dispatch, wired together, with a graceful stop. What main uses. */
+ * dispatch, wired together, with a graceful stop. What main uses. The program must
+ * ignore SIGPIPE. */
 #ifndef NEARGPU_NET_H
 #define NEARGPU_NET_H
 #include <event2/event.h>

@@ -671,11 +671,30 @@ START_TEST(test_silent_connection)
 }
 END_TEST
 
-START_TEST(test_slow_body)
+/* The limit of a head is not the idle limit, also on a connection that was kept. */
+START_TEST(test_slow_second_head)
 {
-    struct http1_opts opts = FAST;
+    struct http1_opts opts = {.head_us = 100000, .idle_us = 5000000};
     struct fixture f;
     open_with(&f, opts);
+    wire_sends(&f.w, "GET / HTTP/1.1\r\n" H "\r\n");
+    ck_assert(wire_until(&f.w, "<GET / >", 3000));
+    wire_pass(&f.w, 200);
+    ck_assert(!f.w.closed);
+    int64_t began = wire_ms();
+    wire_sends(&f.w, "GET /late");
+    ck_assert(wire_until(&f.w, "HTTP/1.1 408 ", 3000));
+    ck_assert_int_ge(wire_ms() - began, 90);
+    close_fixture(&f);
+}
+END_TEST
+
+START_TEST(test_slow_body)
+{
+    struct http1_opts opts = {.head_us = 100000, .body_us = 400000, .linger_us = 50000};
+    struct fixture f;
+    open_with(&f, opts);
+    int64_t began = wire_ms();
     wire_sends(&f.w, "POST / HTTP/1.1\r\n" H "Content-Length: 100\r\n\r\n");
     for (int i = 0; i < 100 && !f.w.closed && f.w.got.len == 0; i++) {
         wire_send(&f.w, "x", 1);
@@ -683,6 +702,7 @@ START_TEST(test_slow_body)
     }
     ck_assert(wire_until_closed(&f.w, 3000));
     ck_assert_int_eq(wire_status(&f.w), 408);
+    ck_assert_int_ge(wire_ms() - began, 380);
     ck_assert_int_eq(f.requests, 0);
     close_fixture(&f);
 }
@@ -772,7 +792,8 @@ UNIT_MAIN("http1", tcase_add_loop_test(tc, test_refusal, 0, REFUSALS);
                               UNIT_CASE(test_stream) UNIT_CASE(test_stream_to_http10)
                                   UNIT_CASE(test_stream_buffer_is_bounded) UNIT_CASE(
                                       test_slow_head) UNIT_CASE(test_silent_connection)
-                                      UNIT_CASE(test_slow_body)
-                                          UNIT_CASE(test_idle_limit_and_long_poll)
-                                              UNIT_CASE(test_reader_that_stops)
-                                                  UNIT_CASE(test_stop))
+                                      UNIT_CASE(test_slow_second_head)
+                                          UNIT_CASE(test_slow_body)
+                                              UNIT_CASE(test_idle_limit_and_long_poll)
+                                                  UNIT_CASE(test_reader_that_stops)
+                                                      UNIT_CASE(test_stop))
