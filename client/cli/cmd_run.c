@@ -110,7 +110,6 @@ static int wait_start(struct run *r, int64_t start_us, struct err *err)
 static int check_reservation(struct run *r, struct err *err)
 {
     json_t *resv = NULL;
-    int64_t start_us;
     if (cli_get_reservation(r->c, r->reservation, &resv, err) < 0)
         return -1;
     char *state = text_of(resv, "state"), *reason = text_of(resv, "reason");
@@ -118,18 +117,27 @@ static int check_reservation(struct run *r, struct err *err)
     if (strcmp(state, "confirmed") != 0 && strcmp(state, "active") != 0)
         rc = err_set(err, ERR_CONFLICT, "the reservation is %s%s%s", state,
                      *reason != '\0' ? ": " : "", reason);
-    else if (read_time(resv, "start", &start_us) == 0)
-        rc = wait_start(r, start_us, err);
+    else if (read_time(resv, "start", &r->start_us) == 0)
+        rc = wait_start(r, r->start_us, err);
     free(state);
     free(reason);
     json_decref(resv);
     return rc;
 }
 
-/* The node opens the lease at its start, and this may be faster. */
-static bool is_not_ready(const struct run_refusal *refusal)
+/* Starting, or just at the start of the reservation: the node's clock may be a little
+ * behind, the lease before it may still be cleaned up. */
+static bool is_not_ready(const struct run *r, const struct run_refusal *refusal)
 {
-    return strcmp(refusal->error, "unavailable") == 0;
+    static const char *const steps[] = {"times", "gpu", "status", "lease"};
+    if (strcmp(refusal->error, "unavailable") == 0)
+        return true;
+    if (r->start_us == 0 || clock_now_us() > r->start_us + READY_WAIT_US)
+        return false;
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
+        if (strcmp(refusal->step, steps[i]) == 0)
+            return true;
+    return false;
 }
 
 static int ask_when_ready(struct run *r, enum run_request what, const json_t *body,
@@ -139,7 +147,7 @@ static int ask_when_ready(struct run *r, enum run_request what, const json_t *bo
     int64_t until_us = clock_boot_us() + READY_WAIT_US;
     int rc;
     while ((rc = run_ask(r, what, body, argv, ret, &refusal, err)) < 0 &&
-           is_not_ready(&refusal) && clock_boot_us() < until_us)
+           is_not_ready(r, &refusal) && clock_boot_us() < until_us)
         pause_ms(500);
     return rc;
 }
@@ -245,13 +253,18 @@ static int attach_again(struct run *r, struct err *err)
          delay_ms = delay_ms < 3000 ? delay_ms * 2 : 3000) {
         pause_ms(delay_ms);
         bool stale = r->expires_us < clock_now_us() + TOKEN_MARGIN_US;
-        if (r->reservation != NULL && (stale || delay_ms > 200) &&
-            fetch_token(r, &why) < 0 && stale)
+        bool fresh = r->reservation != NULL && (stale || delay_ms > 200) &&
+                     fetch_token(r, &why) == 0;
+        if (stale && !fresh && r->reservation != NULL) {
+            *err = why;
             continue;
+        }
         if (attach(r, err) == 0)
             return 0;
-        if (err->code == ERR_NOT_FOUND || err->code == ERR_CONFLICT)
-            return -1; /* answered: the job or its lease is gone */
+        /* Answered: the job or its lease is gone. */
+        if (err->code == ERR_NOT_FOUND || err->code == ERR_CONFLICT ||
+            (err->code == ERR_FORBIDDEN && fresh))
+            return -1;
     }
     return -1;
 }
@@ -286,7 +299,9 @@ static int list_jobs(struct run *r, struct err *err)
         {"JOB", "job", RENDER_TEXT, NULL},
         {"STATE", "state", RENDER_TEXT, NULL},
         {"STARTED", "started", RENDER_TIME, NULL},
-        {"EXIT", "exit", RENDER_INT, NULL},
+        {"EXIT", "exit.exit", RENDER_INT, NULL},
+        {"SIGNAL", "exit.signal", RENDER_INT, NULL},
+        {"REASON", "exit.reason", RENDER_TEXT, NULL},
     };
     json_t *reply = NULL;
     if (ask_when_ready(r, RUN_JOBS, NULL, NULL, &reply, err) < 0)

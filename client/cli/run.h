@@ -53,6 +53,7 @@ struct run {
     const char *reservation; /* NULL with --token-file */
     char *token, *audience, *address;
     int64_t expires_us;
+    int64_t start_us; /* of the reservation, 0: not known */
     EVP_PKEY *key;
     char *job;      /* NULL: not known yet */
     int64_t offset; /* of the job's output log: seen so far */

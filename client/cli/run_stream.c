@@ -113,6 +113,16 @@ static void take_end(struct stream *s, const struct frame *f)
     json_decref(v);
 }
 
+static int take_refusal(const struct frame *f, struct err *err)
+{
+    json_t *v = jsonx_parse((const char *)f->data, f->len, RUN_FRAME_MAX, NULL);
+    const char *detail = json_string_value(json_object_get(v, "detail"));
+    err_set(err, ERR_UNREACHABLE, "the agent ended the connection%s%s",
+            detail != NULL ? ": " : "", detail != NULL ? detail : "");
+    json_decref(v);
+    return -1;
+}
+
 /* The agent's frames; those this version does not know are passed over. */
 static int take_frames(struct stream *s, struct err *err)
 {
@@ -128,9 +138,7 @@ static int take_frames(struct stream *s, struct err *err)
             s->r->offset += (int64_t)f.len + FRAME_HEAD_LEN;
             break;
         case 'x': take_end(s, &f); break;
-        case 'E':
-            return err_set(err, ERR_UNREACHABLE, "the agent ended the connection: %.*s",
-                           (int)(f.len < 200 ? f.len : 200), (const char *)f.data);
+        case 'E': return take_refusal(&f, err);
         default: break;
         }
     }
