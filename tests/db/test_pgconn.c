@@ -9,7 +9,7 @@
 #include "client/lib/clock.h"
 #include "client/lib/xalloc.h"
 #include "server/db/pgconn.h"
-#include "tests/db/cluster.h"
+#include "tests/db/testdb.h"
 #include "tests/unit/unit.h"
 
 enum { ST_ECHO, ST_DIVIDE, ST_BIG, ST_SLEEP, ST_INSERT, ST_LENGTH, ST_NOTIFY, ST_LATE };
@@ -24,7 +24,7 @@ static const struct pgconn_stmt stmts[] = {
     [ST_LATE] = {"late", "INSERT INTO late VALUES ($1::int)", 1},
 };
 
-static struct cluster *cl;
+static struct testdb *cl;
 static struct event_base *base;
 static PGconn *admin;
 
@@ -92,15 +92,14 @@ static void on_notify(void *arg, const char *payload)
 static void rig_open(struct rig *r)
 {
     memset(r, 0, sizeof *r);
-    r->c = pgconn_new(
-        base,
-        &(struct pgconn_opts){.conninfo = cluster_conninfo(cl, "postgres", "postgres"),
-                              .stmts = stmts,
-                              .stmt_count = sizeof stmts / sizeof stmts[0],
-                              .listen = "chan",
-                              .on_notify = on_notify,
-                              .on_state = on_state,
-                              .arg = r});
+    r->c = pgconn_new(base, &(struct pgconn_opts){
+                                .conninfo = testdb_conninfo(cl, "postgres", "postgres"),
+                                .stmts = stmts,
+                                .stmt_count = sizeof stmts / sizeof stmts[0],
+                                .listen = "chan",
+                                .on_notify = on_notify,
+                                .on_state = on_state,
+                                .arg = r});
 }
 
 /* Turns the loop until the condition holds, at most 20 s. */
@@ -169,7 +168,7 @@ START_TEST(test_failure_at_commit)
     ck_assert_int_eq(r->status[1], PGCONN_FAILED);
     ck_assert_str_eq(r->state[1], "23505");
     ck_assert_int_eq(r->status[2], PGCONN_OK);
-    char *n = cluster_one(admin, "SELECT count(*) FROM late");
+    char *n = testdb_one(admin, "SELECT count(*) FROM late");
     ck_assert_str_eq(n, "2");
     free(n);
     pgconn_free(r->c);
@@ -227,7 +226,7 @@ END_TEST
 START_TEST(test_killed_backend)
 {
     struct rig *r = xcalloc(1, sizeof *r);
-    cluster_sql(admin, "TRUNCATE seen");
+    testdb_sql(admin, "TRUNCATE seen");
     rig_ready(r);
     int pid = pgconn_backend_pid(r->c);
     ck_assert_int_ne(pid, 0);
@@ -247,7 +246,7 @@ START_TEST(test_killed_backend)
     }
     char sql[80];
     snprintf(sql, sizeof sql, "SELECT pg_terminate_backend(%d)", pid);
-    cluster_sql(admin, sql);
+    testdb_sql(admin, sql);
     UNTIL(r->answers == 400);
     ck_assert_int_eq(r->losses, 1);
     ck_assert_int_eq(r->readies, 2);
@@ -265,7 +264,7 @@ START_TEST(test_killed_backend)
     ck_assert_int_eq(unknown, PGCONN_UNITS_MAX);
     ck_assert_int_eq(ok, 400 - PGCONN_UNITS_MAX);
     char *n =
-        cluster_one(admin, "SELECT count(*) || ' ' || count(DISTINCT i) FROM seen");
+        testdb_one(admin, "SELECT count(*) || ' ' || count(DISTINCT i) FROM seen");
     char want[32];
     snprintf(want, sizeof want, "%d %d", ok, ok);
     ck_assert_str_eq(n, want);
@@ -282,17 +281,17 @@ START_TEST(test_database_restart)
     rig_ready(r);
     send_one(r, ST_SLEEP, "30", 0);
     event_base_loop(base, EVLOOP_NONBLOCK);
-    cluster_kill(cl);
+    testdb_kill(cl);
     UNTIL(r->answers == 1);
     ck_assert_int_eq(r->status[0], PGCONN_UNKNOWN);
     send_one(r, ST_ECHO, "waits", 1);
-    cluster_again(cl);
+    testdb_again(cl);
     UNTIL(r->answers == 2);
     ck_assert_int_eq(r->status[1], PGCONN_OK);
     ck_assert_str_eq(r->text[1], "waits");
     pgconn_free(r->c);
     free(r);
-    admin = cluster_connect(cl, "postgres", "postgres");
+    admin = testdb_connect(cl, "postgres", "postgres");
 }
 END_TEST
 
@@ -316,7 +315,7 @@ START_TEST(test_notify)
 {
     struct rig *r = xcalloc(1, sizeof *r);
     rig_ready(r);
-    cluster_sql(admin, "NOTIFY chan, 'hello'");
+    testdb_sql(admin, "NOTIFY chan, 'hello'");
     UNTIL(strcmp(r->note, "hello") == 0);
     send_one(r, ST_NOTIFY, "self", 0);
     UNTIL(strcmp(r->note, "self") == 0);
@@ -332,10 +331,10 @@ START_TEST(test_setup_refused)
     static const struct pgconn_stmt bad[] = {{"good", "SELECT 1", 0},
                                              {"bad", "SELECT no_such()", 0}};
     struct rig *r = xcalloc(1, sizeof *r);
-    r->c = pgconn_new(base, &(struct pgconn_opts){.conninfo = cluster_conninfo(
-                                                      cl, "postgres", "postgres"),
-                                                  .stmts = bad,
-                                                  .stmt_count = 2});
+    r->c = pgconn_new(base, &(struct pgconn_opts){
+                                .conninfo = testdb_conninfo(cl, "postgres", "postgres"),
+                                .stmts = bad,
+                                .stmt_count = 2});
     int64_t end_us = clock_boot_us() + 700000;
     while (clock_boot_us() < end_us) {
         struct timeval tv = {.tv_usec = 20000};
@@ -343,10 +342,10 @@ START_TEST(test_setup_refused)
         event_base_loop(base, EVLOOP_ONCE);
         ck_assert(!pgconn_is_ready(r->c));
     }
-    cluster_sql(admin,
-                "CREATE FUNCTION no_such() RETURNS int LANGUAGE sql AS 'SELECT 1'");
+    testdb_sql(admin,
+               "CREATE FUNCTION no_such() RETURNS int LANGUAGE sql AS 'SELECT 1'");
     UNTIL(pgconn_is_ready(r->c));
-    cluster_sql(admin, "DROP FUNCTION no_such()");
+    testdb_sql(admin, "DROP FUNCTION no_such()");
     pgconn_free(r->c);
     free(r);
 }
@@ -356,12 +355,11 @@ int main(void)
 {
     /* One cluster for all cases: they run in this process. */
     setenv("CK_FORK", "no", 1);
-    cl = cluster_start();
+    cl = testdb_start();
     base = event_base_new();
-    admin = cluster_connect(cl, "postgres", "postgres");
-    cluster_sql(admin, "CREATE TABLE seen (i int)");
-    cluster_sql(admin,
-                "CREATE TABLE late (i int UNIQUE DEFERRABLE INITIALLY DEFERRED)");
+    admin = testdb_connect(cl, "postgres", "postgres");
+    testdb_sql(admin, "CREATE TABLE seen (i int)");
+    testdb_sql(admin, "CREATE TABLE late (i int UNIQUE DEFERRABLE INITIALLY DEFERRED)");
     Suite *suite = suite_create("pgconn");
     TCase *tc = tcase_create("pgconn");
     tcase_add_test(tc, test_order_and_isolation);
@@ -380,6 +378,6 @@ int main(void)
     srunner_free(runner);
     PQfinish(admin);
     event_base_free(base);
-    cluster_remove(cl);
+    testdb_remove(cl);
     return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -1,5 +1,5 @@
-/* cluster: see the header. Blocking, single-threaded, for tests only. */
-#include "tests/db/cluster.h"
+/* testdb: see the header. Blocking, single-threaded, for tests only. */
+#include "tests/db/testdb.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -18,17 +18,17 @@
 #include "client/lib/fsx.h"
 #include "client/lib/xalloc.h"
 
-struct cluster {
+struct testdb {
     char *dir, *data, *conninfo;
     pid_t postmaster;
     pid_t owner; /* the process that removes it */
     uid_t uid;
     gid_t gid;
 };
-static struct cluster *last; /* for atexit */
+static struct testdb *last; /* for atexit */
 
 /* Becomes the system user and runs argv with its output in log. */
-static pid_t spawn(struct cluster *c, char *const argv[])
+static pid_t spawn(struct testdb *c, char *const argv[])
 {
     pid_t pid = fork();
     assert(pid >= 0);
@@ -48,7 +48,7 @@ static pid_t spawn(struct cluster *c, char *const argv[])
     _exit(127);
 }
 
-static void show_log(struct cluster *c)
+static void show_log(struct testdb *c)
 {
     struct err err;
     char *text, *path = xasprintf("%s/log", c->dir);
@@ -62,10 +62,10 @@ static void show_log(struct cluster *c)
 static void at_exit(void)
 {
     if (last != NULL)
-        cluster_remove(last);
+        testdb_remove(last);
 }
 
-static void run_initdb(struct cluster *c)
+static void run_initdb(struct testdb *c)
 {
     char *argv[] = {(char *)NEARGPU_PG_BINDIR "/initdb",
                     (char *)"-D",
@@ -87,7 +87,7 @@ static void run_initdb(struct cluster *c)
     }
 }
 
-void cluster_again(struct cluster *c)
+void testdb_again(struct testdb *c)
 {
     char *socket_arg = xasprintf("unix_socket_directories=%s", c->dir);
     char *argv[] = {(char *)NEARGPU_PG_BINDIR "/postgres",
@@ -109,7 +109,7 @@ void cluster_again(struct cluster *c)
     c->postmaster = spawn(c, argv);
     free(socket_arg);
     for (int i = 0; i < 600; i++) {
-        PGconn *pg = PQconnectdb(cluster_conninfo(c, "postgres", "postgres"));
+        PGconn *pg = PQconnectdb(testdb_conninfo(c, "postgres", "postgres"));
         bool ok = PQstatus(pg) == CONNECTION_OK;
         PQfinish(pg);
         if (ok)
@@ -122,13 +122,13 @@ void cluster_again(struct cluster *c)
     exit(1);
 }
 
-struct cluster *cluster_start(void)
+struct testdb *testdb_start(void)
 {
     if (access(NEARGPU_PG_BINDIR "/initdb", X_OK) != 0) {
         fprintf(stderr, "skipped: no PostgreSQL in %s\n", NEARGPU_PG_BINDIR);
         exit(77);
     }
-    struct cluster *c = xcalloc(1, sizeof *c);
+    struct testdb *c = xcalloc(1, sizeof *c);
     const char *tmp = getenv("TMPDIR");
     c->dir = xasprintf("%s/ngdb.XXXXXX", tmp != NULL ? tmp : "/tmp");
     if (mkdtemp(c->dir) == NULL)
@@ -146,24 +146,24 @@ struct cluster *cluster_start(void)
     last = c;
     atexit(at_exit);
     run_initdb(c);
-    cluster_again(c);
+    testdb_again(c);
     return c;
 }
 
-void cluster_kill(struct cluster *c)
+void testdb_kill(struct testdb *c)
 {
     kill(c->postmaster, SIGQUIT);
     waitpid(c->postmaster, NULL, 0);
     c->postmaster = 0;
 }
 
-void cluster_remove(struct cluster *c)
+void testdb_remove(struct testdb *c)
 {
     if (c->owner != getpid())
         return; /* a forked child of the test */
     last = NULL;
     if (c->postmaster > 0)
-        cluster_kill(c);
+        testdb_kill(c);
     struct err err;
     if (fsx_remove_tree(c->dir, &err) != 0)
         fprintf(stderr, "%s\n", err.text);
@@ -173,16 +173,16 @@ void cluster_remove(struct cluster *c)
     free(c);
 }
 
-const char *cluster_conninfo(struct cluster *c, const char *user, const char *dbname)
+const char *testdb_conninfo(struct testdb *c, const char *user, const char *dbname)
 {
     free(c->conninfo);
     c->conninfo = xasprintf("host=%s user=%s dbname=%s", c->dir, user, dbname);
     return c->conninfo;
 }
 
-PGconn *cluster_connect(struct cluster *c, const char *user, const char *dbname)
+PGconn *testdb_connect(struct testdb *c, const char *user, const char *dbname)
 {
-    PGconn *pg = PQconnectdb(cluster_conninfo(c, user, dbname));
+    PGconn *pg = PQconnectdb(testdb_conninfo(c, user, dbname));
     if (PQstatus(pg) != CONNECTION_OK) {
         fprintf(stderr, "%s", PQerrorMessage(pg));
         abort();
@@ -190,7 +190,7 @@ PGconn *cluster_connect(struct cluster *c, const char *user, const char *dbname)
     return pg;
 }
 
-void cluster_sql(PGconn *pg, const char *sql)
+void testdb_sql(PGconn *pg, const char *sql)
 {
     PGresult *r = PQexec(pg, sql);
     ExecStatusType st = PQresultStatus(r);
@@ -201,7 +201,7 @@ void cluster_sql(PGconn *pg, const char *sql)
     PQclear(r);
 }
 
-char *cluster_one(PGconn *pg, const char *sql)
+char *testdb_one(PGconn *pg, const char *sql)
 {
     PGresult *r = PQexec(pg, sql);
     if (PQresultStatus(r) != PGRES_TUPLES_OK) {
@@ -213,7 +213,7 @@ char *cluster_one(PGconn *pg, const char *sql)
     return out;
 }
 
-const char *cluster_state(PGconn *pg, const char *sql)
+const char *testdb_state(PGconn *pg, const char *sql)
 {
     static char state[6];
     PGresult *r = PQexec(pg, sql);
