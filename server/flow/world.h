@@ -24,6 +24,7 @@
 
 #include "client/lib/digest.h"
 #include "client/lib/err.h"
+#include "client/lib/strbuf.h"
 #include "client/lib/uuid.h"
 #include "server/core/calendar.h"
 #include "server/core/match.h"
@@ -109,6 +110,9 @@ struct world {
     struct issuer *issuer;
     struct flow_runner *runner;
     int64_t probe_interval_us, receipt_interval_us;
+    /* Metrics of layers above this one, in Prometheus' text form; may be NULL. */
+    void (*more_metrics)(void *arg, struct strbuf *out);
+    void *more_metrics_arg;
 
     struct calendar *calendar;
     struct topo *topo;

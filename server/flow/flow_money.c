@@ -1,0 +1,179 @@
+/* /v1/wallet, /v1/usage, /v1/invoices: money and use, as the ledger has them. */
+#include <string.h>
+
+#include "client/lib/timefmt.h"
+#include "server/flow/call.h"
+#include "server/flow/flows.h"
+#include "server/flow/render.h"
+#include "server/flow/request.h"
+
+static void rename_member(json_t *obj, const char *from, const char *to)
+{
+    json_t *v = json_object_get(obj, from);
+    if (v == NULL)
+        return;
+    json_object_set(obj, to, v);
+    json_object_del(obj, from);
+}
+
+/* ---- wallet ---- */
+
+static enum flow_turn wallet_read(struct flow *f)
+{
+    static const char *const names[] = {"limit", NULL};
+    const char *text = flow_query(f, "limit");
+    int64_t limit = 50;
+    struct err err;
+    if (flow_query_check(f, names, &err) != 0 ||
+        (text != NULL &&
+         request_int("limit", text, 1, LIST_PAGE_MAX, &limit, &err) != 0))
+        return flow_fail(f, &err);
+    return db_call(f, STORE_WALLET,
+                   STORE_ARGS(S_TEXT(f->rq->who.tenant_id), S_INT(limit)));
+}
+
+static enum flow_turn wallet_reply(struct flow *f)
+{
+    if (db_failed(f))
+        return db_fail(f);
+    json_t *reply = render_times(db_of(f)->json), *t;
+    const char *currency = json_string_value(json_object_get(reply, "currency"));
+    size_t i;
+    json_array_foreach(json_object_get(reply, "transfers"), i, t)
+    {
+        render_money(t, "amount_micro", "amount", currency);
+        rename_member(t, "ref", "reference");
+    }
+    return flow_reply_json(f, 200, reply);
+}
+
+static const struct flow_step wallet_steps[] = {{"read", wallet_read},
+                                                {"reply", wallet_reply}};
+const struct flow_kind flow_wallet =
+    FLOW_KIND_DONE("flow_wallet", struct db_state, wallet_steps, db_done);
+
+/* ---- usage ---- */
+
+static enum flow_turn usage_read(struct flow *f)
+{
+    static const char *const names[] = {"reservation", "from", "to", NULL};
+    const char *id = flow_query(f, "reservation");
+    struct store_arg from, to;
+    struct db_page page;
+    struct err err;
+    if (db_page(f, names, &page, &err) != 0 ||
+        db_query_time(f, "from", &from, &err) != 0 ||
+        db_query_time(f, "to", &to, &err) != 0)
+        return flow_fail(f, &err);
+    if (id != NULL && !uuid_is_valid(id)) {
+        err_set(&err, ERR_BAD_REQUEST, "reservation: not an id");
+        return flow_fail(f, &err);
+    }
+    return db_call(f, STORE_USAGE,
+                   STORE_ARGS(S_TEXT(db_tenant_scope(f)), S_TEXT(db_provider_scope(f)),
+                              S_TEXT(id), from, to, DB_PAGE(page)));
+}
+
+/* "receipts" is their number; the signed texts themselves are in "chain". */
+static enum flow_turn usage_reply(struct flow *f)
+{
+    if (db_failed(f))
+        return db_fail(f);
+    json_t *reply = render_times(db_of(f)->json), *u;
+    size_t i;
+    json_array_foreach(json_object_get(reply, "usage"), i, u)
+    {
+        const char *currency = json_string_value(json_object_get(u, "currency"));
+        render_money(u, "amount_micro", "amount", currency);
+        json_object_del(u, "currency");
+        rename_member(u, "receipts", "chain");
+        json_object_set_new(
+            u, "receipts",
+            json_integer((json_int_t)json_array_size(json_object_get(u, "chain"))));
+    }
+    return flow_reply_json(f, 200, reply);
+}
+
+static const struct flow_step usage_steps[] = {{"read", usage_read},
+                                               {"reply", usage_reply}};
+const struct flow_kind flow_usage =
+    FLOW_KIND_DONE("flow_usage", struct db_state, usage_steps, db_done);
+
+/* ---- invoices ---- */
+
+static void invoice_money(json_t *invoice)
+{
+    char currency[8] = "";
+    const char *c = json_string_value(json_object_get(invoice, "currency"));
+    memcpy(currency, c, strnlen(c, sizeof(currency) - 1));
+    render_money(invoice, "net_micro", "net", currency);
+    render_money(invoice, "tax_micro", "tax", currency);
+    render_money(invoice, "total_micro", "total", currency);
+    json_t *line;
+    size_t i;
+    json_array_foreach(json_object_get(invoice, "lines"), i, line)
+    {
+        render_money(line, "amount_micro", "amount", currency);
+        rename_member(line, "quantity_gpu_ms", "gpu_ms");
+    }
+}
+
+static enum flow_turn invoices_read(struct flow *f)
+{
+    static const char *const none[] = {NULL};
+    struct db_page page;
+    struct err err;
+    if (db_page(f, none, &page, &err) != 0)
+        return flow_fail(f, &err);
+    return db_call(f, STORE_INVOICE_LIST,
+                   STORE_ARGS(S_TEXT(db_tenant_scope(f)), DB_PAGE(page)));
+}
+
+static enum flow_turn invoices_reply(struct flow *f)
+{
+    if (db_failed(f))
+        return db_fail(f);
+    json_t *reply = render_times(db_of(f)->json), *v;
+    size_t i;
+    json_array_foreach(json_object_get(reply, "invoices"), i, v) invoice_money(v);
+    return flow_reply_json(f, 200, reply);
+}
+
+static const struct flow_step invoices_steps[] = {{"read", invoices_read},
+                                                  {"reply", invoices_reply}};
+const struct flow_kind flow_invoice_list =
+    FLOW_KIND_DONE("flow_invoice_list", struct db_state, invoices_steps, db_done);
+
+static enum flow_turn invoice_read(struct flow *f)
+{
+    struct err err;
+    if (!db_no_query(f, &err))
+        return flow_fail(f, &err);
+    return db_call(
+        f, STORE_INVOICE_GET,
+        STORE_ARGS(S_TEXT(db_tenant_scope(f)), S_TEXT(flow_param(f, "number"))));
+}
+
+/* The printed document (issuer, recipient) is part of the invoice. */
+static enum flow_turn invoice_reply(struct flow *f)
+{
+    if (db_failed(f))
+        return db_fail(f);
+    json_t *reply = render_times(db_of(f)->json);
+    json_t *document = json_object_get(db_of(f)->json, "document");
+    json_object_del(reply, "document");
+    json_t *issuer = json_object_get(document, "issuer");
+    json_t *registration = json_object_get(document, "registration");
+    json_object_set_new(reply, "issuer",
+                        json_pack("{s:O?, s:O?}", "name", issuer, "registration",
+                                  registration));
+    json_object_set(reply, "recipient", json_object_get(document, "recipient"));
+    json_object_set(reply, "zone", json_object_get(document, "zone"));
+    invoice_money(reply);
+    return flow_reply_json(f, 200, reply);
+}
+
+static const struct flow_step invoice_steps[] = {{"read", invoice_read},
+                                                 {"reply", invoice_reply}};
+const struct flow_kind flow_invoice_get =
+    FLOW_KIND_DONE("flow_invoice_get", struct db_state, invoice_steps, db_done);

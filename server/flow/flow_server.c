@@ -1,0 +1,151 @@
+/* What the server says of itself: keys, signed status, readiness, metrics, its API.
+ * (Liveness needs no market: server/net/healthz.c.) */
+#include <inttypes.h>
+#include <string.h>
+
+#include "config.h"
+
+#include "client/lib/strbuf.h"
+#include "server/flow/call.h"
+#include "server/flow/flows.h"
+#include "server/flow/openapi.h"
+#include "server/flow/render.h"
+
+#define SERVER_KIND(name, fn)                                       \
+    static const struct flow_step name##_steps[] = {{"reply", fn}}; \
+    const struct flow_kind flow_##name =                            \
+        FLOW_KIND_DONE("flow_" #name, struct db_state, name##_steps, db_done)
+
+static enum flow_turn unavailable(struct flow *f, const char *why)
+{
+    struct err err;
+    err_set(&err, ERR_UNAVAILABLE, "%s", why);
+    flow_header(f, "Retry-After", "1");
+    return flow_fail(f, &err);
+}
+
+/* ---- keys and status ---- */
+
+static enum flow_turn jwks_reply(struct flow *f)
+{
+    flow_header(f, "Cache-Control", "public, max-age=60");
+    return flow_reply_json(f, 200, issuer_jwks(world_of(f)->issuer));
+}
+SERVER_KIND(jwks, jwks_reply);
+
+static enum flow_turn status_reply(struct flow *f)
+{
+    const char *doc = world_status_doc(world_of(f), f->now_us);
+    if (doc == NULL)
+        return unavailable(f, "the list of revoked leases cannot be read now");
+    flow_header(f, "Cache-Control", "no-store");
+    return flow_reply_json(f, 200, json_pack("{s:s}", "status", doc));
+}
+SERVER_KIND(status, status_reply);
+
+/* ---- readiness ---- */
+
+static enum flow_turn readyz_reply(struct flow *f)
+{
+    const struct world *w = world_of(f);
+    if (!w->loaded)
+        return unavailable(f, "still reading the market");
+    if (!store_is_ready(w->store))
+        return unavailable(f, "the database cannot be reached");
+    return flow_reply_json(f, 200, json_pack("{s:s}", "status", "ready"));
+}
+SERVER_KIND(readyz, readyz_reply);
+
+/* ---- metrics ---- */
+
+static void metric(struct strbuf *out, const char *name, const char *type,
+                   int64_t value)
+{
+    strbuf_addf(out, "# TYPE neargpu_%s %s\nneargpu_%s %" PRId64 "\n", name, type, name,
+                value);
+}
+
+static void store_metrics(const struct world *w, struct strbuf *out)
+{
+    struct store_stats s;
+    store_stats(w->store, &s);
+    metric(out, "db_calls_total", "counter", (int64_t)s.calls);
+    metric(out, "db_failed_total", "counter", (int64_t)s.failed);
+    metric(out, "db_unknown_total", "counter", (int64_t)s.unknown);
+    metric(out, "db_reconnects_total", "counter", (int64_t)s.reconnects);
+    metric(out, "db_in_flight", "gauge", (int64_t)s.in_flight);
+    metric(out, "db_waiting", "gauge", (int64_t)s.waiting);
+    metric(out, "db_connected", "gauge", s.connected);
+    metric(out, "book_batches_total", "counter", (int64_t)s.batches);
+    metric(out, "booked_total", "counter", (int64_t)s.booked);
+    metric(out, "book_lost_total", "counter", (int64_t)s.lost);
+}
+
+static enum flow_turn metrics_reply(struct flow *f)
+{
+    const struct world *w = world_of(f);
+    struct flow_stats s;
+    struct strbuf out = STRBUF_INIT;
+    flow_runner_stats(f->runner, &s);
+    metric(&out, "flows_live", "gauge", (int64_t)s.live);
+    metric(&out, "flows_started_total", "counter", (int64_t)s.started);
+    metric(&out, "flows_finished_total", "counter", (int64_t)s.finished);
+    metric(&out, "flows_abandoned_total", "counter", (int64_t)s.abandoned);
+    metric(&out, "flow_steps_total", "counter", (int64_t)s.steps);
+    metric(&out, "flows_refused_total", "counter", (int64_t)s.refused);
+    metric(&out, "world_nodes", "gauge", (int64_t)w->node_count);
+    metric(&out, "world_offers", "gauge", (int64_t)w->offer_count);
+    metric(&out, "world_bookings", "gauge",
+           (int64_t)calendar_booking_count(w->calendar));
+    metric(&out, "world_changes_total", "counter", (int64_t)w->changes);
+    metric(&out, "world_reloads_total", "counter", (int64_t)w->reloads);
+    store_metrics(w, &out);
+    if (w->more_metrics != NULL)
+        w->more_metrics(w->more_metrics_arg, &out);
+    enum flow_turn turn =
+        flow_reply_text(f, 200, "text/plain; version=0.0.4", strbuf_str(&out), out.len);
+    strbuf_done(&out);
+    return turn;
+}
+SERVER_KIND(metrics, metrics_reply);
+
+/* ---- the API's description ---- */
+
+static enum flow_turn openapi_reply(struct flow *f)
+{
+    flow_header(f, "Cache-Control", "public, max-age=3600");
+    return flow_reply_text(f, 200, "application/json", openapi_json, openapi_json_len);
+}
+SERVER_KIND(openapi, openapi_reply);
+
+/* ---- for administrators ---- */
+
+static enum flow_turn admin_read(struct flow *f)
+{
+    struct err err;
+    if (!db_no_query(f, &err))
+        return flow_fail(f, &err);
+    return db_call(f, STORE_ADMIN_STATUS, STORE_NO_ARGS);
+}
+
+static enum flow_turn admin_reply(struct flow *f)
+{
+    const struct world *w = world_of(f);
+    if (db_failed(f))
+        return db_fail(f);
+    json_t *reply = render_times(db_of(f)->json);
+    json_object_set_new(reply, "market", json_string(w->market));
+    json_object_set_new(reply, "currency", json_string(w->currency));
+    json_object_set_new(reply, "server",
+                        json_pack("{s:s, s:s, s:I, s:I, s:s}", "version",
+                                  PACKAGE_VERSION, "signer", issuer_kid(w->issuer),
+                                  "offers", (json_int_t)w->offer_count, "bookings",
+                                  (json_int_t)calendar_booking_count(w->calendar),
+                                  "ca_sha256", ca_sha256(w->ca)));
+    return flow_reply_json(f, 200, reply);
+}
+
+static const struct flow_step admin_steps[] = {{"read", admin_read},
+                                               {"reply", admin_reply}};
+const struct flow_kind flow_admin_status =
+    FLOW_KIND_DONE("flow_admin_status", struct db_state, admin_steps, db_done);
