@@ -31,9 +31,14 @@ int account_ca_sha256(const char *pem, char out[65], struct err *err)
         ERR_clear_error();
         return err_set(err, ERR_USAGE, "no PEM certificate in it");
     }
-    cert_sha256(cert, out);
+    int rc = 0;
+    if (X509_check_ca(cert) > 0)
+        cert_sha256(cert, out);
+    else
+        rc = err_set(err, ERR_USAGE,
+                     "its certificate is no CA's: the market's is ca.pem");
     X509_free(cert);
-    return 0;
+    return rc;
 }
 
 /* The self-signed certificate of the chain whose key has signed the leaf. */

@@ -102,6 +102,9 @@ int cli_query_time(struct cli *c, struct strbuf *path, const char *option,
                    struct err *err) MUST_USE;
 /* err_exit_status() with the shell's view of what is "not allowed" and "conflict". */
 int cli_exit_status(enum err_code code);
+/* "neargpu" with the --account and --server of this call, to begin a command that the
+ * user is told to type; caller frees. */
+char *cli_self(const struct cli *c);
 /* A new random Idempotency-Key (a UUIDv7); caller frees. */
 char *cli_new_key(const struct cli *c);
 /* --key, or a new one; caller frees. */
@@ -126,7 +129,8 @@ void cli_render_rejected(const struct cli *c, const json_t *rejected,
 
 /* ---- asking -------------------------------------------------------------------- */
 
-/* Asks on the terminal; --yes answers. 1 yes, 0 no, -1: cannot ask (ERR_USAGE). */
+/* Asks on the terminal; --yes answers. 1 yes; 0 no: said so, exit status 1; -1: cannot
+ * ask (ERR_USAGE). */
 int cli_confirm(struct cli *c, const char *question, struct err *err) MUST_USE;
 /* A secret from a file (0600), "-": first line of stdin, NULL: the terminal without
  * echo. Trailing white space is cut. Caller frees. */

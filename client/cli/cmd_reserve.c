@@ -156,10 +156,11 @@ static int book(struct cli *c, const char *quote, const char *key, json_t **ret,
 {
     json_t *body = json_pack("{s:s}", "quote", quote);
     const struct cli_call call = {"POST", "/v1/reservations", body, key};
+    char *self = cli_self(c);
     char *text =
         xasprintf("the outcome is not known; to find out without booking twice: "
-                  "neargpu reserve --quote %s --key %s",
-                  quote, key);
+                  "%s reserve --quote %s --key %s",
+                  self, quote, key);
     cli_unsettled(text);
     int rc = cli_call(c, &call, ret, err);
     cli_settled();
@@ -168,6 +169,7 @@ static int book(struct cli *c, const char *quote, const char *key, json_t **ret,
     else if (rc < 0)
         show_rejected(c, err);
     free(text);
+    free(self);
     json_decref(body);
     return rc;
 }
@@ -192,8 +194,6 @@ int cmd_reserve(struct cli *c, struct err *err)
                0) {
         rc = agree(c, request, &quote, err);
     }
-    if (rc == 0)
-        cli_note("not reserved");
     if (rc != 1)
         goto out;
     rc = book(c, quote, key, &resv, err);

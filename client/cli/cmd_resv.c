@@ -166,7 +166,9 @@ static int change(struct cli *c, const char *method, const char *id, json_t *bod
                   json_t **ret, struct err *err)
 {
     char *path = cli_path("/v1/reservations/", id, "");
-    char *text = xasprintf("the outcome is not known: neargpu show %s", id);
+    char *self = cli_self(c);
+    char *text = xasprintf("the outcome is not known: %s show %s", self, id);
+    free(self);
     const struct cli_call call = {method, path, body, NULL};
     cli_unsettled(text);
     int rc = cli_call(c, &call, ret, err);

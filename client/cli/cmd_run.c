@@ -198,7 +198,8 @@ static int launch(struct run *r, struct err *err)
     json_t *body = NULL, *reply = NULL;
     for (int i = 0; i < argc; i++)
         list[i] = argv[i];
-    char *text = xasprintf("the job may have been started: neargpu run %s --list",
+    char *self = cli_self(r->c);
+    char *text = xasprintf("the job may have been started: %s run %s --list", self,
                            reservation_name(r));
     int rc = launch_body(r, list, &body, err);
     if (rc == 0) {
@@ -213,6 +214,7 @@ static int launch(struct run *r, struct err *err)
         r->launched = true;
     }
     free(text);
+    free(self);
     free(list);
     json_decref(body);
     json_decref(reply);
@@ -271,7 +273,8 @@ static int attach_again(struct run *r, struct err *err)
 
 static int stream(struct run *r, struct err *err)
 {
-    char *text = xasprintf("job %s runs on: neargpu run %s --attach %s", r->job,
+    char *self = cli_self(r->c);
+    char *text = xasprintf("job %s runs on: %s run %s --attach %s", r->job, self,
                            reservation_name(r), r->job);
     struct err why;
     enum run_end end;
@@ -290,6 +293,7 @@ static int stream(struct run *r, struct err *err)
     else if (end == RUN_DETACHED)
         cli_note("%s", text);
     free(text);
+    free(self);
     return rc;
 }
 

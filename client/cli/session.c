@@ -198,6 +198,17 @@ int cli_query_time(struct cli *c, struct strbuf *path, const char *option,
     return 0;
 }
 
+char *cli_self(const struct cli *c)
+{
+    static const char *const names[] = {"account", "server"};
+    struct strbuf line = STRBUF_INIT;
+    strbuf_adds(&line, "neargpu");
+    for (size_t i = 0; i < 2; i++)
+        if (opt_get(c->opts, names[i]) != NULL)
+            strbuf_addf(&line, " --%s %s", names[i], opt_get(c->opts, names[i]));
+    return strbuf_steal(&line);
+}
+
 char *cli_new_key(const struct cli *c)
 {
     uint8_t random[10];

@@ -97,11 +97,15 @@ int cli_confirm(struct cli *c, const char *question, struct err *err)
     fflush(stderr);
     if (fgets(answer, sizeof(answer), stdin) == NULL) {
         fputc('\n', stderr);
-        return 0;
+        answer[0] = '\0';
     }
     answer[strcspn(answer, "\n")] = '\0';
-    return strcmp(answer, "y") == 0 || strcmp(answer, "Y") == 0 ||
-           strcmp(answer, "yes") == 0;
+    if (strcmp(answer, "y") == 0 || strcmp(answer, "Y") == 0 ||
+        strcmp(answer, "yes") == 0)
+        return 1;
+    cli_note("nothing was done");
+    c->status = 1; /* so that `reserve && run` stops here */
+    return 0;
 }
 
 static struct termios saved_tty;
