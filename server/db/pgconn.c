@@ -7,7 +7,6 @@
 
 #include "client/lib/clock.h"
 #include "client/lib/log.h"
-#include "client/lib/strbuf.h"
 #include "client/lib/xalloc.h"
 
 #define BACKOFF_MIN_US     INT64_C(50000)
@@ -44,7 +43,7 @@ struct unit_list {
 
 struct pgconn {
     struct event_base *base;
-    char *conninfo, *listen;
+    char *conninfo, *setup, *listen;
     const struct pgconn_stmt *stmts;
     size_t stmt_count;
     struct pgconn_opts opts;
@@ -56,6 +55,7 @@ struct pgconn {
     int64_t since_us, backoff_us, retry_us;
     uint64_t next_serial, next_answer;
     struct unit_list flying, waiting;
+    struct unit_list refused; /* the queue was full: told so from the loop */
     struct pgconn_stats stats;
 };
 
@@ -319,23 +319,26 @@ static void start_connect(struct pgconn *c)
     set_timer(c, HOUSEKEEP_US);
 }
 
+static int send_command(struct pgconn *c, const char *sql)
+{
+    return PQsendQueryParams(c->pg, sql, 0, NULL, NULL, NULL, NULL,
+                             RESULT_FORMAT_TEXT) == 1
+               ? 0
+               : -1;
+}
+
 /* Prepares all statements and listens, as one unit. */
 static int send_setup(struct pgconn *c)
 {
     if (PQsetnonblocking(c->pg, 1) != 0 || PQenterPipelineMode(c->pg) != 1)
         return -1;
+    if (c->setup != NULL && send_command(c, c->setup) != 0)
+        return -1;
     for (size_t i = 0; i < c->stmt_count; i++)
         if (PQsendPrepare(c->pg, c->stmts[i].name, c->stmts[i].sql, 0, NULL) != 1)
             return -1;
-    if (c->listen != NULL) {
-        struct strbuf sql = STRBUF_INIT;
-        strbuf_addf(&sql, "LISTEN %s", c->listen);
-        int ok = PQsendQueryParams(c->pg, strbuf_str(&sql), 0, NULL, NULL, NULL, NULL,
-                                   RESULT_FORMAT_TEXT);
-        strbuf_done(&sql);
-        if (ok != 1)
-            return -1;
-    }
+    if (c->listen != NULL && send_command(c, c->listen) != 0)
+        return -1;
     if (PQpipelineSync(c->pg) != 1)
         return -1;
     struct unit *u = xcalloc(1, sizeof *u);
@@ -541,6 +544,8 @@ static void pgconn_turn(struct pgconn *c, enum pgconn_what what)
 {
     assert(!c->turning);
     c->turning = true;
+    while (c->refused.head != NULL)
+        answer_unsent(c, list_pop(&c->refused), "too much is waiting; try again");
     if (what == WHAT_TIMER)
         housekeep(c);
     else if (c->state == STATE_CONNECTING)
@@ -562,13 +567,15 @@ struct pgconn *pgconn_new(struct event_base *base, const struct pgconn_opts *opt
     c->base = base;
     c->opts = *opts;
     c->conninfo = xstrdup(opts->conninfo);
-    c->listen = opts->listen != NULL ? xstrdup(opts->listen) : NULL;
+    c->setup = opts->setup != NULL ? xstrdup(opts->setup) : NULL;
+    c->listen = opts->listen != NULL ? xasprintf("LISTEN %s", opts->listen) : NULL;
     c->stmts = opts->stmts;
     c->stmt_count = opts->stmt_count;
     c->next_serial = c->next_answer = 1;
     c->backoff_us = BACKOFF_MIN_US;
     list_init(&c->flying);
     list_init(&c->waiting);
+    list_init(&c->refused);
     c->timer = event_new(base, -1, 0, on_timer, c);
     if (c->timer == NULL)
         abort();
@@ -585,10 +592,13 @@ void pgconn_free(struct pgconn *c)
     c->closing = true;
     if (c->pg != NULL)
         lose(c, "closed");
+    while (c->refused.head != NULL)
+        answer_unsent(c, list_pop(&c->refused), "the server is stopping");
     while (c->waiting.head != NULL)
         answer_unsent(c, list_pop(&c->waiting), "the server is stopping");
     event_free(c->timer);
     free(c->conninfo);
+    free(c->setup);
     free(c->listen);
     free(c);
 }
@@ -599,7 +609,8 @@ void pgconn_send(struct pgconn *c, const struct pgconn_call *call)
     struct unit *u = unit_new(call, c->stmts[call->stmt].param_count);
     u->at_us = clock_boot_us();
     if (c->waiting.count >= PGCONN_QUEUE_MAX) {
-        answer_unsent(c, u, "too much is waiting for the database");
+        list_push(&c->refused, u);
+        event_active(c->timer, EV_TIMEOUT, 0);
         return;
     }
     list_push(&c->waiting, u);

@@ -15,7 +15,7 @@
  *    stay for the next connection, and end as PGCONN_UNSENT when that takes longer than
  *    PGCONN_WAIT_MAX_US.
  *  - done is called exactly once a unit, from the event loop or pgconn_free(), never
- *    from pgconn_send() but for a full queue. It may call pgconn_send(), not
+ *    from pgconn_send(). It may call pgconn_send(), not
  *    pgconn_free(). */
 #ifndef NEARGPU_PGCONN_H
 #define NEARGPU_PGCONN_H
@@ -58,6 +58,7 @@ struct pgconn_opts {
     const char *conninfo; /* copied */
     const struct pgconn_stmt *stmts;
     size_t stmt_count;
+    const char *setup;  /* one command after connecting ("SET …"), NULL: none */
     const char *listen; /* channel (a plain identifier), NULL: none */
     void (*on_notify)(void *arg, const char *payload); /* inside the drain */
     void (*on_state)(void *arg, bool ready);           /* connected or lost */

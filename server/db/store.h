@@ -255,7 +255,7 @@ enum store_op {
                         STORE_CHANGES, only what that principal may see, without origin */
 
     /* World load. rows: the columns in order. An id as argument: that one only. */
-    STORE_WORLD_KEYS,     /* () hash hex, role, tenant_id, provider_id, name */
+    STORE_WORLD_KEYS,     /* () hash hex, role, tenant_id, provider_id, name, key id */
     STORE_WORLD_SITES,    /* (id|null) id, name, city, lat, lon, residency */
     STORE_WORLD_NODES,    /* (id|null) id, site_id, provider_id, provider name, name,
                              spiffe_id, cert hex, next cert hex, receipt_key hex, gpus

@@ -1,0 +1,110 @@
+/* store_ops: the table; see the header. */
+#include "server/db/store_ops.h"
+
+#define READ(op_name, op_types, op_sql)                        \
+    {                                                          \
+        op_name, op_sql, op_types, LANE_MAIN, SHAPE_JSON, true \
+    }
+/* A write that does the same when it is sent twice. */
+#define AGAIN(op_name, op_types, op_sql) READ(op_name, op_types, op_sql)
+#define WRITE(op_name, op_types, op_sql)                        \
+    {                                                           \
+        op_name, op_sql, op_types, LANE_MAIN, SHAPE_JSON, false \
+    }
+#define ROWS(op_name, op_types, op_sql)                        \
+    {                                                          \
+        op_name, op_sql, op_types, LANE_MAIN, SHAPE_ROWS, true \
+    }
+#define REPORT(op_name, op_types, op_sql)                        \
+    {                                                            \
+        op_name, op_sql, op_types, LANE_REPORT, SHAPE_JSON, true \
+    }
+#define FROM_US(param) \
+    "timestamptz 'epoch' + " param "::bigint * interval '1 microsecond'"
+
+const struct store_opdef store_ops[STORE_OP_COUNT] = {
+    [STORE_MARKET] = READ("market", "", "SELECT api.market()"),
+    [STORE_TENANT_CREATE] =
+        WRITE("tenant_create", "ttihtth",
+              "SELECT api.tenant_create($1, $2, $3, $4, $5, $6, $7)"),
+    [STORE_TENANT_LIST] = READ("tenant_list", "ti", "SELECT api.tenant_list($1, $2)"),
+    [STORE_TOPUP] =
+        WRITE("topup", "titttth", "SELECT api.topup($1, $2, $3, $4, $5, $6, $7)"),
+    [STORE_PROVIDER_CREATE] =
+        WRITE("provider_create", "tihtth",
+              "SELECT api.provider_create($1, $2, $3, $4, $5, $6)"),
+    [STORE_PROVIDER_LIST] =
+        READ("provider_list", "ti", "SELECT api.provider_list($1, $2)"),
+    [STORE_SITE_CREATE] =
+        WRITE("site_create", "ttrrttth",
+              "SELECT api.site_create($1, $2, $3, $4, $5, $6, $7, $8)"),
+    [STORE_SITE_LIST] = READ("site_list", "", "SELECT api.site_list()"),
+    [STORE_JOIN_CODE] = WRITE("join_code", "ttthitth",
+                              "SELECT api.join_code($1, $2, $3, $4, $5, $6, $7, $8)"),
+    [STORE_NODE_LIST] = READ("node_list", "tti", "SELECT api.node_list($1, $2, $3)"),
+    [STORE_PRICE_LIST] = READ("price_list", "t", "SELECT api.price_list($1)"),
+    [STORE_PRICE_SET] =
+        AGAIN("price_set", "ttttit", "SELECT api.price_set($1, $2, $3, $4, $5, $6)"),
+    [STORE_DATASET_ADD] =
+        WRITE("dataset_add", "ttttrritth",
+              "SELECT api.dataset_add($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"),
+    [STORE_DATASET_LIST] = READ("dataset_list", "t", "SELECT api.dataset_list($1)"),
+    [STORE_DATASET_GET] = READ("dataset_get", "tt", "SELECT api.dataset_get($1, $2)"),
+    [STORE_DATASET_REMOVE] =
+        WRITE("dataset_remove", "tt", "SELECT api.dataset_remove($1, $2)"),
+
+    [STORE_ENROLL] = AGAIN("enroll", "hht", "SELECT api.enroll($1, $2, $3)"),
+    [STORE_CERT_SET] = AGAIN("cert_set", "ih", "SELECT api.cert_set($1, $2)"),
+    [STORE_CERT_USED] = AGAIN("cert_used", "ih", "SELECT api.cert_used($1, $2)"),
+    [STORE_SYNC] = AGAIN("sync", "iji", "SELECT api.sync($1, $2, $3)"),
+    [STORE_DESIRED] = READ("desired", "iji", "SELECT api.desired($1, $2, $3)"),
+    [STORE_RECEIPTS] = AGAIN("receipts", "iji", "SELECT api.receipts($1, $2, $3)"),
+
+    [STORE_RESV_GET] = READ("resv_get", "tt", "SELECT api.resv_get($1, $2)"),
+    [STORE_RESV_BY_KEY] = READ("resv_by_key", "tt", "SELECT api.resv_by_key($1, $2)"),
+    [STORE_RESV_LIST] =
+        READ("resv_list", "ttti", "SELECT api.resv_list($1, $2, $3, $4)"),
+    [STORE_RESV_EXTEND] =
+        AGAIN("resv_extend", "ttiii", "SELECT api.resv_extend($1, $2, $3, $4, $5)"),
+    [STORE_RESV_CANCEL] =
+        AGAIN("resv_cancel", "ttti", "SELECT api.resv_cancel($1, $2, $3, $4)"),
+    [STORE_RESV_FAIL] = AGAIN("resv_fail", "tti", "SELECT api.resv_fail($1, $2, $3)"),
+    [STORE_QUOTE_PUT] =
+        WRITE("quote_put", "ttiijjhtth",
+              "SELECT api.quote_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"),
+    [STORE_QUOTE_GET] = READ("quote_get", "tt", "SELECT api.quote_get($1, $2)"),
+    [STORE_TOKEN_LOG] = AGAIN("token_log", "tj", "SELECT api.token_log($1, $2)"),
+    [STORE_STATUS] = READ("status", "i", "SELECT api.status($1)"),
+    [STORE_TRANSITIONS] = AGAIN("transitions", "ii", "SELECT api.transitions($1, $2)"),
+    [STORE_NODES_OVERDUE] =
+        AGAIN("nodes_overdue", "iii", "SELECT api.nodes_overdue($1, $2, $3)"),
+
+    [STORE_WALLET] = READ("wallet", "ti", "SELECT api.wallet($1, $2)"),
+    [STORE_USAGE] =
+        READ("usage", "tttiiti", "SELECT api.usage($1, $2, $3, $4, $5, $6, $7)"),
+    [STORE_INVOICE_LIST] =
+        READ("invoice_list", "tti", "SELECT api.invoice_list($1, $2, $3)"),
+    [STORE_INVOICE_GET] = READ("invoice_get", "tt", "SELECT api.invoice_get($1, $2)"),
+    [STORE_REPORT_LIST] =
+        REPORT("report_list", "",
+               "SELECT jsonb_build_object('reports', coalesce(jsonb_agg("
+               "jsonb_build_object('name', name, 'description', description) ORDER BY "
+               "name), '[]')) FROM report.catalog"),
+    [STORE_REPORT] =
+        REPORT("report", "tiit",
+               "SELECT report.run($1, " FROM_US("$2") ", " FROM_US("$3") ", $4)"),
+    [STORE_ADMIN_STATUS] = READ("admin_status", "", "SELECT api.admin_status()"),
+
+    [STORE_FEED_HEAD] = READ("feed_head", "", "SELECT api.feed_head()"),
+    [STORE_CHANGES] = READ("changes", "ti", "SELECT api.changes($1, $2)"),
+    [STORE_EVENTS] = READ("events", "ttti", "SELECT api.events($1, $2, $3, $4)"),
+
+    [STORE_WORLD_KEYS] = ROWS("world_keys", "", "SELECT * FROM api.world_keys()"),
+    [STORE_WORLD_SITES] = ROWS("world_sites", "i", "SELECT * FROM api.world_sites($1)"),
+    [STORE_WORLD_NODES] = ROWS("world_nodes", "i", "SELECT * FROM api.world_nodes($1)"),
+    [STORE_WORLD_DATASETS] =
+        ROWS("world_datasets", "i", "SELECT * FROM api.world_datasets($1)"),
+    [STORE_WORLD_RTTS] = ROWS("world_rtts", "i", "SELECT * FROM api.world_rtts($1)"),
+    [STORE_WORLD_BOOKINGS] =
+        ROWS("world_bookings", "i", "SELECT * FROM api.world_bookings($1)"),
+};
