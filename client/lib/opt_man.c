@@ -120,9 +120,7 @@ static bool man_is_single(const struct opt_program *p)
 
 static void man_command(struct strbuf *b, const struct opt_command *c)
 {
-    strbuf_adds(b, ".Ss ");
-    man_quote(b, c->name[0] != '\0' ? c->name : "without a command");
-    strbuf_addc(b, '\n');
+    strbuf_addf(b, ".Ss %s\n", c->name[0] != '\0' ? c->name : "without a command");
     man_text(b, c->summary);
     if (c->text != NULL) {
         strbuf_adds(b, ".Pp\n");
