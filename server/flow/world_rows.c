@@ -299,5 +299,6 @@ void world_put_keys(struct world *w, const struct store_result *r)
             w->keys, store_text(r, row, 0),
             json_pack("{s:s, s:s, s:s, s:s, s:s}", "role", store_text(r, row, 1),
                       "tenant_id", store_text(r, row, 2), "provider_id",
-                      store_text(r, row, 3), "name", store_text(r, row, 4)));
+                      store_text(r, row, 3), "name", store_text(r, row, 4), "id",
+                      store_text(r, row, 5)));
 }
