@@ -251,6 +251,8 @@ static json_t *gpus_json(const struct advert *a)
     json_t *list = json_array();
     for (size_t i = 0; i < a->count; i++) {
         const struct gpu_info *g = &a->gpus[i].info;
+        if (g->mig || g->minor < 0)
+            continue; /* not on offer at all */
         json_t *o = json_object();
         json_object_set_new(o, "index", json_integer(g->index));
         json_object_set_new(o, "uuid", json_string(g->uuid));

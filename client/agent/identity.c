@@ -100,16 +100,18 @@ static int64_t asn1_us(const ASN1_TIME *t)
     return (int64_t)timegm(&tm) * US_PER_S;
 }
 
-/* Finishes or undoes a renewal that was cut off. The key is renamed first, so a new
+/* What a renewal that was cut off has left. The key is renamed first, so a new
  * certificate that fits the key in place only lacks its own rename. */
 static void mend(struct identity *id)
 {
     X509 *cert = file_cert(id->new_cert_file);
     if (cert != NULL && key_fits(id->key_file, cert))
         (void)rename(id->new_cert_file, id->cert_file);
+    else if (cert != NULL && key_fits(id->new_key_file, cert))
+        id->has_new = true;
     X509_free(cert);
-    (void)unlink(id->new_cert_file);
-    (void)unlink(id->new_key_file);
+    if (!id->has_new)
+        identity_renew_abort(id);
 }
 
 static int load_cert(struct identity *id, struct err *err)
@@ -293,11 +295,13 @@ int identity_renew_commit(struct identity *id, struct err *err)
     if (rename(id->new_key_file, id->key_file) != 0 ||
         rename(id->new_cert_file, id->cert_file) != 0)
         return err_sys(err, errno, "%s: rename", id->dir);
+    id->has_new = false;
     return load_cert(id, err);
 }
 
 void identity_renew_abort(struct identity *id)
 {
+    id->has_new = false;
     (void)unlink(id->new_cert_file);
     (void)unlink(id->new_key_file);
 }

@@ -6,8 +6,10 @@
  *   STATE/identity/market.json   server, names, key set
  *
  * Renewal is two-phase: key and certificate are written as node.key.new and
- * node.pem.new, used once, and take the place of the old ones only then; a crash
- * between the two renames is mended at the next load. */
+ * node.pem.new, used once, and take the place of the old ones only then. The market
+ * drops the old certificate when it sees the new one, so a new pair on disk is never
+ * thrown away before the market has refused it; a crash between the two renames is
+ * mended at the next load. */
 #ifndef NEARGPU_AGENT_IDENTITY_H
 #define NEARGPU_AGENT_IDENTITY_H
 #include <jansson.h>
@@ -27,6 +29,7 @@ struct identity {
     char *key_file, *cert_file, *ca_file;
     char *new_key_file, *new_cert_file;
     int64_t cert_from_us, cert_to_us;
+    bool has_new; /* a new pair was found that may or may not have been used already */
 };
 
 struct identity_enrol {

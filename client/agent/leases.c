@@ -527,6 +527,8 @@ json_t *leases_json(const struct leases *l)
 {
     json_t *list = json_array();
     for (const struct live *v = l->list; v != NULL; v = v->next) {
+        if (!uuid_is_valid(v->j.id))
+            continue; /* a cgroup of nobody's, being ended */
         json_t *o = json_object(), *gpus = json_array();
         for (size_t i = 0; i < v->j.gpu_count; i++)
             json_array_append_new(gpus, json_string(v->j.gpus[i]));

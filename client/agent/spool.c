@@ -40,7 +40,7 @@ static int read_receipt(const struct spool *s, const char *reservation, int64_t 
                         char **ret_text, struct err *err)
 {
     char *path = receipt_path(s, reservation, seq);
-    int rc = fsx_read(path, TOKEN_BYTES_MAX * 4, ret_text, NULL, err);
+    int rc = fsx_read(path, RECEIPT_BYTES_MAX, ret_text, NULL, err);
     free(path);
     return rc;
 }
@@ -119,12 +119,9 @@ static void load_chain(struct spool *s, const char *reservation)
                decode(text, &at, &err) != 0) {
         log_error("receipts of %s cannot be read (%s): they are left in %s",
                   reservation, err.text, dir);
+        chain_new(s, &at)->broken = true;
     } else {
-        struct chain *c = xcalloc(1, sizeof(*c));
-        c->at = at;
-        c->acked = read_acked(dir);
-        c->next = s->chains;
-        s->chains = c;
+        chain_new(s, &at)->acked = read_acked(dir);
     }
     free(text);
     free(dir);
@@ -240,19 +237,21 @@ bool spool_has_pending(const struct spool *s, int64_t boot_us)
 json_t *spool_pending(const struct spool *s, size_t max, int64_t boot_us)
 {
     json_t *list = json_array();
+    size_t bytes = 0;
     for (const struct chain *c = s->chains; c != NULL; c = c->next) {
         if (!wants_sending(c, boot_us))
             continue;
         for (int64_t seq = c->acked + 1; seq <= c->at.seq; seq++) {
             struct err err;
             char *text;
-            if (json_array_size(list) >= max)
+            if (json_array_size(list) >= max || bytes > SPOOL_BATCH_BYTES)
                 return list;
             if (read_receipt(s, c->at.reservation, seq, &text, &err) != 0) {
                 log_error("receipt %" PRId64 " of %s: %s", seq, c->at.reservation,
                           err.text);
                 break;
             }
+            bytes += strlen(text);
             json_array_append_new(list, json_string(text));
             free(text);
         }

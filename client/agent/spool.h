@@ -16,7 +16,8 @@
 #include "client/agent/usage.h"
 #include "client/lib/err.h"
 
-#define SPOOL_BATCH_MAX 100 /* receipts in one post (docs/wire.md) */
+#define SPOOL_BATCH_MAX   100          /* receipts in one post (docs/wire.md) */
+#define SPOOL_BATCH_BYTES (160 * 1024) /* and one more fits into HTTP_BODY_MAX */
 
 struct spool;
 

@@ -160,7 +160,8 @@ static void renew_if_due(struct sync *s)
     free(csr);
 }
 
-/* A sync came back over the new certificate, or failed over it. */
+/* A sync came back over the new certificate, or was refused over it. A lost reply says
+ * neither: then the new one is tried again, since the market may know only it now. */
 static void renew_prove(struct sync *s, bool worked)
 {
     struct err err;
@@ -294,7 +295,8 @@ static void poll_done(void *arg, const struct httpc_reply *reply, const struct e
     struct err why;
     s->poll = NULL;
     if (err != NULL) {
-        renew_prove(s, false);
+        if (reply->status == 401 || reply->status == 403)
+            renew_prove(s, false);
         poll_failed(s, err->text);
         return;
     }
@@ -352,7 +354,8 @@ int sync_new(struct agent *a, struct sync **ret, struct err *err)
     s->a = a;
     s->timer = evtimer_new(a->base, poll_now, s);
     s->post_timer = evtimer_new(a->base, post_receipts, s);
-    if (make_http(a, false, &s->http, err) != 0) {
+    s->renewal = a->id.has_new ? RENEW_PROVING : RENEW_IDLE;
+    if (make_http(a, a->id.has_new, &s->http, err) != 0) {
         sync_free(s);
         return -1;
     }
