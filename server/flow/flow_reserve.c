@@ -34,6 +34,7 @@ struct reserve {
     /* GPUs we are booking, or lost: taken in this server's calendar until we end. */
     int64_t tries[RESERVE_CANDIDATES_MAX];
     size_t try_count;
+    int64_t booked_us; /* when the last booking was sent */
     int waits, rereads;
     struct err refusal; /* what is said when the request was not granted earlier */
 };
@@ -157,6 +158,7 @@ static enum flow_turn reserve_book(struct flow *f)
     const struct world_node *node = &w->nodes[pick->slot.node];
     int64_t end_us = pick->slot.start_us + pick->len_us;
 
+    s->booked_us = f->now_us;
     s->tries[s->try_count++] = world_try(w, &pick->slot, pick->gpus, end_us);
     struct store_booking booking = {.node_id = node->id,
                                     .site_id = w->sites[node->site].id,
@@ -203,7 +205,7 @@ static enum flow_turn booked(struct flow *f)
     world_book(w, s->db.booking_id, s->pick.slot.node, s->pick.slot.first, s->pick.gpus,
                &during);
     log_outcome(f, "ok");
-    struct plan_resv who = {s->id, f->rq->who.name, "confirmed", f->now_us};
+    struct plan_resv who = {s->id, f->rq->who.name, "confirmed", s->booked_us};
     json_t *resv = plan_resv(w, &s->pick, &who);
     json_t *reply = render_resv(resv);
     json_decref(resv);

@@ -210,6 +210,7 @@ static void apply(struct world *w, const json_t *event)
     if (strncmp(kind, "reservation.", 12) == 0) {
         reservation_changed(w, payload);
         if (strcmp(kind, "reservation.cancelled") == 0 ||
+            strcmp(kind, "reservation.ended") == 0 ||
             strcmp(kind, "reservation.failed") == 0)
             w->revoked_due = true;
     } else if (strcmp(kind, "node.changed") == 0 ||
