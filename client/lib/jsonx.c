@@ -260,7 +260,7 @@ int jsonx_decode(const json_t *obj, const struct jsonx_field *fields, size_t cou
 char *jsonx_dump(const json_t *v)
 {
     char *text =
-        json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
+        json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
     /* jansson fails only on a cycle or invalid UTF-8 built by us, or without memory. */
     if (text == NULL)
         abort();
