@@ -14,8 +14,11 @@ static bool is_table(const json_t *v)
     return json_is_array(v) && json_is_object(json_array_get(v, 0));
 }
 
-static enum render_kind kind_of(const json_t *v)
+static enum render_kind kind_of(const json_t *v, const char *key)
 {
+    size_t len = strlen(key);
+    if (json_is_integer(v) && len > 6 && strcmp(key + len - 6, "_bytes") == 0)
+        return RENDER_BYTES;
     if (json_is_object(v) && json_object_get(v, "micro") != NULL)
         return RENDER_MONEY;
     if (json_is_integer(v))
@@ -27,34 +30,43 @@ static enum render_kind kind_of(const json_t *v)
     return time ? RENDER_TIME : RENDER_TEXT;
 }
 
+static bool is_branch(const json_t *v)
+{
+    return json_is_object(v) && kind_of(v, "") != RENDER_MONEY;
+}
+
+static void add_line(struct grid *g, const json_t *obj, const char *key,
+                     const char *name, const struct render_opts *o)
+{
+    const struct render_col col = {"", key, kind_of(json_object_get(obj, key), key),
+                                   NULL};
+    struct strbuf text = STRBUF_INIT;
+    render_clean(&text, name);
+    grid_cell(g, strbuf_str(&text));
+    strbuf_reset(&text);
+    render_cell(obj, &col, o->zone, &text);
+    grid_cell(g, strbuf_str(&text));
+    grid_end_row(g);
+    strbuf_done(&text);
+}
+
+/* Own scalars first, then what is below: lines of one prefix stand together. */
 static void add_lines(struct grid *g, const json_t *obj, const char *prefix,
                       const struct render_opts *o, int depth)
 {
     const char *key;
     json_t *v;
-    struct strbuf text = STRBUF_INIT;
-    json_object_foreach((json_t *)(uintptr_t)obj, key, v)
-    {
-        enum render_kind kind = kind_of(v);
-        char *name = xasprintf("%s%s%s", prefix, *prefix != '\0' ? "." : "", key);
-        if (is_table(v)) {
-            /* shown after the lines */
-        } else if (json_is_object(v) && kind != RENDER_MONEY) {
-            if (depth < TREE_DEPTH_MAX)
+    for (int below = 0; below < 2; below++) {
+        json_object_foreach((json_t *)(uintptr_t)obj, key, v)
+        {
+            char *name = xasprintf("%s%s%s", prefix, *prefix != '\0' ? "." : "", key);
+            if (is_branch(v) && below && depth < TREE_DEPTH_MAX)
                 add_lines(g, v, name, o, depth + 1);
-        } else {
-            struct render_col col = {"", key, kind, NULL};
-            render_clean(&text, name);
-            grid_cell(g, strbuf_str(&text));
-            strbuf_reset(&text);
-            render_cell(obj, &col, o->zone, &text);
-            grid_cell(g, strbuf_str(&text));
-            grid_end_row(g);
-            strbuf_reset(&text);
+            else if (!is_branch(v) && !is_table(v) && !below)
+                add_line(g, obj, key, name, o);
+            free(name);
         }
-        free(name);
     }
-    strbuf_done(&text);
 }
 
 /* Columns are the members of the first object. */
@@ -68,7 +80,7 @@ static void add_table(const json_t *rows, const struct render_opts *o,
     json_object_foreach(json_array_get(rows, 0), key, v)
     {
         if (count < RENDER_COUNT_OF(cols))
-            cols[count++] = (struct render_col){key, key, kind_of(v), NULL};
+            cols[count++] = (struct render_col){key, key, kind_of(v, key), NULL};
     }
     render_rows(rows, cols, count, o, out);
 }

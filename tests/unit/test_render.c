@@ -205,14 +205,16 @@ END_TEST
 START_TEST(test_tree)
 {
     struct strbuf out = STRBUF_INIT;
-    json_t *v = parse("{\"version\":\"0.1.0\",\"database\":{\"ok\":true,\"size\":12},"
+    json_t *v = parse("{\"version\":\"0.1.0\",\"database\":{\"ok\":true,\"size\":12,\"size_bytes\":12000},\"after\":1,"
                       "\"nodes\":[{\"state\":\"up\",\"count\":3}],\"empty\":[]}");
     render_tree(v, &table, &out);
-    SAME("name           value\n"
-         "version        0.1.0\n"
-         "database.ok    yes\n"
-         "database.size  12\n"
-         "empty          -\n"
+    SAME("name                 value\n"
+         "version              0.1.0\n"
+         "after                1\n"
+         "empty                -\n"
+         "database.ok          yes\n"
+         "database.size        12\n"
+         "database.size_bytes  12.0 kB\n"
          "\nnodes\n"
          "state  count\n"
          "up         3\n",
