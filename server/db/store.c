@@ -110,10 +110,26 @@ static struct pgconn *least_loaded(const struct store *s)
 
 static void on_answer(void *arg, const struct pgconn_answer *a);
 
+/* No connection for reports: told from the loop, like every answer. */
+static void on_no_report(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct pgconn_answer a = {.status = PGCONN_UNSENT};
+    (void)err_set(&a.err, ERR_UNAVAILABLE, "this server gives no reports");
+    on_answer(arg, &a);
+}
+
 static void send_call(struct call *c)
 {
     struct store *s = c->store;
     const struct store_opdef *def = &store_ops[c->op];
+    if (def->lane == LANE_REPORT && s->report == NULL) {
+        struct timeval now = {0};
+        if (event_base_once(s->base, -1, EV_TIMEOUT, on_no_report, c, &now) != 0)
+            abort();
+        return;
+    }
     struct pgconn *on = def->lane == LANE_REPORT ? s->report : least_loaded(s);
     pgconn_send(on, &(struct pgconn_call){.stmt = s->index[c->op],
                                           .values = (const char *const *)c->values,
@@ -327,12 +343,11 @@ struct store *store_new(struct event_base *base, const struct store_opts *opts)
                                                    .stmts = s->writer_stmts,
                                                    .stmt_count = WRITER_STMTS,
                                                    .setup = origin});
-    s->report =
-        pgconn_new(base, &(struct pgconn_opts){.conninfo = opts->report_conninfo != NULL
-                                                               ? opts->report_conninfo
-                                                               : opts->conninfo,
-                                               .stmts = s->report_stmts,
-                                               .stmt_count = s->report_count});
+    if (opts->report_conninfo != NULL)
+        s->report =
+            pgconn_new(base, &(struct pgconn_opts){.conninfo = opts->report_conninfo,
+                                                   .stmts = s->report_stmts,
+                                                   .stmt_count = s->report_count});
     s->batch = batch_new(base, s->writers, s->writer_count, WRITER_BOOK);
     s->matchlog = matchlog_new(base, s->writers[0], WRITER_MATCHLOG);
     return s;
