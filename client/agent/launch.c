@@ -24,6 +24,7 @@
 
 #define READY_TIMEOUT_MS 30000 /* a cold file system under the command may be slow */
 #define CLOSE_WAIT_US    INT64_C(3000000)
+#define ATTACH_WAIT_US   INT64_C(1000000)
 #define KEEPERS_MAX      4096 /* children remembered for reaping */
 
 static void (*step_hook)(const char *step);
@@ -39,6 +40,12 @@ static void step(const char *name)
 {
     if (step_hook != NULL)
         step_hook(name);
+}
+
+static void pause_us(long us)
+{
+    struct timespec t = {0, us * 1000};
+    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
 }
 
 void launch_reap(void)
@@ -154,6 +161,22 @@ static int spawn_keeper(const char *job_dir, const char *exe, struct err *err)
     return rc;
 }
 
+/* The directories of earlier jobs stay until the lease does. */
+static int check_room(const char *lease_dir, struct err *err)
+{
+    char *path = xasprintf("%s/jobs", lease_dir);
+    DIR *d = opendir(path);
+    int count = 0;
+    while (d != NULL && readdir(d) != NULL)
+        count++;
+    if (d != NULL)
+        closedir(d);
+    free(path);
+    if (count - 2 >= LAUNCH_JOBS_MAX)
+        return err_set(err, ERR_QUOTA, "this lease has had %d jobs already", count - 2);
+    return 0;
+}
+
 int launch_start(const char *lease_dir, const struct launch_spec *spec, const char *exe,
                  struct err *err)
 {
@@ -164,6 +187,8 @@ int launch_start(const char *lease_dir, const struct launch_spec *spec, const ch
     int rc = 0;
     if (access(started, F_OK) == 0)
         rc = err_set(err, ERR_CONFLICT, "job %s was started already", spec->job);
+    if (rc == 0)
+        rc = check_room(lease_dir, err);
     if (rc == 0)
         rc = fsx_mkdirs(dir, 0700, err);
     if (rc == 0) {
@@ -299,6 +324,30 @@ static int connect_to(const char *job_dir)
     return fd;
 }
 
+/* Ended and its keeper gone, or the keeper died: a new one serves the log. ERR_CONFLICT
+ * from it: one is there already and only has to get as far as its socket. */
+static int attach_new(const char *job_dir, int *ret_fd, struct err *err)
+{
+    int64_t until = clock_boot_us() + ATTACH_WAIT_US;
+    for (;;) {
+        struct err why;
+        int rc = spawn_keeper(job_dir, NULL, &why);
+        int fd = rc == 0 || why.code == ERR_CONFLICT ? connect_to(job_dir) : -1;
+        if (fd >= 0) {
+            *ret_fd = fd;
+            return 0;
+        }
+        if (rc < 0 && (why.code != ERR_CONFLICT || clock_boot_us() >= until)) {
+            if (err != NULL)
+                *err = why;
+            return -1;
+        }
+        if (rc == 0 && clock_boot_us() >= until)
+            return err_sys(err, errno, "attach to %s", job_dir);
+        pause_us(2000);
+    }
+}
+
 int launch_attach(const char *lease_dir, const char *job, int *ret_fd, struct err *err)
 {
     if (!journal_id_is_valid(job))
@@ -307,12 +356,8 @@ int launch_attach(const char *lease_dir, const char *job, int *ret_fd, struct er
     int rc = 0, fd = connect_to(dir);
     if (fd < 0 && access(spec, F_OK) < 0)
         rc = err_set(err, ERR_NOT_FOUND, "no job %s in this lease", job);
-    else if (fd < 0) {
-        /* Ended and its keeper gone, or the keeper died: a new one serves the log. */
-        rc = spawn_keeper(dir, NULL, err);
-        if (rc == 0 && (fd = connect_to(dir)) < 0)
-            rc = err_sys(err, errno, "attach to job %s", job);
-    }
+    else if (fd < 0)
+        rc = attach_new(dir, &fd, err);
     if (rc == 0)
         rc = fsx_set_nonblock(fd, err);
     if (rc == 0)
@@ -358,8 +403,7 @@ static int close_job(const char *lease_dir, const struct launch_job *job,
     int rc = 0;
     while (rc == 0 && (pid = keeper_pid(dir)) > 0) {
         (void)kill(pid, SIGTERM);
-        struct timespec pause = {0, 2000000};
-        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+        pause_us(2000);
         if (clock_boot_us() >= until)
             rc = err_set(err, ERR_CONFLICT, "job %s has not ended", job->job);
     }

@@ -23,9 +23,11 @@
 
 #define LAUNCH_ARGV_MAX  4096 /* arguments, and separately environment entries */
 #define LAUNCH_NODES_MAX 256
-#define LAUNCH_SPEC_MAX  (512 * 1024) /* bytes of spec.json */
-#define LAUNCH_UID       65534
-#define LAUNCH_WORK      "/run/neargpu/work" /* the work directory as the job sees it */
+#define LAUNCH_JOBS_MAX \
+    1024 /* jobs of one lease, ended ones included: each keeps a log */
+#define LAUNCH_SPEC_MAX (512 * 1024) /* bytes of spec.json */
+#define LAUNCH_UID      65534
+#define LAUNCH_WORK     "/run/neargpu/work" /* the work directory as the job sees it */
 
 struct launch_node {
     char *outside; /* host path, /dev/nvidia3 */

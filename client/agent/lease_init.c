@@ -135,6 +135,27 @@ static int job_stdio(const struct lease_init *li, struct err *err)
     return 0;
 }
 
+/* When the whole machine runs out of memory the job goes first, not its keeper. */
+static void offer_to_oom_killer(void)
+{
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)!write(fd, "500", 3);
+    close(fd);
+}
+
+static int job_limits(const struct launch_spec *spec, struct err *err)
+{
+    /* A core would be written by the host's handler, outside of the lease. */
+    struct rlimit none = {0, 0};
+    if (setrlimit(RLIMIT_CORE, &none) < 0)
+        return err_sys(err, errno, "setrlimit core");
+    if (limit(RLIMIT_NOFILE, spec->nofile > 0 ? spec->nofile : 65536, err) < 0)
+        return -1;
+    return limit(RLIMIT_NPROC, spec->nproc, err);
+}
+
 /* The child that becomes the job. Reports and exits on failure. */
 static void __attribute__((noreturn)) job_exec(struct lease_init *li)
 {
@@ -152,9 +173,8 @@ static void __attribute__((noreturn)) job_exec(struct lease_init *li)
     for (int s = 1; s < NSIG; s++)
         signal(s, SIG_DFL);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    if (limit(RLIMIT_NOFILE, spec->nofile > 0 ? spec->nofile : 65536, &err) < 0 ||
-        limit(RLIMIT_NPROC, spec->nproc, &err) < 0 ||
-        confine_user(spec->uid, spec->gid, &err) < 0)
+    offer_to_oom_killer();
+    if (job_limits(spec, &err) < 0 || confine_user(spec->uid, spec->gid, &err) < 0)
         die(li, &err);
     const char *cwd = spec->cwd != NULL ? spec->cwd : LAUNCH_WORK;
     if (chdir(cwd) < 0) {
@@ -200,14 +220,19 @@ static void obey(struct run *r)
     }
 }
 
-/* At the end: exits, and the kernel takes the namespace with it. */
+/* At the end: exits, and the kernel takes with it what could still be there. */
 static void check_time(struct run *r)
 {
     int64_t now = clock_boot_us();
     struct deadline *d = &r->li->deadline;
     deadline_refresh(d, r->li->spec->drain_us, now);
-    if (now >= d->end_boot_us)
+    if (now >= d->end_boot_us) {
+        /* The exit alone would do; reaping first takes 2 ms instead of 20. */
+        (void)kill(-1, SIGKILL);
+        while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+            ;
         _exit(124);
+    }
     if (!r->drained && now >= d->end_boot_us - r->li->spec->drain_us) {
         r->drained = true;
         (void)kill(-1, SIGTERM);

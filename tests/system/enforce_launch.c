@@ -4,9 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <stddef.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include "client/agent/deadline.h"
 #include "client/lib/fsx.h"
 #include "client/lib/xalloc.h"
 #include "tests/system/enforce_rig.h"
@@ -91,11 +94,9 @@ START_TEST(test_no_gate_no_job)
     char *bare = rig_cgroup("bare", NULL), *dir = rig_lease_dir("bare");
     rig_ok(cgroup_make(bare, &err), &err);
     rig_ok(fsx_mkdirs(dir, 0700, &err), &err);
-    char *deadline = xasprintf("cp %s/leases/res1/deadline %s/", rig.state, dir);
-    ck_assert_int_eq(system(deadline), 0);
+    rig_ok(deadline_write(dir, rig.boot_id, rig_now() + 20000000, &err), &err);
     ck_assert_int_eq(rig_start("bare", "j1", -1, SH("exit 0"), &err), -1);
     ck_assert_msg(strstr(err.text, "no device gate") != NULL, "%s", err.text);
-    free(deadline);
     free(dir);
     free(bare);
 }
@@ -212,6 +213,41 @@ START_TEST(test_environment)
 }
 END_TEST
 
+/* Nothing of keeper or lease-init is open in the job; no core, no bpf fd, no log. */
+START_TEST(test_descriptors_and_limits)
+{
+    rig_lease("res1", -1, 20000);
+    char *out =
+        rig_run("res1", "j2", -1,
+                SH("exec 3</dev/null; ls /proc/$$/fd | tr '\\n' ' '; ulimit -c; "
+                   "cat /proc/$$/oom_score_adj"));
+    ck_assert_str_eq(out, "0 1 2 3 0\n500");
+    free(out);
+    rig_end("res1");
+}
+END_TEST
+
+/* The network is the host's, its abstract sockets are not. */
+START_TEST(test_abstract_sockets_of_the_host)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int len = snprintf(addr.sun_path + 1, sizeof(addr.sun_path) - 1, "%s", rig.base);
+    socklen_t size =
+        (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len);
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&addr, size), 0);
+    ck_assert_int_eq(listen(fd, 1), 0);
+    rig_lease("res1", -1, 20000);
+    char *out =
+        rig_run("res1", "j1", -1, ARGV(RIG_PROBE, "probe", "abstract", rig.base));
+    if (rig_landlock() >= 6)
+        ck_assert_str_eq(out, "EPERM");
+    free(out);
+    close(fd);
+    rig_end("res1");
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("enforce_launch");
@@ -225,6 +261,8 @@ static Suite *suite(void)
     rig_add(s, "work", test_work_directory_is_the_leases);
     rig_add(s, "two_jobs", test_two_jobs_at_once_one_ends);
     rig_add(s, "environment", test_environment);
+    rig_add(s, "descriptors", test_descriptors_and_limits);
+    rig_add(s, "abstract", test_abstract_sockets_of_the_host);
     return s;
 }
 

@@ -6,6 +6,7 @@
 #include <linux/bpf.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +14,11 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -150,6 +153,17 @@ static int probe_retry(const char *path)
     }
 }
 
+static int probe_abstract(const char *name)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    int len = snprintf(addr.sun_path + 1, sizeof(addr.sun_path) - 1, "%s", name);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    socklen_t size =
+        (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len);
+    printf("%s\n", name_of(connect(fd, (struct sockaddr *)&addr, size)));
+    return 0;
+}
+
 static int probe_whoami(void)
 {
     char line[256];
@@ -182,6 +196,8 @@ int probe_main(int argc, char **argv)
         return probe_eat(strtol(arg, NULL, 10));
     if (strcmp(what, "retry") == 0)
         return probe_retry(arg);
+    if (strcmp(what, "abstract") == 0)
+        return probe_abstract(arg);
     if (strcmp(what, "whoami") == 0)
         return probe_whoami();
     fprintf(stderr, "probe: no such thing: %s\n", what);

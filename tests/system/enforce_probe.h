@@ -10,6 +10,7 @@
  * probe fork          forks until refused, prints how many there were
  * probe eat MIB       touches so much memory
  * probe retry PATH    opens PATH every ms until it fails; prints boot us and errno
+ * probe abstract NAME connects to the abstract unix socket NAME
  * probe whoami        uid, gid, groups, capabilities, seccomp, no_new_privs */
 int probe_main(int argc, char **argv);
 

@@ -13,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -288,6 +289,12 @@ int rig_in_cgroup(const char *dir, uid_t uid, int (*fn)(const char *arg),
     int status;
     ck_assert_int_eq(waitpid(pid, &status, 0), pid);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+int rig_landlock(void)
+{
+    long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, 1 /* the version */);
+    return abi > 0 ? (int)abi : 0;
 }
 
 int rig_open_errno(const char *path, int flags)

@@ -79,6 +79,8 @@ char *rig_run(const char *lease, const char *job, int minor, const char *const *
  * and returns its exit status (fn's result, 0..125). */
 int rig_in_cgroup(const char *dir, uid_t uid, int (*fn)(const char *arg),
                   const char *arg);
+/* The kernel's landlock ABI, 0 without. */
+int rig_landlock(void);
 /* errno of open(path, flags), 0 when it worked. */
 int rig_open_errno(const char *path, int flags);
 
