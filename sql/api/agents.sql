@@ -134,13 +134,13 @@ DECLARE
     v_probes jsonb;
     v_acks jsonb;
 BEGIN
-    SELECT coalesce(jsonb_agg(jsonb_build_object('reservation', r.id, 'tenant', t.name,
+    SELECT coalesce(jsonb_agg(jsonb_build_object('reservation', r.id, 'tenant', r.tenant_id,
                'gpus', (SELECT coalesce(jsonb_agg(g.uuid ORDER BY g.no), '[]') FROM ng.gpu g
                          WHERE g.no >= lower(b.gpus) AND g.no < upper(b.gpus)),
                'not_before_us', ng.us(lower(b.during)), 'not_after_us', ng.us(upper(b.during)),
                'epoch', b.epoch, 'generation', r.generation) ORDER BY lower(b.during), b.id), '[]')
       INTO v_leases
-      FROM ng.booking b JOIN ng.reservation r ON r.id = b.reservation_id JOIN ng.tenant t ON t.id = r.tenant_id
+      FROM ng.booking b JOIN ng.reservation r ON r.id = b.reservation_id
      WHERE b.node_id = p_node AND upper(b.during) > p_now AND lower(b.during) < p_now + interval '1 day'
        AND r.state IN ('confirmed', 'active');
     SELECT coalesce(jsonb_agg(jsonb_build_object('reservation', x.id, 'reason',
