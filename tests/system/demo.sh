@@ -149,7 +149,7 @@ step_double_booking_refused() {
 step_token_verified_elsewhere() {
     as kagaku-lab -o json token "$r1" | jq -r '.tokens[0].token' | secret "$run/r1.token"
     curl -fsS --cacert "$run/server/pki/ca.pem" "$server_url/.well-known/jwks.json" >"$run/jwks.json" || return 1
-    python3 "$here/../tools/jose_verify.py" "$run/jwks.json" <"$run/r1.token" >"$run/claims.json" || { detail="jwcrypto refused the token"; return 1; }
+    /usr/bin/python3 "$here/../tools/jose_verify.py" "$run/jwks.json" <"$run/r1.token" >"$run/claims.json" || { detail="jwcrypto refused the token"; return 1; }
     jq . "$run/claims.json" | sed 's/^/  /'
     audience=$(jq -r .aud "$run/claims.json")
     detail="Debian's python3-jwcrypto verified it from /.well-known/jwks.json; aud $audience"
