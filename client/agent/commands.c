@@ -106,6 +106,14 @@ static const struct opt_command list[] = {
      .opt_count = COUNT(conf_opt),
      .min_args = 1,
      .max_args = 1},
+    {.name = "cleanup",
+     .args = "",
+     .summary = "end every job and lease in the kernel now, and take their gates away",
+     .text = "For taking a node out of the market, after the agent was stopped: kills "
+             "what still runs in leases and removes their cgroups. The journal and the "
+             "receipts stay.",
+     .opts = conf_opt,
+     .opt_count = COUNT(conf_opt)},
     {.name = "check-conf",
      .args = "",
      .summary = "read the configuration and say what is wrong with it",

@@ -12,6 +12,7 @@ int command_verify(const struct opt_values *v);
 int command_inventory(const struct opt_values *v);
 int command_leases(const struct opt_values *v);
 int command_release(const struct opt_values *v);
+int command_cleanup(const struct opt_values *v);
 int command_check_conf(const struct opt_values *v);
 int command_sample_conf(const struct opt_values *v);
 

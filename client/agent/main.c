@@ -22,6 +22,7 @@ static const struct {
     {"inventory", command_inventory},
     {"leases", command_leases},
     {"release", command_release},
+    {"cleanup", command_cleanup},
     {"check-conf", command_check_conf},
     {"sample-conf", command_sample_conf},
 };

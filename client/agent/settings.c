@@ -6,8 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/lib/digest.h"
 #include "client/lib/money.h"
 #include "client/lib/timefmt.h"
+#include "client/lib/xalloc.h"
 
 #define AT(member) offsetof(struct settings, member)
 
@@ -17,7 +19,7 @@ const struct conf_key settings_keys[] = {
      "which "
      "is taken when this is not set.",
      0, 0},
-    {"state_dir", CONF_STRING, AT(state_dir), "/var/lib/neargpu/agent",
+    {"state_dir", CONF_STRING, AT(state_dir), SETTINGS_DEFAULT_STATE,
      "Directory for identity, journal of leases and receipts; on a local disk.", 0, 0},
     {"runtime_dir", CONF_STRING, AT(runtime_dir), "/run/neargpu",
      "Directory for the local socket agent.sock.", 0, 0},
@@ -64,9 +66,10 @@ const struct conf_key settings_keys[] = {
      "Round trips of one measurement.", 1, 100},
     {"job_user", CONF_STRING, AT(job_user), "nobody",
      "User under whom jobs run; never root.", 0, 0},
-    {"cgroup_base", CONF_STRING, AT(cgroup_base), "neargpu",
-     "Directory of the leases below the cgroup mount; two agents on one machine need "
-     "two.",
+    {"cgroup_base", CONF_STRING, AT(cgroup_base), NULL,
+     "Directory of the leases below the cgroup mount; without it `neargpu` for the "
+     "default state_dir, and one named after the state_dir for others: what is in it "
+     "belongs to this agent alone.",
      0, 0},
     {"job_output_max_mib", CONF_INT, AT(job_output_max_mib), "256",
      "Output kept of one job; more is counted and dropped.", 1, 65536},
@@ -111,6 +114,17 @@ static int check_windows(struct settings *s, struct err *err)
     return 0;
 }
 
+/* A starting agent ends what it does not know in its directory, so two agents on one
+ * machine must never share one. */
+static char *default_base(const char *state_dir)
+{
+    char hex[SHA256_HEX];
+    if (strcmp(state_dir, SETTINGS_DEFAULT_STATE) == 0)
+        return xstrdup("neargpu");
+    digest_sha256_hex(state_dir, strlen(state_dir), hex);
+    return xasprintf("neargpu-%.12s", hex);
+}
+
 static int check(struct settings *s, struct err *err)
 {
     if (s->server != NULL && strncmp(s->server, "https://", 8) != 0)
@@ -126,6 +140,12 @@ static int check(struct settings *s, struct err *err)
                        s->currency);
     if (s->price_micro > 0 && s->currency == NULL)
         return err_set(err, ERR_BAD_REQUEST, "price_per_gpu_hour needs currency");
+    if (s->cgroup_base == NULL)
+        s->cgroup_base = default_base(s->state_dir);
+    if (strchr(s->cgroup_base, '/') != NULL || s->cgroup_base[0] == '.' ||
+        s->cgroup_base[0] == '\0')
+        return err_set(err, ERR_BAD_REQUEST, "cgroup_base: \"%s\" is no plain name",
+                       s->cgroup_base);
     if (check_windows(s, err) != 0)
         return -1;
     return check_user(s, err);

@@ -9,6 +9,7 @@
 #include "client/lib/err.h"
 
 #define SETTINGS_DEFAULT_PATH "/etc/neargpu/agent.conf"
+#define SETTINGS_DEFAULT_STATE "/var/lib/neargpu/agent"
 
 struct settings {
     char *server, *state_dir, *runtime_dir;
