@@ -9,6 +9,8 @@ GRANT USAGE ON SCHEMA api TO neargpu_server, neargpu_billd;
 GRANT USAGE ON SCHEMA report TO neargpu_report;
 GRANT SELECT ON ALL TABLES IN SCHEMA report TO neargpu_report;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA report TO neargpu_report;
+-- Functions inside views run as their reader.
+GRANT EXECUTE ON FUNCTION ng.money_mul(bigint, bigint, bigint) TO neargpu_report;
 
 DO $$
 DECLARE v record;

@@ -24,7 +24,7 @@ BEGIN
     INSERT INTO node (site_id, provider_id, name, spiffe_id, receipt_key)
     VALUES (s.id, p.id, c.node_name, format('spiffe://%s/site/%s/node/%s', p_market, s.name, c.node_name), p_receipt_key)
     ON CONFLICT (site_id, name) DO UPDATE SET receipt_key = excluded.receipt_key, cert_sha256 = NULL,
-        next_cert_sha256 = NULL, enrolled_at = now(),
+        next_cert_sha256 = NULL,
         state = CASE WHEN node.state = 'retired' THEN 'enrolled' ELSE node.state END
         WHERE node.provider_id = excluded.provider_id
     RETURNING * INTO n;

@@ -1,15 +1,43 @@
--- Billing: what neargpu-billd may do, and the views that must be empty. billd computes amounts
--- (billing/core); these functions post them, each receipt exactly once: ng.meter is the
--- cursor. One advisory lock orders rating against invoicing, so that an invoice's period
--- contains exactly the captures made before it was closed.
+-- Billing: what neargpu-billd may do. billd computes amounts (billing/core); these
+-- functions compute them again, post only what both agree on, and each receipt exactly
+-- once: ng.meter is the cursor. One advisory lock orders rating against invoicing, so that
+-- an invoice's period contains exactly the captures made before it was closed. Accounts
+-- are locked in the order of their ids, before anything is inserted that refers to them.
+
+-- ISO 4217 digits of the minor unit, as in client/lib/money.c (a test compares them).
+CREATE TABLE IF NOT EXISTS ng.currency_exponent (
+    currency ng.currency PRIMARY KEY,
+    exponent smallint NOT NULL CHECK (exponent BETWEEN 0 AND 6)
+);
+INSERT INTO ng.currency_exponent (currency, exponent)
+SELECT c, x.exponent
+  FROM (VALUES
+    (0, 'BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF'),
+    (2, 'AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF'),
+    (2, 'CNY COP CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL HTG HUF'),
+    (2, 'IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR'),
+    (2, 'MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD'),
+    (2, 'SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD UYU UZS VED VES WST XCD YER'),
+    (2, 'ZAR ZMW ZWG'),
+    (3, 'BHD IQD JOD KWD LYD OMR TND')) AS x(exponent, codes),
+  string_to_table(x.codes, ' ') AS c
+ON CONFLICT (currency) DO UPDATE SET exponent = excluded.exponent;
 
 CREATE OR REPLACE FUNCTION ng.billing_lock() RETURNS void
 LANGUAGE sql AS $$ SELECT pg_advisory_xact_lock(hashtext('neargpu.billing')) $$;
 
--- round half away from zero of quantity * price / unit, as client/lib/money.h.
+-- round half away from zero of quantity * price / unit, as client/lib/money.h. In whole
+-- numbers: a numeric quotient is itself rounded, and rounding twice is wrong.
 CREATE OR REPLACE FUNCTION ng.money_mul(quantity bigint, price_micro bigint, unit bigint)
-RETURNS bigint LANGUAGE sql IMMUTABLE STRICT AS $$
-    SELECT round(quantity::numeric * price_micro / unit)::bigint
+RETURNS bigint LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT (sign(quantity::numeric) * sign(price_micro::numeric)
+            * div(2 * abs(quantity::numeric * price_micro) + unit, 2 * unit::numeric))::bigint
+$$;
+
+-- One minor unit of a currency in micro-units; nothing for one that is not known.
+CREATE OR REPLACE FUNCTION ng.minor_micro(p_currency text) RETURNS bigint
+LANGUAGE sql STABLE STRICT AS $$
+    SELECT (10 ^ (6 - exponent))::bigint FROM ng.currency_exponent WHERE currency = p_currency
 $$;
 
 CREATE OR REPLACE FUNCTION ng.account_of(p_kind text, p_tenant uuid, p_provider uuid, p_currency text)
@@ -33,28 +61,55 @@ END $$;
 -- One transfer and the guarded balances it moves. ref makes it idempotent: a repeated
 -- (kind, ref) returns false and moves nothing. Debiting a wallet below its floor raises
 -- check_violation (account_floor).
-CREATE OR REPLACE FUNCTION ng.post(p_kind text, p_dr integer, p_cr integer, p_currency text,
-    p_amount bigint, p_reservation uuid, p_ref text, p_reverses bigint DEFAULT NULL)
+CREATE OR REPLACE FUNCTION ng.post_at(p_at timestamptz, p_kind text, p_dr integer, p_cr integer, p_currency text,
+    p_amount bigint, p_reservation uuid, p_ref text, p_reverses bigint)
 RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     IF p_amount = 0 THEN
         RETURN false;
     END IF;
+    -- Before the insert, whose foreign keys lock the accounts as well, and in the order of
+    -- ids: two posters never wait for each other in a ring.
+    PERFORM 1 FROM ng.account WHERE id IN (p_dr, p_cr) AND guarded ORDER BY id FOR NO KEY UPDATE;
     INSERT INTO ng.transfer (at, kind, dr, cr, currency, amount_micro, reservation_id, ref, reverses)
-    VALUES (clock_timestamp(), p_kind, p_dr, p_cr, p_currency, p_amount, p_reservation, p_ref, p_reverses)
+    VALUES (p_at, p_kind, p_dr, p_cr, p_currency, p_amount, p_reservation, p_ref, p_reverses)
     ON CONFLICT (kind, ref) WHERE ref IS NOT NULL DO NOTHING;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    -- In the order of ids, so that two posters never wait for each other in a ring.
-    PERFORM 1 FROM ng.account WHERE id IN (p_dr, p_cr) AND guarded ORDER BY id FOR UPDATE;
     UPDATE ng.account SET balance_micro = balance_micro - p_amount WHERE id = p_dr AND guarded;
     UPDATE ng.account SET balance_micro = balance_micro + p_amount WHERE id = p_cr AND guarded;
     RETURN true;
 END $$;
+CREATE OR REPLACE FUNCTION ng.post(p_kind text, p_dr integer, p_cr integer, p_currency text,
+    p_amount bigint, p_reservation uuid, p_ref text, p_reverses bigint DEFAULT NULL)
+RETURNS boolean LANGUAGE sql AS $$
+    SELECT ng.post_at(clock_timestamp(), p_kind, p_dr, p_cr, p_currency, p_amount, p_reservation, p_ref, p_reverses)
+$$;
+-- For callers that change other rows with the transfer: a ref that is taken is an error,
+-- since the rows would say that money moved which did not.
+CREATE OR REPLACE FUNCTION ng.must_post(p_at timestamptz, p_kind text, p_dr integer, p_cr integer, p_currency text,
+    p_amount bigint, p_reservation uuid, p_ref text)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT ng.post_at(p_at, p_kind, p_dr, p_cr, p_currency, p_amount, p_reservation, p_ref, NULL) AND p_amount <> 0 THEN
+        PERFORM ng.refuse(6, format('transfer %s %s is in the ledger already', p_kind, p_ref));
+    END IF;
+END $$;
+
+-- What bounds and prices the use of one node: GPUs x the promised window, and the booked price.
+CREATE OR REPLACE FUNCTION ng.use_terms(p_reservation uuid, p_node integer)
+RETURNS TABLE (max_gpu_ms bigint, price bigint) LANGUAGE sql STABLE AS $$
+    SELECT (sum(upper(b.gpus) - lower(b.gpus))
+               * (extract(epoch FROM upper(v.during) - lower(v.during)) * 1000))::bigint,
+           max(b.per_gpu_hour_micro)
+      FROM ng.booking b JOIN ng.reservation v ON v.id = b.reservation_id
+     WHERE b.reservation_id = p_reservation AND b.node_id = p_node
+     GROUP BY v.during
+$$;
 
 -- Receipts not rated yet, oldest first, with what rating needs. gpu_ms and the rated sums
--- are cumulative. max_gpu_ms bounds what may be charged: GPUs x the promised window.
+-- are cumulative. One that follows a missing receipt waits for it and holds up no other.
 CREATE OR REPLACE FUNCTION api.billing_claim(p_limit integer)
 RETURNS TABLE (reservation_id uuid, node_id integer, seq integer, kind text, gpu_ms bigint,
     max_gpu_ms bigint, per_gpu_hour_micro bigint, fee_ppm integer, rated_seq integer,
@@ -64,30 +119,39 @@ LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
            coalesce(m.seq, 0), coalesce(m.gpu_ms, 0), coalesce(m.amount_micro, 0), coalesce(m.fee_micro, 0)
       FROM receipt r
       JOIN reservation v ON v.id = r.reservation_id
-      JOIN LATERAL (
-          SELECT (sum(upper(b.gpus) - lower(b.gpus))
-                     * (extract(epoch FROM upper(v.during) - lower(v.during)) * 1000))::bigint AS max_gpu_ms,
-                 max(b.per_gpu_hour_micro) AS price
-            FROM booking b WHERE b.reservation_id = r.reservation_id AND b.node_id = r.node_id) w ON true
+      CROSS JOIN LATERAL use_terms(r.reservation_id, r.node_id) w
       LEFT JOIN meter m ON m.reservation_id = r.reservation_id AND m.node_id = r.node_id
      WHERE NOT r.rated
+       AND r.seq - coalesce(m.seq, 0) = (SELECT count(*) FROM receipt p
+               WHERE p.reservation_id = r.reservation_id AND p.node_id = r.node_id
+                 AND p.seq > coalesce(m.seq, 0) AND p.seq <= r.seq)
      ORDER BY r.received_at, r.reservation_id, r.node_id, r.seq
      LIMIT p_limit
 $$;
 
+-- Where the tenant's last invoice ended; null before the first.
+CREATE OR REPLACE FUNCTION ng.invoiced_until(p_tenant uuid, p_currency text) RETURNS timestamptz
+LANGUAGE sql STABLE AS $$
+    SELECT max(upper(period)) FROM ng.invoice WHERE tenant_id = p_tenant AND currency = p_currency
+$$;
+
 -- Posts one rated receipt: cumulative amount and fee after it. Returns 'posted', 'again'
 -- (this receipt was rated already) or 'gap' (an earlier one is missing: wait).
+-- A spent hold captures nothing more, and nothing follows a teardown: such a receipt is
+-- kept, and charged nothing.
 CREATE OR REPLACE FUNCTION api.billing_post(p_reservation uuid, p_node integer, p_seq integer,
     p_gpu_ms bigint, p_amount_micro bigint, p_fee_micro bigint)
 RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
     v meter;
+    v_receipt receipt;
     v_resv reservation;
-    v_provider uuid;
-    v_kind text;
+    v_amount bigint;
     v_delta bigint;
     v_fee bigint;
     v_hold integer;
+    v_pending integer;
+    v_at timestamptz;
     v_ref text := p_reservation || '/' || p_node || '/' || p_seq;
 BEGIN
     PERFORM billing_lock();
@@ -100,28 +164,73 @@ BEGIN
     END IF;
     UPDATE receipt SET rated = true
      WHERE reservation_id = p_reservation AND node_id = p_node AND seq = p_seq
-    RETURNING kind INTO STRICT v_kind;
+    RETURNING * INTO v_receipt;
+    IF NOT FOUND THEN
+        PERFORM refuse(5, format('there is no receipt %s', v_ref));
+    END IF;
     SELECT * INTO STRICT v_resv FROM reservation WHERE id = p_reservation FOR UPDATE;
-    SELECT provider_id INTO STRICT v_provider FROM node WHERE id = p_node;
-    -- A closed meter and a spent hold capture nothing more: the receipt is kept as late.
-    v_delta := greatest(0, least(p_amount_micro - v.amount_micro,
-        v_resv.held_micro - v_resv.captured_micro - v_resv.released_micro));
-    v_fee := least(v_delta, greatest(0, p_fee_micro - v.fee_micro));
+    SELECT money_mul(least(v_receipt.gpu_ms, w.max_gpu_ms), w.price, 3600000) INTO v_amount
+      FROM use_terms(p_reservation, p_node) w;
+    IF (p_gpu_ms, p_amount_micro, p_fee_micro)
+        IS DISTINCT FROM (v_receipt.gpu_ms, v_amount, money_mul(v_amount, v_resv.fee_ppm, 1000000)) THEN
+        PERFORM refuse(6, format('receipt %s is worth %s: the amounts given differ, read it again', v_ref, v_amount));
+    END IF;
+    v_delta := CASE WHEN v.closed THEN 0 ELSE greatest(0, least(v_amount - v.amount_micro,
+        v_resv.held_micro - v_resv.captured_micro - v_resv.released_micro)) END;
+    v_fee := money_mul(v.amount_micro + v_delta, v_resv.fee_ppm, 1000000) - v.fee_micro;
     v_hold := account_of('hold', v_resv.tenant_id, NULL, v_resv.currency);
-    PERFORM post('capture', v_hold, account_of('provider_pending', NULL, v_provider, v_resv.currency),
-        v_resv.currency, v_delta - v_fee, p_reservation, v_ref);
-    PERFORM post('fee', v_hold, account_of('fee', NULL, NULL, v_resv.currency),
-        v_resv.currency, v_fee, p_reservation, v_ref);
-    UPDATE meter SET seq = p_seq, gpu_ms = greatest(gpu_ms, p_gpu_ms), amount_micro = amount_micro + v_delta,
-        fee_micro = fee_micro + v_fee, closed = closed OR v_kind = 'teardown'
+    v_pending := account_of('provider_pending', NULL, (SELECT provider_id FROM node WHERE id = p_node), v_resv.currency);
+    -- A clock that was set back must not put a capture into a period invoiced before.
+    v_at := greatest(clock_timestamp(), invoiced_until(v_resv.tenant_id, v_resv.currency));
+    PERFORM must_post(v_at, 'capture', v_hold, v_pending, v_resv.currency, v_delta - v_fee, p_reservation, v_ref);
+    PERFORM must_post(v_at, 'fee', v_hold, account_of('fee', NULL, NULL, v_resv.currency), v_resv.currency, v_fee,
+        p_reservation, v_ref);
+    UPDATE meter SET seq = p_seq, amount_micro = amount_micro + v_delta, fee_micro = fee_micro + v_fee,
+        gpu_ms = CASE WHEN v.closed THEN gpu_ms ELSE v_receipt.gpu_ms END,
+        closed = closed OR v_receipt.kind = 'teardown'
      WHERE reservation_id = p_reservation AND node_id = p_node;
     UPDATE reservation SET captured_micro = captured_micro + v_delta WHERE id = p_reservation;
     RETURN 'posted';
 END $$;
 
--- Gives back what is left of holds: when every node's meter is closed, when a reservation
--- ended without delivery, and p_grace after the end at the latest. Returns how many.
+-- Gives back what is left of holds: when every node's meter is closed or its booking never
+-- began, and otherwise p_grace after the end. Receipts that wait to be rated come first.
+-- Returns how many.
 CREATE OR REPLACE FUNCTION api.billing_release(p_grace interval, p_limit integer)
+RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE
+    v record;
+    v_ids uuid[];
+BEGIN
+    PERFORM billing_lock();
+    SELECT coalesce(array_agg(x.id), '{}') INTO v_ids FROM (
+        SELECT r.id
+          FROM reservation r
+         WHERE r.state IN ('ended', 'cancelled', 'failed')
+           AND r.held_micro > r.captured_micro + r.released_micro
+           AND NOT EXISTS (SELECT FROM receipt x WHERE x.reservation_id = r.id AND NOT x.rated)
+           AND (coalesce((SELECT bool_and(isempty(b.during) OR coalesce(m.closed, false))
+                            FROM booking b LEFT JOIN meter m ON m.reservation_id = b.reservation_id AND m.node_id = b.node_id
+                           WHERE b.reservation_id = r.id), true)
+                OR coalesce(r.ended_at, upper(r.during)) + p_grace < clock_timestamp())
+         ORDER BY r.id LIMIT p_limit
+         FOR UPDATE OF r SKIP LOCKED) x;
+    PERFORM 1 FROM account a
+      WHERE a.kind IN ('wallet', 'hold') AND a.tenant_id IN (SELECT tenant_id FROM reservation WHERE id = ANY (v_ids))
+      ORDER BY a.id FOR NO KEY UPDATE;
+    FOR v IN
+        SELECT id, tenant_id, currency, held_micro - captured_micro - released_micro AS rest
+          FROM reservation WHERE id = ANY (v_ids) ORDER BY id
+    LOOP
+        PERFORM must_post(clock_timestamp(), 'release', account_of('hold', v.tenant_id, NULL, v.currency),
+            account_of('wallet', v.tenant_id, NULL, v.currency), v.currency, v.rest, v.id, v.id || '/end');
+        UPDATE reservation SET released_micro = released_micro + v.rest WHERE id = v.id;
+    END LOOP;
+    RETURN cardinality(v_ids);
+END $$;
+
+-- What invoices left receivable, taken from wallets that have something again.
+CREATE OR REPLACE FUNCTION api.billing_collect()
 RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
     v record;
@@ -129,138 +238,176 @@ DECLARE
 BEGIN
     PERFORM billing_lock();
     FOR v IN
-        SELECT r.id, r.tenant_id, r.currency, r.held_micro - r.captured_micro - r.released_micro AS rest
-          FROM reservation r
-         WHERE r.state IN ('ended', 'cancelled', 'failed')
-           AND r.held_micro > r.captured_micro + r.released_micro
-           AND NOT EXISTS (SELECT FROM receipt x WHERE x.reservation_id = r.id AND NOT x.rated)
-           AND (coalesce((SELECT bool_and(coalesce(m.closed, false))
-                            FROM booking b LEFT JOIN meter m ON m.reservation_id = b.reservation_id AND m.node_id = b.node_id
-                           WHERE b.reservation_id = r.id), true)
-                OR coalesce(r.ended_at, upper(r.during)) + p_grace < clock_timestamp())
-         ORDER BY r.id LIMIT p_limit
-         FOR UPDATE OF r SKIP LOCKED
+        SELECT w.id AS wallet, r.id AS receivable, w.currency, w.balance_micro - w.floor_micro AS can,
+               coalesce((SELECT sum(amount_micro) FROM transfer WHERE dr = r.id), 0)
+                   - coalesce((SELECT sum(amount_micro) FROM transfer WHERE cr = r.id), 0) AS due
+          FROM account w
+          JOIN account r ON r.kind = 'receivable' AND r.tenant_id = w.tenant_id AND r.currency = w.currency
+         WHERE w.kind = 'wallet' AND w.balance_micro > w.floor_micro
+         ORDER BY w.id FOR NO KEY UPDATE OF w
     LOOP
-        PERFORM post('release', account_of('hold', v.tenant_id, NULL, v.currency),
-            account_of('wallet', v.tenant_id, NULL, v.currency), v.currency, v.rest, v.id, v.id || '/end');
-        UPDATE reservation SET released_micro = released_micro + v.rest WHERE id = v.id;
+        CONTINUE WHEN v.due = 0;
+        PERFORM must_post(clock_timestamp(), 'collect', v.wallet, v.receivable, v.currency, least(v.due, v.can), NULL, NULL);
         v_count := v_count + 1;
     END LOOP;
     RETURN v_count;
 END $$;
 
+-- GPU-milliseconds of a reservation that were charged before p_at: on each node, what the
+-- last receipt captured by then says.
+CREATE OR REPLACE FUNCTION ng.charged_gpu_ms(p_reservation uuid, p_at timestamptz) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(sum(least(c.gpu_ms, w.max_gpu_ms)), 0)::bigint
+      FROM (SELECT split_part(t.ref, '/', 2)::integer AS node, max(split_part(t.ref, '/', 3)::integer) AS seq
+              FROM ng.transfer t
+             WHERE t.reservation_id = p_reservation AND t.kind IN ('capture', 'fee') AND t.at < p_at
+             GROUP BY 1) x
+      JOIN ng.receipt c ON c.reservation_id = p_reservation AND c.node_id = x.node AND c.seq = x.seq
+      CROSS JOIN LATERAL ng.use_terms(p_reservation, x.node) w
+$$;
+
 -- Captured use of a tenant since its last invoice, up to p_until: one line a reservation.
+-- The period begins where the last one ended, or with the month of the first capture.
 CREATE OR REPLACE FUNCTION api.billing_open_lines(p_tenant text, p_until timestamptz)
 RETURNS TABLE (tenant_id uuid, currency text, period_from timestamptz, period_to timestamptz,
     reservation_id uuid, description text, quantity_gpu_ms bigint, amount_micro bigint)
-LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    WITH who AS (
-        SELECT t.id, t.zone, a.id AS hold, a.currency,
-               coalesce((SELECT max(upper(i.period)) FROM invoice i WHERE i.tenant_id = t.id AND i.currency = a.currency),
-                        date_trunc('month', t.created_at, t.zone)) AS since
-          FROM tenant t JOIN account a ON a.tenant_id = t.id AND a.kind = 'hold'
-         WHERE t.name = p_tenant)
-    SELECT w.id, w.currency, w.since, p_until, x.reservation_id,
-           format('%s x %s, %s, reservation %s', n.count, n.model, n.site, x.reservation_id),
-           coalesce((SELECT sum(m.gpu_ms) FROM meter m WHERE m.reservation_id = x.reservation_id), 0)::bigint,
-           x.amount
-      FROM who w
-      JOIN LATERAL (
-          SELECT t.reservation_id, sum(t.amount_micro)::bigint AS amount
-            FROM transfer t
-           WHERE t.dr = w.hold AND t.kind IN ('capture', 'fee') AND t.at >= w.since AND t.at < p_until
-           GROUP BY t.reservation_id) x ON true
-      JOIN LATERAL (
-          SELECT sum(upper(b.gpus) - lower(b.gpus)) AS count, min(nd.gpu_model) AS model, min(s.name) AS site
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_tenant tenant;
+    v_currency text := currency();
+    v_since timestamptz;
+BEGIN
+    SELECT * INTO v_tenant FROM tenant WHERE name = p_tenant;
+    IF NOT FOUND THEN
+        PERFORM refuse(5, format('no tenant is named %s', p_tenant));
+    END IF;
+    v_since := coalesce(invoiced_until(v_tenant.id, v_currency), '-infinity');
+    RETURN QUERY
+    WITH used AS (
+        SELECT t.reservation_id, sum(t.amount_micro)::bigint AS amount, min(t.at) AS first
+          FROM transfer t JOIN account h ON h.id = t.dr
+         WHERE h.kind = 'hold' AND h.tenant_id = v_tenant.id AND h.currency = v_currency
+           AND t.kind IN ('capture', 'fee') AND t.at >= v_since AND t.at < p_until
+         GROUP BY t.reservation_id)
+    SELECT v_tenant.id, v_currency,
+           greatest(v_since, date_trunc('month', (SELECT min(first) FROM used), v_tenant.zone)), p_until,
+           u.reservation_id,
+           format('%s x %s, %s, reservation %s', n.count, n.model, n.site, u.reservation_id),
+           charged_gpu_ms(u.reservation_id, p_until) - charged_gpu_ms(u.reservation_id, v_since),
+           u.amount
+      FROM used u
+      CROSS JOIN LATERAL (
+          SELECT sum(upper(b.gpus) - lower(b.gpus)) AS count,
+                 string_agg(DISTINCT nullif(nd.gpu_model, ''), ' + ') AS model, string_agg(DISTINCT s.name, ' + ') AS site
             FROM booking b JOIN node nd ON nd.id = b.node_id JOIN site s ON s.id = nd.site_id
-           WHERE b.reservation_id = x.reservation_id) n ON true
-     WHERE p_until > w.since
-     ORDER BY x.reservation_id
+           WHERE b.reservation_id = u.reservation_id) n
+     ORDER BY u.reservation_id;
+END $$;
+
+-- The next number of a year: the last plus one, under the billing lock, so that there are
+-- no holes. Six digits, more when they are used up.
+CREATE OR REPLACE FUNCTION ng.invoice_number(p_year text) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT 'INV-' || p_year || '-' || CASE WHEN n < 1000000 THEN lpad(n::text, 6, '0') ELSE n::text END
+      FROM (SELECT 1 + coalesce(max(split_part(number, '-', 3)::bigint), 0) AS n
+              FROM ng.invoice WHERE number LIKE 'INV-' || p_year || '-%') x
 $$;
 
--- Issues the invoice that billd computed from exactly these lines. Under the lock the sum
--- of lines must still be what was captured in the period. Tax is taken from the wallet as
--- far as it reaches; the rest is receivable. Numbers have no holes: the next one is the
--- last plus one, under the lock.
+-- Takes an invoice's part from the wallet as far as it reaches; the rest is receivable.
+CREATE OR REPLACE FUNCTION ng.invoice_charge(p_kind text, p_tenant uuid, p_cr integer, p_currency text,
+    p_amount bigint, p_number text)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_wallet integer := ng.account_of('wallet', p_tenant, NULL, p_currency);
+    v_paid bigint;
+BEGIN
+    SELECT least(greatest(0, balance_micro - floor_micro), p_amount) INTO v_paid
+      FROM ng.account WHERE id = v_wallet FOR NO KEY UPDATE;
+    PERFORM ng.must_post(clock_timestamp(), p_kind, v_wallet, p_cr, p_currency, v_paid, NULL, p_number || '/wallet');
+    PERFORM ng.must_post(clock_timestamp(), p_kind, ng.account_of('receivable', p_tenant, NULL, p_currency), p_cr,
+        p_currency, p_amount - v_paid, NULL, p_number || '/receivable');
+END $$;
+
+-- Issues the invoice that billd computed from exactly these lines; null when there is
+-- nothing to invoice. Under the lock the lines must still be what was captured, and the
+-- sums what the lines, the market's tax and the currency's minor unit give.
 CREATE OR REPLACE FUNCTION api.billing_invoice(p_tenant text, p_until timestamptz, p_lines jsonb,
     p_net_micro bigint, p_residue_micro bigint, p_tax_ppm integer, p_tax_micro bigint)
 RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
     v_tenant tenant;
     v_market market;
-    v_currency text;
     v_from timestamptz;
     v_sum bigint;
-    v_given bigint;
+    v_lines integer;
+    v_minor bigint;
     v_number text;
-    v_wallet integer;
-    v_paid bigint;
     v_rounding integer;
 BEGIN
     PERFORM billing_lock();
     -- Captures made later must fall into the next period.
     IF p_until > clock_timestamp() THEN
-        RAISE EXCEPTION 'an invoice cannot reach into the future: % has not come yet', p_until
-            USING ERRCODE = 'NG020';
+        PERFORM refuse(20, format('an invoice cannot reach into the future: %s has not come yet', p_until));
     END IF;
     SELECT * INTO STRICT v_market FROM market;
-    SELECT * INTO v_tenant FROM tenant WHERE name = p_tenant;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'no tenant is named %', p_tenant USING ERRCODE = 'NG005';
-    END IF;
-    SELECT min(currency), min(period_from), coalesce(sum(amount_micro), 0)
-      INTO v_currency, v_from, v_sum FROM api.billing_open_lines(p_tenant, p_until);
-    SELECT coalesce(sum((l->>'amount_micro')::bigint), 0) INTO v_given FROM jsonb_array_elements(p_lines) l;
-    IF v_sum = 0 THEN
+    SELECT min(period_from), coalesce(sum(amount_micro), 0), count(*)
+      INTO v_from, v_sum, v_lines FROM api.billing_open_lines(p_tenant, p_until);
+    IF v_lines = 0 THEN
         RETURN NULL;
     END IF;
-    IF v_given <> v_sum OR p_net_micro <> v_sum + p_residue_micro THEN
-        RAISE EXCEPTION 'the lines given sum to %, but % was captured: read them again', v_given, v_sum
-            USING ERRCODE = 'NG006';
+    SELECT * INTO STRICT v_tenant FROM tenant WHERE name = p_tenant;
+    IF jsonb_array_length(p_lines) <> v_lines
+        OR EXISTS (SELECT reservation_id, amount_micro FROM api.billing_open_lines(p_tenant, p_until) EXCEPT
+                   SELECT (l->>'reservation_id')::uuid, (l->>'amount_micro')::bigint FROM jsonb_array_elements(p_lines) l)
+        OR p_net_micro <> v_sum + p_residue_micro THEN
+        PERFORM refuse(6, 'the lines given are not what was captured: read them again');
     END IF;
-    SELECT 'INV-' || to_char(p_until AT TIME ZONE v_tenant.zone, 'YYYY') || '-' ||
-           lpad((1 + coalesce(max(right(number, 6)::integer), 0))::text, 6, '0')
-      INTO v_number FROM invoice
-     WHERE number LIKE 'INV-' || to_char(p_until AT TIME ZONE v_tenant.zone, 'YYYY') || '-%';
+    v_minor := minor_micro(v_market.currency);
+    IF (p_net_micro, p_tax_ppm, p_tax_micro) IS DISTINCT FROM (money_mul(v_sum, 1, v_minor) * v_minor,
+        v_market.tax_ppm, money_mul(p_net_micro, v_market.tax_ppm, 1000000 * v_minor) * v_minor) THEN
+        PERFORM refuse(6, format('net %s and tax %s are not what the lines give', p_net_micro, p_tax_micro));
+    END IF;
+    v_number := invoice_number(to_char(p_until AT TIME ZONE v_tenant.zone, 'YYYY'));
     INSERT INTO invoice (number, tenant_id, currency, period, net_micro, tax_ppm, tax_micro, total_micro, document)
-    VALUES (v_number, v_tenant.id, v_currency, tstzrange(v_from, p_until), p_net_micro, p_tax_ppm, p_tax_micro,
+    VALUES (v_number, v_tenant.id, v_market.currency, tstzrange(v_from, p_until), p_net_micro, p_tax_ppm, p_tax_micro,
         p_net_micro + p_tax_micro, jsonb_build_object(
             'issuer', v_market.issuer_name, 'registration', v_market.issuer_registration,
             'market', v_market.name, 'recipient', v_tenant.name, 'zone', v_tenant.zone));
     INSERT INTO invoice_line (number, line, description, reservation_id, quantity_gpu_ms, amount_micro)
-    SELECT v_number, n, l->>'description', (l->>'reservation_id')::uuid, (l->>'quantity_gpu_ms')::bigint,
-           (l->>'amount_micro')::bigint
-      FROM jsonb_array_elements(p_lines) WITH ORDINALITY AS x(l, n);
-    v_wallet := account_of('wallet', v_tenant.id, NULL, v_currency);
-    v_rounding := account_of('rounding', NULL, NULL, v_currency);
+    SELECT v_number, row_number() OVER (ORDER BY l.reservation_id), l.description, l.reservation_id,
+           l.quantity_gpu_ms, l.amount_micro
+      FROM api.billing_open_lines(p_tenant, p_until) l;
+    v_rounding := account_of('rounding', NULL, NULL, v_market.currency);
+    PERFORM invoice_charge('tax', v_tenant.id, account_of('tax_output', NULL, NULL, v_market.currency),
+        v_market.currency, p_tax_micro, v_number);
     IF p_residue_micro <> 0 THEN
         INSERT INTO invoice_line (number, line, description, quantity_gpu_ms, amount_micro)
-        VALUES (v_number, 1 + jsonb_array_length(p_lines), 'rounding to the minor unit', 0, p_residue_micro);
+        VALUES (v_number, 1 + v_lines, 'rounding to the minor unit', 0, p_residue_micro);
     END IF;
-    -- Rounding up and tax are due from the wallet; what it lacks is receivable.
-    SELECT least(greatest(0, balance_micro - floor_micro), p_tax_micro) INTO v_paid
-      FROM account WHERE id = v_wallet FOR UPDATE;
-    PERFORM post('tax', v_wallet, account_of('tax_output', NULL, NULL, v_currency), v_currency,
-        v_paid, NULL, v_number || '/wallet');
-    PERFORM post('tax', account_of('receivable', v_tenant.id, NULL, v_currency),
-        account_of('tax_output', NULL, NULL, v_currency), v_currency, p_tax_micro - v_paid, NULL, v_number || '/receivable');
     IF p_residue_micro > 0 THEN
-        SELECT least(greatest(0, balance_micro - floor_micro), p_residue_micro) INTO v_paid FROM account WHERE id = v_wallet;
-        PERFORM post('rounding', v_wallet, v_rounding, v_currency, v_paid, NULL, v_number || '/wallet');
-        PERFORM post('rounding', account_of('receivable', v_tenant.id, NULL, v_currency), v_rounding, v_currency,
-            p_residue_micro - v_paid, NULL, v_number || '/receivable');
+        PERFORM invoice_charge('rounding', v_tenant.id, v_rounding, v_market.currency, p_residue_micro, v_number);
     ELSE
-        PERFORM post('rounding', v_rounding, v_wallet, v_currency, -p_residue_micro, NULL, v_number || '/wallet');
+        PERFORM must_post(clock_timestamp(), 'rounding', v_rounding, account_of('wallet', v_tenant.id, NULL, v_market.currency),
+            v_market.currency, -p_residue_micro, NULL, v_number || '/wallet');
     END IF;
     RETURN v_number;
 END $$;
 
--- Tenants with a whole month (in their zone) to invoice: name and the month's end.
+-- Whole months (in the tenant's zone) with use that is not invoiced, the oldest first.
 CREATE OR REPLACE FUNCTION api.billing_due(p_now timestamptz)
 RETURNS TABLE (tenant text, until timestamptz)
 LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    SELECT t.name, date_trunc('month', p_now, t.zone) FROM tenant t
-     WHERE EXISTS (SELECT FROM api.billing_open_lines(t.name, date_trunc('month', p_now, t.zone)))
+    SELECT t.name, m.until
+      FROM tenant t
+      JOIN account h ON h.tenant_id = t.id AND h.kind = 'hold' AND h.currency = currency()
+      CROSS JOIN LATERAL (
+          SELECT DISTINCT (date_trunc('month', x.at AT TIME ZONE t.zone) + interval '1 month') AT TIME ZONE t.zone AS until
+            FROM transfer x
+           WHERE x.dr = h.id AND x.kind IN ('capture', 'fee')
+             AND x.at >= coalesce(invoiced_until(t.id, h.currency), '-infinity')
+             AND x.at < date_trunc('month', p_now, t.zone)) m
+     ORDER BY m.until, t.name
 $$;
 
 CREATE OR REPLACE FUNCTION api.billing_market()
@@ -268,6 +415,29 @@ RETURNS TABLE (currency text, tax_ppm integer)
 LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT currency, tax_ppm FROM market
 $$;
+
+-- Undoes a top-up entered by mistake, once. Other transfers follow from reservations and
+-- invoices, and are not undone alone.
+CREATE OR REPLACE FUNCTION api.billing_reverse(p_transfer bigint)
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE v transfer;
+BEGIN
+    PERFORM billing_lock();
+    SELECT * INTO v FROM transfer WHERE id = p_transfer;
+    IF NOT FOUND THEN
+        PERFORM refuse(5, format('there is no transfer %s', p_transfer));
+    ELSIF v.kind <> 'topup' THEN
+        PERFORM refuse(6, format('transfer %s is a %s: only a top-up can be reversed', p_transfer, v.kind));
+    ELSIF EXISTS (SELECT FROM transfer WHERE reverses = p_transfer) THEN
+        PERFORM refuse(6, format('transfer %s was reversed before', p_transfer));
+    END IF;
+    BEGIN
+        PERFORM post('reversal', v.cr, v.dr, v.currency, v.amount_micro, NULL, p_transfer::text, p_transfer);
+    EXCEPTION WHEN check_violation THEN
+        PERFORM refuse(7, format('the wallet no longer has what transfer %s put into it', p_transfer));
+    END;
+    RETURN (SELECT id FROM transfer WHERE reverses = p_transfer);
+END $$;
 
 -- What must be empty. Each view lists breaches; api.check_all() counts them.
 CREATE OR REPLACE VIEW report.check_balance AS
@@ -278,12 +448,13 @@ CREATE OR REPLACE VIEW report.check_balance AS
       LEFT JOIN (SELECT dr, sum(amount_micro) FROM ng.transfer GROUP BY dr) d ON d.dr = a.id
      WHERE a.guarded AND a.balance_micro <> coalesce(c.sum, 0) - coalesce(d.sum, 0);
 CREATE OR REPLACE VIEW report.check_hold AS
-    SELECT a.tenant_id, a.currency, a.balance_micro, coalesce(r.open, 0) AS reservations_micro
-      FROM ng.account a
-      LEFT JOIN (SELECT tenant_id, currency, sum(held_micro - captured_micro - released_micro) AS open
+    SELECT coalesce(a.tenant_id, r.tenant_id) AS tenant_id, coalesce(a.currency, r.currency) AS currency,
+           coalesce(a.balance_micro, 0) AS balance_micro, coalesce(r.open, 0) AS reservations_micro
+      FROM (SELECT * FROM ng.account WHERE kind = 'hold') a
+      FULL JOIN (SELECT tenant_id, currency, sum(held_micro - captured_micro - released_micro) AS open
                    FROM ng.reservation GROUP BY tenant_id, currency) r
         ON r.tenant_id = a.tenant_id AND r.currency = a.currency
-     WHERE a.kind = 'hold' AND a.balance_micro <> coalesce(r.open, 0);
+     WHERE coalesce(a.balance_micro, 0) <> coalesce(r.open, 0);
 CREATE OR REPLACE VIEW report.check_captured AS
     SELECT r.id AS reservation, r.captured_micro, coalesce(t.sum, 0) AS transfers_micro, coalesce(m.sum, 0) AS meters_micro
       FROM ng.reservation r
@@ -291,24 +462,50 @@ CREATE OR REPLACE VIEW report.check_captured AS
                   GROUP BY reservation_id) t ON t.reservation_id = r.id
       LEFT JOIN (SELECT reservation_id, sum(amount_micro) FROM ng.meter GROUP BY reservation_id) m ON m.reservation_id = r.id
      WHERE r.captured_micro <> coalesce(t.sum, 0) OR r.captured_micro <> coalesce(m.sum, 0);
+-- Never more than use times price; less only when the hold ended it.
 CREATE OR REPLACE VIEW report.check_amount AS
-    SELECT m.reservation_id AS reservation, m.node_id AS node, m.gpu_ms, m.amount_micro,
-           ng.money_mul(least(m.gpu_ms, w.max_gpu_ms), w.price, 3600000) AS expected_micro
+    SELECT m.reservation_id AS reservation, m.node_id AS node, m.gpu_ms, m.amount_micro, e.expected_micro, m.fee_micro
       FROM ng.meter m JOIN ng.reservation v ON v.id = m.reservation_id
-      JOIN LATERAL (
+      CROSS JOIN LATERAL (
           SELECT (sum(upper(b.gpus) - lower(b.gpus)) * (extract(epoch FROM upper(v.during) - lower(v.during)) * 1000))::bigint AS max_gpu_ms,
                  max(b.per_gpu_hour_micro) AS price
-            FROM ng.booking b WHERE b.reservation_id = m.reservation_id AND b.node_id = m.node_id) w ON true
-     WHERE m.amount_micro <> ng.money_mul(least(m.gpu_ms, w.max_gpu_ms), w.price, 3600000)
-       AND v.held_micro > v.captured_micro + v.released_micro; -- a hold spent or given back caps the amount
+            FROM ng.booking b WHERE b.reservation_id = m.reservation_id AND b.node_id = m.node_id) w
+      CROSS JOIN LATERAL (
+          SELECT coalesce(ng.money_mul(least(m.gpu_ms, w.max_gpu_ms), w.price, 3600000), 0) AS expected_micro) e
+     WHERE m.amount_micro > e.expected_micro
+        OR (m.amount_micro < e.expected_micro AND v.held_micro > v.captured_micro + v.released_micro)
+        OR m.fee_micro <> ng.money_mul(m.amount_micro, v.fee_ppm, 1000000);
 CREATE OR REPLACE VIEW report.check_double_booking AS
     SELECT a.id AS booking, b.id AS other FROM ng.booking a
       JOIN ng.booking b ON a.id < b.id AND a.gpus && b.gpus AND a.during && b.during;
-CREATE OR REPLACE VIEW report.check_invoice AS
-    SELECT i.number, i.net_micro, l.sum AS lines_micro FROM ng.invoice i
+DROP VIEW IF EXISTS report.check_invoice;
+CREATE VIEW report.check_invoice AS
+    SELECT i.number, i.net_micro, l.sum AS lines_micro, i.tax_micro,
+           ng.money_mul(i.net_micro, i.tax_ppm, 1000000 * u.minor_micro) * u.minor_micro AS expected_tax_micro
+      FROM ng.invoice i
+      LEFT JOIN (SELECT currency, (10 ^ (6 - exponent))::bigint AS minor_micro FROM ng.currency_exponent) u
+        ON u.currency = i.currency
       LEFT JOIN (SELECT number, sum(amount_micro) FROM ng.invoice_line GROUP BY number) l ON l.number = i.number
-     WHERE i.net_micro IS DISTINCT FROM l.sum OR i.tax_micro <> ng.money_mul(i.net_micro, i.tax_ppm, 1000000)
-       AND abs(i.tax_micro - ng.money_mul(i.net_micro, i.tax_ppm, 1000000)) >= 1000000;
+     WHERE i.net_micro IS DISTINCT FROM l.sum OR i.total_micro <> i.net_micro + i.tax_micro
+        OR i.net_micro % u.minor_micro IS DISTINCT FROM 0
+        OR i.tax_micro IS DISTINCT FROM ng.money_mul(i.net_micro, i.tax_ppm, 1000000 * u.minor_micro) * u.minor_micro;
+-- What was captured before the end of the last invoice stands on the invoices, all of it.
+CREATE OR REPLACE VIEW report.check_invoiced AS
+    SELECT i.tenant_id, i.currency, i.until, coalesce(c.sum, 0) AS captured_micro, coalesce(l.sum, 0) AS lines_micro
+      FROM (SELECT tenant_id, currency, max(upper(period)) AS until FROM ng.invoice GROUP BY tenant_id, currency) i
+      CROSS JOIN LATERAL (
+          SELECT sum(t.amount_micro) FROM ng.transfer t JOIN ng.account h ON h.id = t.dr
+           WHERE h.kind = 'hold' AND h.tenant_id = i.tenant_id AND h.currency = i.currency
+             AND t.kind IN ('capture', 'fee') AND t.at < i.until) c
+      CROSS JOIN LATERAL (
+          SELECT sum(x.amount_micro) FROM ng.invoice_line x JOIN ng.invoice y ON y.number = x.number
+           WHERE y.tenant_id = i.tenant_id AND y.currency = i.currency AND x.reservation_id IS NOT NULL) l
+     WHERE coalesce(c.sum, 0) <> coalesce(l.sum, 0);
+-- Numbers of a year run from 1 without holes.
+CREATE OR REPLACE VIEW report.check_invoice_numbers AS
+    SELECT split_part(number, '-', 2) AS year, count(*) AS invoices, max(split_part(number, '-', 3)::bigint) AS last
+      FROM ng.invoice GROUP BY 1
+    HAVING count(*) <> max(split_part(number, '-', 3)::bigint);
 CREATE OR REPLACE VIEW report.check_unbilled AS
     SELECT reservation_id AS reservation, node_id AS node, seq, received_at FROM ng.receipt
      WHERE NOT rated AND received_at < now() - interval '60 s';
@@ -324,6 +521,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = report, ng, pg_temp AS $$
     UNION ALL SELECT 'check_amount', count(*) FROM check_amount
     UNION ALL SELECT 'check_double_booking', count(*) FROM check_double_booking
     UNION ALL SELECT 'check_invoice', count(*) FROM check_invoice
+    UNION ALL SELECT 'check_invoiced', count(*) FROM check_invoiced
+    UNION ALL SELECT 'check_invoice_numbers', count(*) FROM check_invoice_numbers
     UNION ALL SELECT 'check_unbilled', count(*) FROM check_unbilled
     UNION ALL SELECT 'check_receipt_fork', count(*) FROM check_receipt_fork
 $$;

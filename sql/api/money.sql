@@ -17,30 +17,37 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
             FROM (SELECT * FROM t ORDER BY id DESC LIMIT p_limit) x), '[]'))
 $$;
 
--- One row a reservation and node that has receipts, newest reservation first.
+-- One row a reservation and node that has receipts, newest reservation first. The page is
+-- chosen before its receipts are read.
 CREATE OR REPLACE FUNCTION api.usage(p_tenant uuid, p_provider uuid, p_reservation uuid, p_from bigint,
     p_to bigint, p_cursor text, p_limit bigint)
 RETURNS jsonb LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    SELECT page('usage', (SELECT jsonb_agg(row ORDER BY k DESC) FROM (
-        SELECT v.id || '/' || lpad(n.id::text, 10, '0') AS k,
-               jsonb_build_object('_key', v.id || '/' || lpad(n.id::text, 10, '0'), 'reservation', v.id,
-                   'node', n.name, 'site', s.name, 'provider', p.name, 'from_us', us(x.first), 'to_us', us(x.last),
-                   'gpu_ms', x.gpu_ms, 'amount_micro', coalesce(m.amount_micro, 0), 'currency', v.currency,
-                   'closed', coalesce(m.closed, false), 'receipts', x.receipts) AS row
-          FROM reservation v
-          JOIN LATERAL (
-              SELECT c.node_id, min(lower(c.during)) AS first, max(upper(c.during)) AS last, max(c.gpu_ms) AS gpu_ms,
-                     jsonb_agg(jsonb_build_object('seq', c.seq, 'kind', c.kind, 'from_us', us(lower(c.during)),
-                         'to_us', us(upper(c.during)), 'gpu_ms', c.gpu_ms, 'hash', encode(c.hash, 'hex'),
-                         'jws', c.jws) ORDER BY c.seq) AS receipts
-                FROM receipt c WHERE c.reservation_id = v.id GROUP BY c.node_id) x ON true
-          JOIN node n ON n.id = x.node_id JOIN site s ON s.id = n.site_id JOIN provider p ON p.id = n.provider_id
-          LEFT JOIN meter m ON m.reservation_id = v.id AND m.node_id = n.id
-         WHERE (p_tenant IS NULL OR v.tenant_id = p_tenant) AND (p_provider IS NULL OR n.provider_id = p_provider)
-           AND (p_reservation IS NULL OR v.id = p_reservation)
-           AND (p_from IS NULL OR x.last > ts(p_from)) AND (p_to IS NULL OR x.first < ts(p_to))
-           AND (p_cursor IS NULL OR v.id || '/' || lpad(n.id::text, 10, '0') < p_cursor)
-         ORDER BY k DESC LIMIT p_limit + 1) y), p_limit)
+    SELECT page('usage', (SELECT jsonb_agg(jsonb_build_object(
+               '_key', k.id || '/' || lpad(k.node_id::text, 10, '0'), 'reservation', k.id, 'node', n.name,
+               'site', s.name, 'provider', p.name, 'from_us', us(x.first), 'to_us', us(x.last), 'gpu_ms', x.gpu_ms,
+               'amount_micro', coalesce(m.amount_micro, 0), 'currency', k.currency,
+               'closed', coalesce(m.closed, false), 'receipts', x.receipts) ORDER BY k.id DESC, k.node_id DESC)
+      FROM (
+          SELECT v.id, v.currency, b.node_id
+            FROM reservation v
+            JOIN LATERAL (SELECT DISTINCT node_id FROM booking WHERE reservation_id = v.id) b ON true
+            JOIN node n ON n.id = b.node_id
+           WHERE (p_tenant IS NULL OR v.tenant_id = p_tenant) AND (p_provider IS NULL OR n.provider_id = p_provider)
+             AND (p_reservation IS NULL OR v.id = p_reservation)
+             AND EXISTS (SELECT FROM receipt c WHERE c.reservation_id = v.id AND c.node_id = b.node_id
+                            AND (p_from IS NULL OR upper(c.during) > ts(p_from)))
+             AND (p_to IS NULL OR EXISTS (SELECT FROM receipt c WHERE c.reservation_id = v.id AND c.node_id = b.node_id
+                            AND lower(c.during) < ts(p_to)))
+             AND (p_cursor IS NULL OR v.id || '/' || lpad(b.node_id::text, 10, '0') < p_cursor)
+           ORDER BY v.id DESC, b.node_id DESC LIMIT p_limit + 1) k
+      JOIN LATERAL (
+          SELECT min(lower(c.during)) AS first, max(upper(c.during)) AS last, max(c.gpu_ms) AS gpu_ms,
+                 jsonb_agg(jsonb_build_object('seq', c.seq, 'kind', c.kind, 'from_us', us(lower(c.during)),
+                     'to_us', us(upper(c.during)), 'gpu_ms', c.gpu_ms, 'hash', encode(c.hash, 'hex'),
+                     'jws', c.jws) ORDER BY c.seq) AS receipts
+            FROM receipt c WHERE c.reservation_id = k.id AND c.node_id = k.node_id) x ON true
+      JOIN node n ON n.id = k.node_id JOIN site s ON s.id = n.site_id JOIN provider p ON p.id = n.provider_id
+      LEFT JOIN meter m ON m.reservation_id = k.id AND m.node_id = k.node_id), p_limit)
 $$;
 
 CREATE OR REPLACE FUNCTION ng.invoice_json(i ng.invoice) RETURNS jsonb

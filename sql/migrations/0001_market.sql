@@ -199,6 +199,8 @@ CREATE TABLE ng.reservation (
 CREATE INDEX reservation_open ON ng.reservation (upper(during)) WHERE state IN ('held', 'confirmed', 'active');
 CREATE INDEX reservation_due ON ng.reservation (lower(during)) WHERE state = 'confirmed';
 CREATE INDEX reservation_tenant ON ng.reservation (tenant_id, id DESC);
+CREATE INDEX reservation_rest ON ng.reservation (id) -- holds to give back
+    WHERE state IN ('ended', 'cancelled', 'failed') AND held_micro > captured_micro + released_micro;
 
 -- The table of rules is the only way from one state to another, whoever writes.
 CREATE FUNCTION ng.check_transition() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -356,7 +358,7 @@ CREATE TABLE ng.account (
 CREATE TABLE ng.transfer (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT now(),
-    kind text NOT NULL CHECK (kind IN ('topup', 'hold', 'capture', 'fee', 'release', 'tax', 'rounding', 'reversal', 'settle', 'payout')),
+    kind text NOT NULL CHECK (kind IN ('topup', 'hold', 'capture', 'fee', 'release', 'tax', 'rounding', 'collect', 'reversal', 'settle', 'payout')),
     dr integer NOT NULL,
     cr integer NOT NULL,
     currency ng.currency NOT NULL,
@@ -371,6 +373,7 @@ CREATE TABLE ng.transfer (
 CREATE UNIQUE INDEX transfer_ref ON ng.transfer (kind, ref) WHERE ref IS NOT NULL;
 CREATE INDEX transfer_dr ON ng.transfer (dr, id);
 CREATE INDEX transfer_cr ON ng.transfer (cr, id);
+CREATE INDEX transfer_captured ON ng.transfer (dr, at) WHERE kind IN ('capture', 'fee'); -- to be invoiced
 CREATE INDEX transfer_reservation ON ng.transfer (reservation_id) WHERE reservation_id IS NOT NULL;
 
 CREATE TABLE ng.invoice (
@@ -427,5 +430,44 @@ CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON ng.transfer
     FOR EACH STATEMENT EXECUTE FUNCTION ng.refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON ng.invoice
     FOR EACH ROW EXECUTE FUNCTION ng.refuse_change();
+CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON ng.invoice
+    FOR EACH STATEMENT EXECUTE FUNCTION ng.refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON ng.invoice_line
     FOR EACH ROW EXECUTE FUNCTION ng.refuse_change();
+CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON ng.invoice_line
+    FOR EACH STATEMENT EXECUTE FUNCTION ng.refuse_change();
+-- Of a receipt only `rated` changes, and only once.
+CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OF reservation_id, node_id, seq, hash, kind, during, gpu_ms, gaps,
+    jws, received_at ON ng.receipt
+    FOR EACH ROW EXECUTE FUNCTION ng.refuse_change();
+CREATE TRIGGER append_only_rated BEFORE UPDATE OF rated ON ng.receipt
+    FOR EACH ROW WHEN (OLD.rated AND NOT NEW.rated) EXECUTE FUNCTION ng.refuse_change();
+CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON ng.receipt
+    FOR EACH STATEMENT EXECUTE FUNCTION ng.refuse_change();
+
+-- A correction undoes one transfer, all of it, to the same accounts.
+CREATE FUNCTION ng.check_reversal() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM ng.transfer t
+                    WHERE t.id = NEW.reverses AND t.dr = NEW.cr AND t.cr = NEW.dr AND t.amount_micro = NEW.amount_micro
+                      AND t.kind <> 'reversal') THEN
+        RAISE EXCEPTION 'a reversal must be the exact opposite of an earlier transfer' USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER exact_reversal BEFORE INSERT ON ng.transfer
+    FOR EACH ROW WHEN (NEW.reverses IS NOT NULL OR NEW.kind = 'reversal') EXECUTE FUNCTION ng.check_reversal();
+
+-- An invoice's net sum is the sum of its lines when the transaction ends.
+CREATE FUNCTION ng.check_invoice_sum() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF (SELECT net_micro FROM ng.invoice WHERE number = NEW.number)
+        IS DISTINCT FROM (SELECT sum(amount_micro) FROM ng.invoice_line WHERE number = NEW.number) THEN
+        RAISE EXCEPTION 'invoice % is not the sum of its lines', NEW.number USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER lines_sum AFTER INSERT ON ng.invoice DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION ng.check_invoice_sum();
+CREATE CONSTRAINT TRIGGER lines_sum AFTER INSERT ON ng.invoice_line DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION ng.check_invoice_sum();

@@ -1,7 +1,7 @@
 -- Reports for administrators: views that a read-only role may query with any SQL client,
 -- also by `neargpu admin report NAME` and GET /v1/reports/NAME. Units stand as column
 -- comments; report.catalog says which column a period and a site filter. Hours and days
--- are UTC. docs/administrators.md describes each.
+-- are UTC. docs/reports.md describes each.
 
 CREATE TABLE IF NOT EXISTS report.catalog (
     name text PRIMARY KEY,
@@ -14,51 +14,65 @@ CREATE TABLE IF NOT EXISTS report.catalog (
 DROP VIEW IF EXISTS report.utilisation_hourly, report.idle_capacity, report.match_latency,
     report.unmet_demand, report.provider_revenue, report.top_tenants, report.rtt_matrix CASCADE;
 
--- GPUs that existed and were booked, hour by hour, from each node's enrolment on.
+-- GPUs that existed and were booked, hour by hour, for 92 days at most. A node counts from
+-- its enrolment to now (retired: to its last report). Each span of time becomes two steps,
+-- +GPUs and -GPUs; an hour is the level it begins with and the steps inside it, so the
+-- work grows with the bookings, not with bookings times hours.
 CREATE VIEW report.utilisation_hourly AS
-    WITH hours AS (
-        SELECT h AS hour, tstzrange(h, h + interval '1 hour') AS span
-          FROM generate_series(
-                   date_trunc('hour', greatest((SELECT min(enrolled_at) FROM ng.node), now() - interval '92 days')),
-                   date_trunc('hour', now()), interval '1 hour') h),
-    capacity AS (
-        SELECT hr.hour, n.site_id, n.gpu_model,
-               sum((upper(n.gpus) - lower(n.gpus))
-                   * extract(epoch FROM least(hr.hour + interval '1 hour', now()) - greatest(hr.hour, n.enrolled_at)) / 3600.0) AS gpu_hours
-          FROM hours hr JOIN ng.node n ON n.enrolled_at < hr.hour + interval '1 hour'
-         WHERE n.gpus IS NOT NULL AND n.state <> 'retired'
-         GROUP BY 1, 2, 3),
-    booked AS (
-        SELECT hr.hour, n.site_id, n.gpu_model,
-               sum((upper(b.gpus) - lower(b.gpus))
-                   * extract(epoch FROM upper(b.during * hr.span) - lower(b.during * hr.span)) / 3600.0) AS gpu_hours
-          FROM hours hr JOIN ng.booking b ON b.during && hr.span JOIN ng.node n ON n.id = b.node_id
-         GROUP BY 1, 2, 3)
-    SELECT c.hour, s.name AS site, c.gpu_model, round(c.gpu_hours, 3) AS capacity,
-           round(coalesce(b.gpu_hours, 0), 3) AS booked,
-           round(100 * coalesce(b.gpu_hours, 0) / nullif(c.gpu_hours, 0), 1) AS utilisation
-      FROM capacity c JOIN ng.site s ON s.id = c.site_id
-      LEFT JOIN booked b ON b.hour = c.hour AND b.site_id = c.site_id AND b.gpu_model = c.gpu_model;
+    WITH window_ AS (
+        SELECT date_trunc('hour', greatest(min(enrolled_at), now() - interval '92 days'), 'UTC') AS since, now() AS until
+          FROM ng.node WHERE gpus IS NOT NULL),
+    spans AS (
+        SELECT n.site_id, n.gpu_model, upper(n.gpus) - lower(n.gpus) AS gpus, 0 AS used,
+               greatest(n.enrolled_at, w.since) AS a,
+               least(CASE WHEN n.state = 'retired' THEN n.last_sync_at ELSE w.until END, w.until) AS z
+          FROM ng.node n, window_ w WHERE n.gpus IS NOT NULL
+        UNION ALL
+        SELECT n.site_id, n.gpu_model, 0, upper(b.gpus) - lower(b.gpus),
+               greatest(lower(b.during), w.since), least(upper(b.during), w.until)
+          FROM window_ w JOIN ng.booking b ON NOT isempty(b.during) AND lower(b.during) < w.until AND upper(b.during) > w.since
+          JOIN ng.node n ON n.id = b.node_id),
+    steps AS (
+        SELECT site_id, gpu_model, a AS at, gpus, used FROM spans WHERE a < z
+        UNION ALL
+        SELECT site_id, gpu_model, z, -gpus, -used FROM spans WHERE a < z),
+    stepped AS (
+        SELECT site_id, gpu_model, date_trunc('hour', at, 'UTC') AS hour, sum(gpus) AS gpus, sum(used) AS used,
+               sum(gpus * (3600 - extract(epoch FROM at - date_trunc('hour', at, 'UTC')))) AS gpu_s,
+               sum(used * (3600 - extract(epoch FROM at - date_trunc('hour', at, 'UTC')))) AS used_s
+          FROM steps GROUP BY 1, 2, 3),
+    hourly AS (
+        SELECT p.site_id, p.gpu_model, h.hour,
+               3600 * coalesce(sum(x.gpus) OVER before, 0) + coalesce(x.gpu_s, 0) AS gpu_s,
+               3600 * coalesce(sum(x.used) OVER before, 0) + coalesce(x.used_s, 0) AS used_s
+          FROM (SELECT DISTINCT site_id, gpu_model FROM stepped) p
+          CROSS JOIN (SELECT generate_series(since, until, interval '1 hour') AS hour FROM window_) h
+          LEFT JOIN stepped x ON x.site_id = p.site_id AND x.gpu_model = p.gpu_model AND x.hour = h.hour
+        WINDOW before AS (PARTITION BY p.site_id, p.gpu_model ORDER BY h.hour ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING))
+    SELECT h.hour, s.name AS site, h.gpu_model, round(h.gpu_s / 3600, 3) AS capacity,
+           round(h.used_s / 3600, 3) AS booked, round(100 * h.used_s / nullif(h.gpu_s, 0), 1) AS utilisation
+      FROM hourly h JOIN ng.site s ON s.id = h.site_id
+     WHERE h.gpu_s > 0 OR h.used_s > 0;
 COMMENT ON COLUMN report.utilisation_hourly.capacity IS 'GPU-hours';
 COMMENT ON COLUMN report.utilisation_hourly.booked IS 'GPU-hours';
 COMMENT ON COLUMN report.utilisation_hourly.utilisation IS '%';
 
+-- Idle: on offer, on a node that is up and within its windows, and not booked now.
 CREATE VIEW report.idle_capacity AS
     SELECT s.name AS site, p.name AS provider, n.gpu_model, count(*) AS nodes,
            count(*) FILTER (WHERE n.state = 'up') AS nodes_up,
-           sum(upper(n.gpus) - lower(n.gpus)) AS gpus,
-           sum(length(replace(n.offered::bit(64)::text, '0', ''))) AS offered,
-           coalesce(sum(b.gpus), 0) AS booked_now,
-           greatest(0, coalesce(sum(length(replace(n.offered::bit(64)::text, '0', ''))) FILTER (WHERE n.state = 'up'), 0)
-               - coalesce(sum(b.gpus), 0)) AS idle_now
+           sum(upper(n.gpus) - lower(n.gpus)) AS gpus, sum(o.offered) AS offered, sum(b.gpus) AS booked_now,
+           coalesce(sum(greatest(0, o.offered - b.gpus))
+               FILTER (WHERE n.state = 'up' AND (n.windows = '{}' OR n.windows @> now())), 0) AS idle_now
       FROM ng.node n JOIN ng.site s ON s.id = n.site_id JOIN ng.provider p ON p.id = n.provider_id
-      LEFT JOIN LATERAL (SELECT sum(upper(b.gpus) - lower(b.gpus)) AS gpus FROM ng.booking b
-                          WHERE b.node_id = n.id AND b.during @> now()) b ON true
-     WHERE n.gpus IS NOT NULL
+      CROSS JOIN LATERAL (SELECT length(replace(n.offered::bit(64)::text, '0', '')) AS offered) o
+      CROSS JOIN LATERAL (SELECT coalesce(sum(upper(b.gpus) - lower(b.gpus)), 0) AS gpus FROM ng.booking b
+                           WHERE b.node_id = n.id AND upper(b.during) > now() AND b.during @> now()) b
+     WHERE n.gpus IS NOT NULL AND n.state <> 'retired'
      GROUP BY 1, 2, 3;
 
 CREATE VIEW report.match_latency AS
-    SELECT date_trunc('day', at) AS day, kind, count(*) AS requests,
+    SELECT date_trunc('day', at, 'UTC') AS day, kind, count(*) AS requests,
            percentile_cont(0.5) WITHIN GROUP (ORDER BY match_us) AS p50,
            percentile_cont(0.95) WITHIN GROUP (ORDER BY match_us) AS p95,
            percentile_cont(0.99) WITHIN GROUP (ORDER BY match_us) AS p99,
@@ -70,13 +84,13 @@ COMMENT ON COLUMN report.match_latency.p99 IS 'us';
 COMMENT ON COLUMN report.match_latency.p999 IS 'us';
 
 CREATE VIEW report.unmet_demand AS
-    SELECT date_trunc('day', at) AS day, nullif(gpu_model, '') AS gpu_model, why AS top_reason, outcome,
+    SELECT date_trunc('day', at, 'UTC') AS day, nullif(gpu_model, '') AS gpu_model, why AS top_reason, outcome,
            count(*) AS requests, sum(gpus) AS gpus, round(sum(gpus * duration_s / 3600.0), 3) AS gpu_hours
       FROM ng.match_log WHERE kind = 'reserve' AND outcome <> 'ok' GROUP BY 1, 2, 3, 4;
 COMMENT ON COLUMN report.unmet_demand.gpu_hours IS 'GPU-hours';
 
 CREATE VIEW report.provider_revenue AS
-    SELECT date_trunc('day', t.at) AS day, p.name AS provider, s.name AS site, t.currency,
+    SELECT date_trunc('day', t.at, 'UTC') AS day, p.name AS provider, s.name AS site, t.currency,
            count(DISTINCT t.reservation_id) AS reservations,
            sum(t.amount_micro) / 1e6 AS gross,
            coalesce(sum(t.amount_micro) FILTER (WHERE t.kind = 'fee'), 0) / 1e6 AS fee,
@@ -129,7 +143,7 @@ ON CONFLICT (name) DO UPDATE SET description = excluded.description, time_column
 -- One report as JSON: {name, columns: [{name, unit}], rows: [[…]]}. Names come from the
 -- catalog only; values are bound.
 CREATE OR REPLACE FUNCTION report.run(p_name text, p_from timestamptz, p_to timestamptz, p_site text)
-RETURNS jsonb LANGUAGE plpgsql STABLE SET search_path = report, pg_temp AS $$
+RETURNS jsonb LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = report, pg_temp AS $$
 DECLARE
     v report.catalog;
     v_rel oid;
@@ -148,6 +162,12 @@ BEGIN
     END IF;
     IF (p_from IS NOT NULL OR p_to IS NOT NULL) AND v.time_column IS NULL THEN
         RAISE EXCEPTION 'report % is about now: it takes no period', p_name USING ERRCODE = 'NG020';
+    END IF;
+    IF p_from >= p_to THEN
+        RAISE EXCEPTION 'the period ends before it begins' USING ERRCODE = 'NG020';
+    END IF;
+    IF p_site IS NOT NULL AND NOT EXISTS (SELECT FROM ng.site WHERE name = p_site) THEN
+        RAISE EXCEPTION 'no site is named %', p_site USING ERRCODE = 'NG005';
     END IF;
     v_rel := format('report.%I', v.name)::regclass;
     SELECT jsonb_agg(jsonb_build_object('name', attname, 'unit', coalesce(col_description(v_rel, attnum), '')) ORDER BY attnum),
