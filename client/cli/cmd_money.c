@@ -33,6 +33,20 @@ int cmd_usage(struct cli *c, struct err *err)
     return rc;
 }
 
+/* References the market makes itself begin with the reservation, which has a column. */
+static void drop_own_references(const json_t *transfers)
+{
+    size_t i;
+    json_t *t;
+    json_array_foreach(transfers, i, t)
+    {
+        const char *resv = json_string_value(json_object_get(t, "reservation"));
+        const char *ref = json_string_value(json_object_get(t, "reference"));
+        if (resv != NULL && ref != NULL && strncmp(ref, resv, strlen(resv)) == 0)
+            json_object_del(t, "reference");
+    }
+}
+
 int cmd_wallet(struct cli *c, struct err *err)
 {
     static const struct render_col card[] = {
@@ -57,6 +71,7 @@ int cmd_wallet(struct cli *c, struct err *err)
         render_card(reply, card, RENDER_COUNT_OF(card), &c->render, &out);
         if (c->render.format == RENDER_TABLE && json_array_size(transfers) > 0) {
             strbuf_addc(&out, '\n');
+            drop_own_references(transfers);
             render_rows(transfers, moves, RENDER_COUNT_OF(moves), &c->render, &out);
         }
     }

@@ -14,7 +14,7 @@ static const struct render_col offer_cols[] = {
     {"RTT", "rtt_us", RENDER_RTT, NULL},
     {"SLOWDOWN", "slowdown", RENDER_SLOWDOWN, NULL},
     {"PRICE/H", "price.per_gpu_hour_micro", RENDER_MICRO, "price.currency"},
-    {"EFFECTIVE/H", "price.effective_per_hour_micro", RENDER_MICRO, "price.currency"},
+    {"EFFECTIVE/H", "price.effective_per_hour_micro", RENDER_ABOUT, "price.currency"},
     {"RELIABILITY", "reliability", RENDER_SHARE, NULL},
 };
 

@@ -29,7 +29,7 @@ static void render_plan(struct cli *c, const json_t *quote, struct strbuf *out)
     static const struct render_col price_cols[] = {
         {"Price", "plan.price.total_micro", RENDER_MICRO, "plan.price.currency"},
         {"Per hour", "plan.price.per_hour_micro", RENDER_MICRO, "plan.price.currency"},
-        {"Effective", "plan.price.effective_micro", RENDER_MICRO,
+        {"Effective", "plan.price.effective_micro", RENDER_ABOUT,
          "plan.price.currency"},
         {"Quote", "id", RENDER_TEXT, NULL},
         {"Good until", "expires_at", RENDER_TIME, NULL},
@@ -94,7 +94,7 @@ int cmd_quote(struct cli *c, struct err *err)
             {"SITES", "plan.allocations", RENDER_LIST, "site"},
             {"GPUS", "plan.allocations", RENDER_COUNT, "gpus"},
             {"PRICE", "plan.price.total_micro", RENDER_MICRO, "plan.price.currency"},
-            {"EFFECTIVE", "plan.price.effective_micro", RENDER_MICRO,
+            {"EFFECTIVE", "plan.price.effective_micro", RENDER_ABOUT,
              "plan.price.currency"},
         };
         rc = cli_print_card(c, quote, cols, RENDER_COUNT_OF(cols), err);

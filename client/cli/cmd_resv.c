@@ -33,7 +33,7 @@ static void render_resv(struct cli *c, const json_t *resv, struct strbuf *out)
         {"End", "end", RENDER_TIME, NULL},
         {"Price", "price.total_micro", RENDER_MICRO, "price.currency"},
         {"Per hour", "price.per_hour_micro", RENDER_MICRO, "price.currency"},
-        {"Effective", "price.effective_micro", RENDER_MICRO, "price.currency"},
+        {"Effective", "price.effective_micro", RENDER_ABOUT, "price.currency"},
         {"Made", "created_at", RENDER_TIME, NULL},
         {"Generation", "generation", RENDER_INT, NULL},
     };

@@ -66,6 +66,16 @@ void render_time(struct strbuf *out, int64_t us, render_zone_fn *zone)
     strbuf_adds(out, text);
 }
 
+/* A figure nobody is charged: half away from zero, as prices round. */
+static int64_t to_minor_unit(int64_t micro, const char *currency)
+{
+    int64_t unit = MONEY_MICRO;
+    for (int digits = money_exponent(currency); digits > 0 && unit > 1; digits--)
+        unit /= 10;
+    int64_t half = micro < 0 ? -unit / 2 : unit / 2;
+    return (micro + half) / unit * unit;
+}
+
 static void add_scalar(struct strbuf *out, const json_t *v)
 {
     switch (json_typeof(v)) {
@@ -174,6 +184,11 @@ void render_cell(const json_t *row, const struct render_col *col, render_zone_fn
     case RENDER_MICRO:
         render_money(out, json_integer_value(v), text_or(render_at(row, col->aux), ""));
         break;
+    case RENDER_ABOUT: {
+        const char *currency = text_or(render_at(row, col->aux), "");
+        render_money(out, to_minor_unit(json_integer_value(v), currency), currency);
+        break;
+    }
     case RENDER_RTT: render_rtt(out, json_integer_value(v)); break;
     case RENDER_SECONDS:
         timefmt_duration(json_integer_value(v) * US_PER_S, duration);
@@ -218,14 +233,19 @@ static void csv_name(struct grid *g, const char *path, const char *member)
     free(name);
 }
 
+static bool is_micro(const struct render_col *col)
+{
+    return col->kind == RENDER_MICRO || col->kind == RENDER_ABOUT;
+}
+
 /* Money in micro-units brings its currency along, once for all columns that share it.
  */
 static bool brings_currency(const struct render_col *cols, size_t i)
 {
-    if (cols[i].kind != RENDER_MICRO)
+    if (!is_micro(&cols[i]))
         return false;
     for (size_t k = 0; k < i; k++)
-        if (cols[k].kind == RENDER_MICRO && strcmp(cols[k].aux, cols[i].aux) == 0)
+        if (is_micro(&cols[k]) && strcmp(cols[k].aux, cols[i].aux) == 0)
             return false;
     return true;
 }

@@ -23,6 +23,7 @@ enum render_kind {
     RENDER_TIME,     /* RFC 3339 string -> local zone with offset */
     RENDER_MONEY,    /* {"currency","micro"} */
     RENDER_MICRO,    /* integer of micro-units; aux: path of the currency */
+    RENDER_ABOUT,    /* the same, rounded to the currency's minor unit in tables */
     RENDER_RTT,      /* integer of microseconds -> "11.5 ms" */
     RENDER_SECONDS,  /* integer of seconds -> "1h30m" */
     RENDER_BYTES,    /* integer of bytes -> "12.0 TB" */

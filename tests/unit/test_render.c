@@ -145,6 +145,28 @@ START_TEST(test_kinds)
 }
 END_TEST
 
+START_TEST(test_about)
+{
+    static const struct {
+        int64_t micro;
+        const char *currency, *want;
+    } cases[] = {
+        {2613375, "USD", "2.61 USD"},   {2615000, "USD", "2.62 USD"},
+        {-2615000, "USD", "-2.62 USD"}, {350499999, "JPY", "350 JPY"},
+        {350500000, "JPY", "351 JPY"},
+    };
+    static const struct render_col col = {"", "v", RENDER_ABOUT, "c"};
+    for (size_t i = 0; i < RENDER_COUNT_OF(cases); i++) {
+        struct strbuf out = STRBUF_INIT;
+        json_t *v = json_pack("{s:I, s:s}", "v", (json_int_t)cases[i].micro, "c",
+                              cases[i].currency);
+        render_cell(v, &col, tokyo, &out);
+        SAME(cases[i].want, out);
+        json_decref(v);
+    }
+}
+END_TEST
+
 START_TEST(test_width)
 {
     ck_assert_uint_eq(render_width("abc"), 3);
@@ -205,7 +227,8 @@ END_TEST
 START_TEST(test_tree)
 {
     struct strbuf out = STRBUF_INIT;
-    json_t *v = parse("{\"version\":\"0.1.0\",\"database\":{\"ok\":true,\"size\":12,\"size_bytes\":12000},\"after\":1,"
+    json_t *v = parse("{\"version\":\"0.1.0\",\"database\":{\"ok\":true,\"size\":12,"
+                      "\"size_bytes\":12000},\"after\":1,"
                       "\"nodes\":[{\"state\":\"up\",\"count\":3}],\"empty\":[]}");
     render_tree(v, &table, &out);
     SAME("name                 value\n"
@@ -239,7 +262,8 @@ START_TEST(test_colour)
 }
 END_TEST
 
-UNIT_MAIN("render", UNIT_CASE(test_table) UNIT_CASE(test_csv) UNIT_CASE(test_csv_quotes)
-                        UNIT_CASE(test_card) UNIT_CASE(test_kinds) UNIT_CASE(test_width)
-                            UNIT_CASE(test_hostile) UNIT_CASE(test_report)
-                                UNIT_CASE(test_tree) UNIT_CASE(test_colour))
+UNIT_MAIN("render",
+          UNIT_CASE(test_table) UNIT_CASE(test_csv) UNIT_CASE(test_csv_quotes)
+              UNIT_CASE(test_card) UNIT_CASE(test_kinds) UNIT_CASE(test_about)
+                  UNIT_CASE(test_width) UNIT_CASE(test_hostile) UNIT_CASE(test_report)
+                      UNIT_CASE(test_tree) UNIT_CASE(test_colour))
