@@ -34,8 +34,9 @@
 #include "client/lib/tlsx.h"
 #include "client/lib/xalloc.h"
 
-#define PIPE_MAX (256 * 1024) /* waiting for a slow side: then the other is not read \
-                               */
+#define PIPE_MAX                                                        \
+    (256 * 1024) /* waiting for a slow side: then the other is not read \
+                  */
 #define LINGER_US   INT64_C(2000000) /* for the peer to read the last frame */
 #define RUN_VERSION 1
 
@@ -468,22 +469,49 @@ void runsrv_new_identity(struct runsrv *r)
     r->ctx = ctx;
 }
 
+/* "ADDRESS:PORT" or "[IPV6]:PORT"; port 0 lets the system choose, which libevent's own
+ * parser does not take. */
+static int listen_address(const char *text, struct sockaddr_storage *addr,
+                          socklen_t *len, struct err *err)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
+                             .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE};
+    struct addrinfo *found = NULL;
+    char host[64];
+    const char *colon = strrchr(text, ':');
+    size_t n = colon != NULL ? (size_t)(colon - text) : 0;
+    bool bracketed = n >= 2 && text[0] == '[' && text[n - 1] == ']';
+    if (n == 0 || n >= sizeof(host))
+        return err_set(err, ERR_BAD_REQUEST, "listen: \"%s\" is no address and port",
+                       text);
+    snprintf(host, sizeof(host), "%.*s", (int)(bracketed ? n - 2 : n),
+             bracketed ? text + 1 : text);
+    int rc = getaddrinfo(host, colon + 1, &hints, &found);
+    if (rc != 0)
+        return err_set(err, ERR_BAD_REQUEST,
+                       "listen: \"%s\" is no address and port: %s", text,
+                       gai_strerror(rc));
+    memcpy(addr, found->ai_addr, found->ai_addrlen);
+    *len = found->ai_addrlen;
+    freeaddrinfo(found);
+    return 0;
+}
+
 static int listen_tcp(struct runsrv *r, struct err *err)
 {
     const struct settings *conf = &r->a->conf;
     struct sockaddr_storage addr;
-    int len = sizeof(addr);
+    socklen_t len = sizeof(addr);
     if (strcmp(conf->listen, "none") == 0)
         return 0;
-    if (evutil_parse_sockaddr_port(conf->listen, (struct sockaddr *)&addr, &len) != 0)
-        return err_set(err, ERR_BAD_REQUEST, "listen: \"%s\" is no address and port",
-                       conf->listen);
+    if (listen_address(conf->listen, &addr, &len, err) != 0)
+        return -1;
     if (make_ctx(r->a, &r->ctx, err) != 0)
         return -1;
     r->tcp = evconnlistener_new_bind(r->a->base, accepted, r,
                                      LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC |
                                          LEV_OPT_REUSEABLE,
-                                     128, (struct sockaddr *)&addr, len);
+                                     128, (struct sockaddr *)&addr, (int)len);
     if (r->tcp == NULL)
         return err_sys(err, errno, "listen: %s", conf->listen);
     socklen_t got = sizeof(addr);

@@ -31,6 +31,7 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 
 failed=0
+r1= r1_end=0 audience=
 detail=
 # step NAME: runs step_NAME; what it prints is the transcript, $detail the result's text.
 step() {

@@ -118,12 +118,15 @@ static void parse_delay(char *text)
 
 int main(int argc, char **argv)
 {
-    struct sockaddr_storage ss;
-    int len = (int)sizeof(ss);
+    struct sockaddr_in addr = {.sin_family = AF_INET};
+    char *colon = argc > 1 ? strrchr(argv[1], ':') : NULL;
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     signal(SIGPIPE, SIG_IGN);
-    if (argc < 2 ||
-        evutil_parse_sockaddr_port(argv[1], (struct sockaddr *)&ss, &len) != 0) {
+    if (colon != NULL) {
+        *colon = '\0';
+        addr.sin_port = htons((uint16_t)strtoul(colon + 1, NULL, 10));
+    }
+    if (colon == NULL || inet_aton(argv[1], &addr.sin_addr) == 0) {
         fprintf(stderr, "usage: data_endpoint ADDR:PORT [SOURCE=MICROSECONDS …]\n");
         return 2;
     }
@@ -134,7 +137,7 @@ int main(int argc, char **argv)
     struct event_base *base = event_base_new_with_config(cfg);
     struct evconnlistener *l = evconnlistener_new_bind(
         base, on_accept, NULL, LEV_OPT_REUSEABLE | LEV_OPT_CLOSE_ON_FREE, -1,
-        (struct sockaddr *)&ss, len);
+        (struct sockaddr *)&addr, sizeof(addr));
     if (l == NULL) {
         perror("data_endpoint: bind");
         return 1;
