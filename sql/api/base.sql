@@ -2,16 +2,17 @@
 -- come out as hex. Refusals are SQLSTATE NGnnn, nnn the number in client/lib/err.h; their
 -- text is shown to people.
 
+-- STABLE like the operators in them, or they would not be inlined.
 CREATE OR REPLACE FUNCTION ng.ts(us bigint) RETURNS timestamptz
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+LANGUAGE sql STABLE STRICT PARALLEL SAFE AS $$
     SELECT timestamptz '1970-01-01 00:00:00+00' + us * interval '1 microsecond'
 $$;
 CREATE OR REPLACE FUNCTION ng.us(t timestamptz) RETURNS bigint
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+LANGUAGE sql STABLE STRICT PARALLEL SAFE AS $$
     SELECT (extract(epoch FROM t) * 1000000)::bigint
 $$;
 CREATE OR REPLACE FUNCTION ng.span(from_us bigint, to_us bigint) RETURNS tstzrange
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT tstzrange(ng.ts(from_us), ng.ts(to_us))
 $$;
 

@@ -70,8 +70,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
     v_market market;
     v_new uuid[];
-    v_booked uuid[];   -- reservation of each booking made
-    v_numbers bigint[]; -- and its id
+    v_numbers bigint[]; -- ids for the bookings, given out beforehand
+    v_booked uuid[];    -- reservation of each booking made
     v_whole uuid[];
     v_kept uuid[];
 BEGIN
@@ -96,21 +96,22 @@ BEGIN
     SELECT coalesce(array_agg(fresh.id), '{}') INTO v_new FROM fresh;
 
     -- 2. Bookings: the exclusion constraint decides.
+    v_numbers := ARRAY(SELECT nextval('booking_id_seq') FROM generate_series(1, cardinality(b_resv)));
     WITH made AS (
-        INSERT INTO booking (reservation_id, node_id, site_id, gpus, during, epoch, per_gpu_hour_micro)
-        SELECT r_id[y.r], n.id, n.site_id,
+        INSERT INTO booking (id, reservation_id, node_id, site_id, gpus, during, epoch, per_gpu_hour_micro)
+        OVERRIDING SYSTEM VALUE
+        SELECT y.id, r_id[y.r], n.id, n.site_id,
                int4range(lower(n.gpus) + y.first, lower(n.gpus) + y.first + y.count),
                span(y.f, y.t), y.f, y.price
-          FROM unnest(b_resv, b_node, b_site, b_first, b_count, b_from, b_to, b_price)
-               AS y(r, node, site, first, count, f, t, price)
+          FROM unnest(v_numbers, b_resv, b_node, b_site, b_first, b_count, b_from, b_to, b_price)
+               AS y(id, r, node, site, first, count, f, t, price)
           JOIN node n ON n.id = y.node AND n.site_id = y.site AND n.state <> 'retired'
            AND y.first >= 0 AND y.count > 0 AND lower(n.gpus) + y.first + y.count <= upper(n.gpus)
          WHERE r_id[y.r] = ANY (v_new) AND y.f < y.t
          ORDER BY lower(n.gpus) + y.first, y.f
         ON CONFLICT DO NOTHING
-        RETURNING booking.reservation_id, booking.id)
-    SELECT coalesce(array_agg(made.reservation_id), '{}'), coalesce(array_agg(made.id), '{}')
-      INTO v_booked, v_numbers FROM made;
+        RETURNING booking.reservation_id)
+    SELECT coalesce(array_agg(made.reservation_id), '{}') INTO v_booked FROM made;
     SELECT coalesce(array_agg(w.id), '{}') INTO v_whole
       FROM (SELECT r_id[y.r] AS id, count(*) AS want FROM unnest(b_resv) AS y(r) GROUP BY 1) w
       JOIN (SELECT m.id, count(*) AS got FROM unnest(v_booked) AS m(id) GROUP BY 1) g ON g.id = w.id AND g.got = w.want
@@ -146,15 +147,24 @@ BEGIN
     INSERT INTO event (kind, tenant_id, reservation_id, payload)
     SELECT 'reservation.confirmed', x.tenant, x.id,
            jsonb_build_object('state', 'confirmed', 'reason', '', 'generation', 1,
-               'start_us', x.s, 'end_us', x.e,
-               'bookings', (SELECT jsonb_agg(jsonb_build_object('booking', b.id, 'node_id', b.node_id,
-                       'site_id', b.site_id, 'first', lower(b.gpus) - lower(n.gpus),
-                       'count', upper(b.gpus) - lower(b.gpus), 'from_us', us(lower(b.during)),
-                       'to_us', us(upper(b.during))) ORDER BY b.id)
-                   FROM booking b JOIN node n ON n.id = b.node_id WHERE b.reservation_id = x.id))
-      FROM unnest(r_id, r_tenant, r_start, r_end) AS x(id, tenant, s, e)
+               'start_us', x.s, 'end_us', x.e, 'bookings', k.bookings)
+      FROM unnest(r_id, r_tenant, r_start, r_end) WITH ORDINALITY AS x(id, tenant, s, e, n)
+      JOIN (SELECT y.r, jsonb_agg(jsonb_build_object('booking', y.id, 'node_id', y.node, 'site_id', y.site,
+                       'first', y.first, 'count', y.count, 'from_us', y.f, 'to_us', y.t)) AS bookings
+              FROM unnest(v_numbers, b_resv, b_node, b_site, b_first, b_count, b_from, b_to)
+                   AS y(id, r, node, site, first, count, f, t)
+             GROUP BY y.r) k ON k.r = x.n
      WHERE x.id = ANY (v_kept);
 
+    IF cardinality(v_kept) = cardinality(r_id) THEN
+        RETURN QUERY
+        SELECT 'ok', x.id, k.ids
+          FROM unnest(r_id) WITH ORDINALITY AS x(id, n)
+          JOIN (SELECT y.r, array_agg(y.id ORDER BY y.k) AS ids
+                  FROM unnest(v_numbers, b_resv) WITH ORDINALITY AS y(id, r, k) GROUP BY y.r) k ON k.r = x.n
+         ORDER BY x.n;
+        RETURN;
+    END IF;
     RETURN QUERY
     SELECT CASE WHEN x.id = ANY (v_kept) THEN 'ok'
                 WHEN x.id = ANY (v_whole) THEN 'funds'
@@ -162,12 +172,10 @@ BEGIN
                 WHEN old.idem_hash = x.hash THEN 'duplicate'
                 ELSE 'key_reused' END,
            CASE WHEN x.id = ANY (v_new) THEN x.id ELSE old.id END,
-           CASE WHEN x.id = ANY (v_kept) THEN ARRAY(
-               SELECT b.id FROM unnest(b_resv, b_node, b_first, b_from) WITH ORDINALITY AS y(r, node, first, f, k)
-                 JOIN booking b ON b.reservation_id = x.id AND b.node_id = y.node AND lower(b.during) = ts(y.f)
-                 JOIN node n ON n.id = b.node_id AND lower(b.gpus) = lower(n.gpus) + y.first
-                WHERE y.r = x.n ORDER BY y.k) END
+           CASE WHEN x.id = ANY (v_kept) THEN k.ids END
       FROM unnest(r_id, r_tenant, r_key, r_hash) WITH ORDINALITY AS x(id, tenant, key, hash, n)
+      JOIN (SELECT y.r, array_agg(y.id ORDER BY y.k) AS ids
+              FROM unnest(v_numbers, b_resv) WITH ORDINALITY AS y(id, r, k) GROUP BY y.r) k ON k.r = x.n
       LEFT JOIN reservation old ON x.id <> ALL (v_new) AND old.tenant_id = x.tenant AND old.idem_key = x.key
      ORDER BY x.n;
 END $$;
