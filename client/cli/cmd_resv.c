@@ -23,6 +23,21 @@ static const struct render_col resv_cols[] = {
     {"PRICE", "price.total_micro", RENDER_MICRO, "price.currency"},
 };
 
+/* A row for each GPU: they are read, and copied, one by one. */
+static json_t *gpu_rows(const json_t *allocations)
+{
+    json_t *rows = json_array(), *a, *gpu;
+    size_t i, k;
+    json_array_foreach(allocations, i, a)
+        json_array_foreach(json_object_get(a, "gpus"), k, gpu)
+    {
+        json_t *row = json_copy(a);
+        json_object_set(row, "gpu", gpu);
+        json_array_append_new(rows, row);
+    }
+    return rows;
+}
+
 static void render_resv(struct cli *c, const json_t *resv, struct strbuf *out)
 {
     static const struct render_col card[] = {
@@ -41,7 +56,7 @@ static void render_resv(struct cli *c, const json_t *resv, struct strbuf *out)
         {"SITE", "site", RENDER_TEXT, NULL},
         {"PROVIDER", "provider", RENDER_TEXT, NULL},
         {"NODE", "node", RENDER_TEXT, NULL},
-        {"GPU", "gpus", RENDER_LIST, NULL},
+        {"GPU", "gpu", RENDER_TEXT, NULL},
     };
     static const struct render_col data[] = {
         {"DATA", "name", RENDER_TEXT, NULL},
@@ -52,8 +67,9 @@ static void render_resv(struct cli *c, const json_t *resv, struct strbuf *out)
     const json_t *near = json_object_get(resv, "data");
     render_card(resv, card, RENDER_COUNT_OF(card), &c->render, out);
     strbuf_addc(out, '\n');
-    render_rows(json_object_get(resv, "allocations"), places, RENDER_COUNT_OF(places),
-                &c->render, out);
+    json_t *rows = gpu_rows(json_object_get(resv, "allocations"));
+    render_rows(rows, places, RENDER_COUNT_OF(places), &c->render, out);
+    json_decref(rows);
     if (json_array_size(near) > 0) {
         strbuf_addc(out, '\n');
         render_rows(near, data, RENDER_COUNT_OF(data), &c->render, out);
