@@ -15,7 +15,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 here=$(dirname "$(readlink -f "$0")")
 export PATH="$PATH:/usr/sbin:/sbin"
-run=$(mktemp -d /var/tmp/neargpu-demo.XXXXXX)
+run=$(mktemp -d /srv/neargpu-demo.XXXXXX) # not below a temporary directory: those are private to a job
 results=$run/results.jsonl
 # shellcheck source=tests/system/market.sh
 . "$here/market.sh"
@@ -114,9 +114,8 @@ step_bound_excludes() {
 
 lease_s=100
 step_reserved() {
-    show neargpu quote --near genome-tokyo --gpu H100 --gpus 1 --for ${lease_s}s --profile llama2_70b_lora_8xh100
-    as kagaku-lab -o json reserve --yes --near genome-tokyo --gpu H100 --gpus 1 --for ${lease_s}s \
-        --profile llama2_70b_lora_8xh100 >"$run/r1.json" || { detail=$(cat "$run/r1.json"); return 1; }
+    show neargpu quote --near genome-tokyo --gpu H100 --gpus 1 --for ${lease_s}s --max-rtt 20ms
+    as kagaku-lab -o json reserve --yes --near genome-tokyo --gpu H100 --gpus 1 --for ${lease_s}s --max-rtt 20ms >"$run/r1.json" || { detail=$(cat "$run/r1.json"); return 1; }
     r1=$(jq -r .id "$run/r1.json")
     r1_end=$(date -d "$(jq -r .end "$run/r1.json")" +%s)
     show neargpu list
@@ -159,7 +158,7 @@ step_token_verified_elsewhere() {
 
 step_job_sees_only_its_gpu() {
     local out other
-    other=$run/dev/fukuoka7
+    other=$run/dev/fukuoka/nvidia7
     # Inside: the granted node, another GPU's node at a path root left open outside, a node of its own.
     # shellcheck disable=SC2016
     out=$(as kagaku-lab run "$r1" -- /bin/sh -c '
@@ -229,7 +228,7 @@ step_lease_end_enforced() {
     sleep "$left"
     sleep 1
     cg=$(find /sys/fs/cgroup -depth -type d -path "*neargpu*$r1*" 2>/dev/null | grep -E 'unified|/cgroup/neargpu' | head -n 1)
-    opened=$(sh -c "echo \$\$ >'${cg:-/nonexistent}/cgroup.procs' && : <$run/dev/fukuoka0" 2>&1)
+    opened=$(sh -c "echo \$\$ >'${cg:-/nonexistent}/cgroup.procs' && : <$run/dev/fukuoka/nvidia0" 2>&1)
     echo "  one second after the end: processes left: $(job_pids | wc -l); an open inside the lease's cgroup: ${opened##*: }"
     detail="processes left 0; open inside the cgroup: ${opened##*: }"
     [ "$(job_pids | wc -l)" = 0 ] && grep -q 'Operation not permitted' <<<"$opened" || { detail="processes $(job_pids | wc -l), open: $opened"; return 1; }

@@ -77,12 +77,12 @@ site_prepare() { # site_prepare SITE: site, provider, join code, device nodes, a
     as admin admin site add "$site" --city "${site_city[$site]}" --lat "${site_lat[$site]}" --lon "${site_lon[$site]}" --residency jp >/dev/null
     as admin -o json admin provider create "$site-gpu" | jq -r .api_key | secret "$run/$site-gpu.key"
     login "$site-gpu" "$run/$site-gpu.key"
-    mkdir -p "$run/dev" "$run/agents/$site"
-    chmod 755 "$run" "$run/dev"
+    mkdir -p "$run/dev/$site" "$run/agents/$site"
+    chmod 755 "$run" "$run/dev" "$run/dev/$site"
     for i in 0 1 2 3 4 5 6 7; do
-        mknod -m 666 "$run/dev/$site$i" c $gpu_major $((${site_minor[$site]} + i))
+        mknod -m 666 "$run/dev/$site/nvidia$i" c $gpu_major $((${site_minor[$site]} + i))
     done
-    jq -n --arg site "$site" --arg dev "$run/dev/$site" --argjson major $gpu_major --argjson minor "${site_minor[$site]}" '
+    jq -n --arg site "$site" --arg dev "$run/dev/$site/nvidia" --argjson major $gpu_major --argjson minor "${site_minor[$site]}" '
         {gpus: [range(8) | {uuid: "GPU-\($site)-0000-0000-00000000000\(.)", model: "H100-SXM5-80GB",
           memory_mib: 81559, pci: "0000:\(.+1)0:00.0", device: "\($dev)\(.)", major: $major, minor: ($minor + .),
           busy: false, lost: false}]}' >"$run/agents/$site/gpus.json"
@@ -121,7 +121,7 @@ data_start() {
 
 tenant_create() { # tenant_create NAME AMOUNT
     as admin -o json admin tenant create "$1" | jq -r .api_key | secret "$run/$1.key"
-    as admin admin tenant topup "$1" --amount "$2" --reference "bank transfer 1" >/dev/null
+    as admin admin tenant topup "$1" --amount "$2" --reference "bank transfer of $1" >/dev/null
     login "$1" "$run/$1.key"
 }
 

@@ -6,7 +6,7 @@ command=$2
 [ "$(id -u)" = 0 ] || exec sudo -E "$0" "$@"
 here=$(dirname "$(readlink -f "$0")")
 export PATH="$PATH:/usr/sbin:/sbin"
-run=/var/tmp/neargpu-up
+run=/srv/neargpu-up
 # shellcheck source=tests/system/market.sh
 . "$here/market.sh"
 
