@@ -339,10 +339,36 @@ static void loop(struct keeper *k)
     }
 }
 
+static void keeper_free(struct keeper *k)
+{
+    int *fds[] = {&k->job_fd,   &k->lock_fd,   &k->signal_fd, &k->listen_fd,
+                  &k->ready_fd, &k->events_fd, &k->ctl,       &k->out_r,
+                  &k->err_r,    &k->in_w};
+    for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+        fd_close(fds[i]);
+    for (int i = 0; i < KEEPER_CLIENTS_MAX; i++)
+        keeper_client_close(&k->clients[i]);
+    deadline_close(&k->deadline);
+    keeper_log_close(&k->log);
+    launch_spec_done(&k->spec);
+    strbuf_done(&k->in_wait);
+    free(k->exit_json);
+    free(k->job_dir);
+    free(k->lease_dir);
+    free(k->state_dir);
+    free(k->cgroup_dir);
+    free(k);
+}
+
 int keeper_main(int argc, char **argv)
 {
+    if (argc < 2) {
+        fprintf(stderr, "usage: neargpu-agent keeper JOB_DIR [READY_FD]\n");
+        return 2;
+    }
     struct keeper *k = xcalloc(1, sizeof(*k));
     struct err err;
+    k->deadline = (struct deadline){-1, -1, -1, 0, ""};
     k->job_fd = k->lock_fd = k->signal_fd = k->listen_fd = k->events_fd = -1;
     k->ctl = k->out_r = k->err_r = k->in_w = k->log.fd = -1;
     k->ready_fd = argc >= 3 ? (int)strtol(argv[2], NULL, 10) : -1;
@@ -350,10 +376,6 @@ int keeper_main(int argc, char **argv)
     umask(077);
     (void)prctl(PR_SET_NAME, "neargpu-keeper", 0, 0, 0);
     log_init("neargpu-keeper", LOG_LVL_INFO);
-    if (argc < 2) {
-        log_error("usage: neargpu-agent keeper JOB_DIR [READY_FD]");
-        return 2;
-    }
     if (k->ready_fd >= 0)
         (void)fcntl(k->ready_fd, F_SETFD, FD_CLOEXEC);
     int rc = setup(k, argv[1], &err);
@@ -361,11 +383,13 @@ int keeper_main(int argc, char **argv)
         rc = begin(k, &err);
     if (rc < 0) {
         tell_error(k, &err);
+        keeper_free(k);
         return err_exit_status(err.code);
     }
     deadline_refresh(&k->deadline, 0, clock_boot_us());
     tell(k, "ok\n");
     loop(k);
     (void)unlinkat(k->job_fd, SOCKET_NAME, 0);
+    keeper_free(k);
     return 0;
 }

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -391,6 +392,9 @@ int rig_main(int argc, char **argv, Suite *(*suite)(void))
     /* Keepers whose launcher was killed come to us, not to a PID 1 that may not reap.
      */
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    /* As an agent started with groups: jobs must not have them. */
+    static const gid_t groups[] = {0, 6};
+    (void)setgroups(2, groups);
     rig_setup();
     SRunner *runner = srunner_create(suite());
     srunner_run_all(runner, CK_NORMAL);
