@@ -75,7 +75,7 @@ static void run_once(struct event_base *base, const uint8_t *data, size_t size,
     http1_accept(r.http, pair[0], "192.0.2.1:1");
     size_t at = 0;
     while (at < size) {
-        size_t n = pieces ? 1 + data[at] % 7 : size;
+        size_t n = pieces ? 1u + data[at] % 7u : size;
         if (n > size - at)
             n = size - at;
         bufferevent_write(pair[1], data + at, n);
