@@ -63,6 +63,7 @@ int net_new(const struct net_opts *opts, struct net **ret, struct err *err)
         .head_us = opts->head_us,
         .body_us = opts->body_us,
         .idle_us = opts->idle_us,
+        .write_us = opts->write_us,
     };
     struct listen_opts listen_opts = {
         .base = opts->base,

@@ -22,7 +22,7 @@ struct net_opts {
     size_t max_connections;          /* 0: default */
     const struct bucket_rate *rates; /* NULL: defaults */
     bool access_log;
-    int64_t head_us, body_us, idle_us; /* 0: defaults of http1.h */
+    int64_t head_us, body_us, idle_us, write_us; /* 0: defaults of http1.h */
 };
 
 /* The API, one row per method and path (routes.c). */
