@@ -13,7 +13,7 @@ int cmd_usage(struct cli *c, struct err *err)
         {"TO", "to", RENDER_TIME, NULL},
         {"GPU HOURS", "gpu_ms", RENDER_GPU_MS, NULL},
         {"AMOUNT", "amount", RENDER_MONEY, NULL},
-        {"RECEIPTS", "receipts", RENDER_COUNT, NULL},
+        {"RECEIPTS", "receipts", RENDER_INT, NULL},
         {"CLOSED", "closed", RENDER_YES, NULL},
     };
     struct strbuf path = STRBUF_INIT;

@@ -13,7 +13,9 @@
 #include "client/lib/uuid.h"
 #include "client/lib/xalloc.h"
 
-static const struct render_col resv_cols[] = {
+/* An administrator sees those of all tenants; the others begin at the second column. */
+static const struct render_col resv_cols_all[] = {
+    {"TENANT", "tenant", RENDER_TEXT, NULL},
     {"ID", "id", RENDER_TEXT, NULL},
     {"STATE", "state", RENDER_TEXT, NULL},
     {"START", "start", RENDER_TIME, NULL},
@@ -22,6 +24,9 @@ static const struct render_col resv_cols[] = {
     {"GPUS", "allocations", RENDER_COUNT, "gpus"},
     {"PRICE", "price.total_micro", RENDER_MICRO, "price.currency"},
 };
+
+static const struct render_col *const resv_cols = resv_cols_all + 1;
+static const size_t resv_col_count = RENDER_COUNT_OF(resv_cols_all) - 1;
 
 /* A row for each GPU: they are read, and copied, one by one. */
 static json_t *gpu_rows(const json_t *allocations)
@@ -80,7 +85,7 @@ int cli_print_reservation(struct cli *c, const json_t *resv, struct err *err)
 {
     struct strbuf out = STRBUF_INIT;
     if (c->render.format != RENDER_TABLE)
-        return cli_print_card(c, resv, resv_cols, RENDER_COUNT_OF(resv_cols), err);
+        return cli_print_card(c, resv, resv_cols, resv_col_count, err);
     render_resv(c, resv, &out);
     int rc = cli_print(&out, err);
     strbuf_done(&out);
@@ -115,8 +120,9 @@ int cmd_list(struct cli *c, struct err *err)
     strbuf_done(&path);
     if (rc < 0)
         return -1;
-    rc = cli_print_list(c, reply, "reservations", resv_cols, RENDER_COUNT_OF(resv_cols),
-                        "no such reservations", err);
+    bool all = strcmp(c->account.role, "admin") == 0;
+    rc = cli_print_list(c, reply, "reservations", all ? resv_cols_all : resv_cols,
+                        resv_col_count + all, "no such reservations", err);
     json_decref(reply);
     return rc;
 }

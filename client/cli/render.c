@@ -11,6 +11,9 @@
 #include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
 
+/* As many digits as every double keeps: 1.174 stays 1.174. */
+#define REAL_DIGITS JSON_REAL_PRECISION(15)
+
 const json_t *render_at(const json_t *v, const char *path)
 {
     while (v != NULL && path != NULL && *path != '\0') {
@@ -83,11 +86,11 @@ static void add_scalar(struct strbuf *out, const json_t *v)
     case JSON_INTEGER:
         strbuf_addf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
         break;
-    case JSON_REAL: strbuf_addf(out, "%.6g", json_real_value(v)); break;
+    case JSON_REAL: strbuf_addf(out, "%.10g", json_real_value(v)); break;
     case JSON_TRUE: strbuf_adds(out, "yes"); break;
     case JSON_FALSE: strbuf_adds(out, "no"); break;
     default: {
-        char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
+        char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | REAL_DIGITS);
         if (text != NULL)
             render_clean(out, text);
         free(text);
@@ -273,7 +276,7 @@ static void csv_raw(struct strbuf *out, const json_t *v)
     if (json_is_string(v)) {
         strbuf_adds(out, json_string_value(v));
     } else {
-        char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
+        char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | REAL_DIGITS);
         strbuf_adds(out, text != NULL ? text : "");
         free(text);
     }
@@ -320,7 +323,7 @@ static void table_row(struct grid *g, const json_t *row, const struct render_col
 
 void render_json(const json_t *v, struct strbuf *out)
 {
-    char *text = json_dumps(v, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    char *text = json_dumps(v, JSON_INDENT(2) | JSON_ENCODE_ANY | REAL_DIGITS);
     strbuf_adds(out, text != NULL ? text : "null");
     strbuf_addc(out, '\n');
     free(text);

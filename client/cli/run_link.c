@@ -121,6 +121,9 @@ static int ssl_result(struct run_link *l, int rc, struct err *err)
         return err_set(err, ERR_UNREACHABLE, "connection to the agent lost: %s",
                        errno != 0 ? strerror(errno) : "closed");
     default:
+        if (ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
+            return err_set(err, ERR_UNREACHABLE,
+                           "connection to the agent lost: closed");
         return err_set(err, ERR_UNREACHABLE, "connection to the agent lost: %s",
                        tlsx_error());
     }

@@ -70,7 +70,7 @@ START_TEST(test_csv)
     SAME(
         "site,free,start,rtt_us,slowdown,price_hour,price_currency,price_total\r\n"
         "osaka,8,2026-11-22T22:00:00Z,5415,1.0,2120000,USD,8480000\r\n"
-        "fukuoka,16,2026-11-22T23:30:00.5Z,,1.1739999999999999,1990000,USD,7960000\r\n",
+        "fukuoka,16,2026-11-22T23:30:00.5Z,,1.174,1990000,USD,7960000\r\n",
         out);
     json_decref(rows);
 }
