@@ -45,7 +45,8 @@ int jsonx_decode(const json_t *obj, const struct jsonx_field *fields, size_t cou
                  void *out, const char *at, struct err *err) MUST_USE;
 #define JSONX_COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
-/* Compact dump, members in insertion order; caller frees with free(). */
+/* Compact dump, members in insertion order, reals with 15 digits (as people write them;
+ * not every double survives); caller frees with free(). */
 char *jsonx_dump(const json_t *v);
 /* Canonical form: RFC 8785 for the subset without reals: sorted keys, no spaces,
  * integers exactly as they are (also beyond 2^53). NULL when the value has a real

@@ -13,8 +13,7 @@
 #include "client/lib/token.h"
 
 #define ROUNDS 31
-#define BATCH  250 /* about 40 ms a batch: long against the clock, short against drift \
-                    */
+#define BATCH  250 /* 20 ms or so: long against the clock, short against drift */
 
 static const int64_t now_us = INT64_C(1795384392000000);
 

