@@ -11,7 +11,7 @@ static const struct render_col offer_cols[] = {
     {"GPU", "gpu_model", RENDER_TEXT, NULL},
     {"FREE", "free", RENDER_INT, NULL},
     {"START", "start", RENDER_TIME, NULL},
-    {"RTT", "rtt_us", RENDER_RTT, NULL},
+    {"RTT", "rtt_us", RENDER_RTT, "rtt_source"},
     {"SLOWDOWN", "slowdown", RENDER_SLOWDOWN, NULL},
     {"PRICE/H", "price.per_gpu_hour_micro", RENDER_MICRO, "price.currency"},
     {"EFFECTIVE/H", "price.effective_per_hour_micro", RENDER_ABOUT, "price.currency"},
@@ -59,6 +59,10 @@ int cmd_offers(struct cli *c, struct err *err)
         render_json(reply, &out);
     else if (o.format == RENDER_CSV || json_array_size(offers) > 0)
         render_rows(offers, offer_cols, RENDER_COUNT_OF(offer_cols), &o, &out);
+    if (o.format == RENDER_TABLE && strchr(strbuf_str(&out), '~') != NULL)
+        strbuf_adds(&out,
+                    "~ not measured: declared by the path's operator, or from the "
+                    "distance\n");
     const char *advice = json_string_value(render_at(offers, "0.advice"));
     if (o.format == RENDER_TABLE && advice != NULL && *advice != '\0') {
         strbuf_adds(&out, "* ");

@@ -192,7 +192,12 @@ void render_cell(const json_t *row, const struct render_col *col, render_zone_fn
         render_money(out, to_minor_unit(json_integer_value(v), currency), currency);
         break;
     }
-    case RENDER_RTT: render_rtt(out, json_integer_value(v)); break;
+    case RENDER_RTT:
+        if (col->aux != NULL &&
+            strcmp(text_or(render_at(row, col->aux), "measured"), "measured") != 0)
+            strbuf_addc(out, '~');
+        render_rtt(out, json_integer_value(v));
+        break;
     case RENDER_SECONDS:
         timefmt_duration(json_integer_value(v) * US_PER_S, duration);
         strbuf_adds(out, duration);

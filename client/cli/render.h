@@ -24,7 +24,8 @@ enum render_kind {
     RENDER_MONEY,    /* {"currency","micro"} */
     RENDER_MICRO,    /* integer of micro-units; aux: path of the currency */
     RENDER_ABOUT,    /* the same, rounded to the currency's minor unit in tables */
-    RENDER_RTT,      /* integer of microseconds -> "11.5 ms" */
+    RENDER_RTT,      /* integer of microseconds -> "11.5 ms"; aux: path of its source,
+                        "~11.5 ms" unless that is "measured" */
     RENDER_SECONDS,  /* integer of seconds -> "1h30m" */
     RENDER_BYTES,    /* integer of bytes -> "12.0 TB" */
     RENDER_GPU_MS,   /* integer of GPU milliseconds -> GPU hours "4.000" */

@@ -67,11 +67,10 @@ START_TEST(test_csv)
     struct strbuf out = STRBUF_INIT;
     json_t *rows = parse(offers_json);
     render_rows(rows, offers, RENDER_COUNT_OF(offers), &csv, &out);
-    SAME(
-        "site,free,start,rtt_us,slowdown,price_hour,price_currency,price_total\r\n"
-        "osaka,8,2026-11-22T22:00:00Z,5415,1.0,2120000,USD,8480000\r\n"
-        "fukuoka,16,2026-11-22T23:30:00.5Z,,1.174,1990000,USD,7960000\r\n",
-        out);
+    SAME("site,free,start,rtt_us,slowdown,price_hour,price_currency,price_total\r\n"
+         "osaka,8,2026-11-22T22:00:00Z,5415,1.0,2120000,USD,8480000\r\n"
+         "fukuoka,16,2026-11-22T23:30:00.5Z,,1.174,1990000,USD,7960000\r\n",
+         out);
     json_decref(rows);
 }
 END_TEST
@@ -162,6 +161,25 @@ START_TEST(test_about)
                               cases[i].currency);
         render_cell(v, &col, tokyo, &out);
         SAME(cases[i].want, out);
+        json_decref(v);
+    }
+}
+END_TEST
+
+START_TEST(test_rtt_source)
+{
+    static const struct render_col col = {"", "v", RENDER_RTT, "s"};
+    static const char *const cases[][2] = {
+        {"{\"v\":5415,\"s\":\"measured\"}", "5.4 ms"},
+        {"{\"v\":5415,\"s\":\"topology\"}", "~5.4 ms"},
+        {"{\"v\":5415}", "5.4 ms"},
+        {"{\"v\":null,\"s\":null}", "-"},
+    };
+    for (size_t i = 0; i < RENDER_COUNT_OF(cases); i++) {
+        struct strbuf out = STRBUF_INIT;
+        json_t *v = parse(cases[i][0]);
+        render_cell(v, &col, tokyo, &out);
+        SAME(cases[i][1], out);
         json_decref(v);
     }
 }
@@ -262,8 +280,8 @@ START_TEST(test_colour)
 }
 END_TEST
 
-UNIT_MAIN("render",
-          UNIT_CASE(test_table) UNIT_CASE(test_csv) UNIT_CASE(test_csv_quotes)
-              UNIT_CASE(test_card) UNIT_CASE(test_kinds) UNIT_CASE(test_about)
-                  UNIT_CASE(test_width) UNIT_CASE(test_hostile) UNIT_CASE(test_report)
-                      UNIT_CASE(test_tree) UNIT_CASE(test_colour))
+UNIT_MAIN("render", UNIT_CASE(test_table) UNIT_CASE(test_csv) UNIT_CASE(test_csv_quotes)
+                        UNIT_CASE(test_card) UNIT_CASE(test_kinds) UNIT_CASE(test_about)
+                            UNIT_CASE(test_rtt_source) UNIT_CASE(test_width)
+                                UNIT_CASE(test_hostile) UNIT_CASE(test_report)
+                                    UNIT_CASE(test_tree) UNIT_CASE(test_colour))
