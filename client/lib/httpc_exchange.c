@@ -15,10 +15,9 @@
 
 #define HTTPC_TIMEOUT_US         INT64_C(30000000) /* when a request names none */
 #define HTTPC_CONNECT_TIMEOUT_US INT64_C(10000000) /* three round trips, and loss */
-* /
-#define HTTPC_REPLY_DEPTH_MAX 64 /* /openapi.json is the deepest reply, with 20 */
+#define HTTPC_REPLY_DEPTH_MAX    64 /* /openapi.json is the deepest reply, with 20 */
 
-    static size_t httpc_on_body(char *data, size_t size, size_t count, void *arg)
+static size_t httpc_on_body(char *data, size_t size, size_t count, void *arg)
 {
     struct httpc_exchange *x = arg;
     size_t len = size * count;
