@@ -5,7 +5,8 @@
  *                            written until the first byte of the answer; one request
  *                            before them opens the connection and is not counted
  *   https://host[:port]/…    as tcp:// (a TLS front says nothing about the way there)
- *   tcp://host:port          connects; one round trip = SYN until connected
+ *   tcp://host:port          connects; one round trip = SYN until connected; so does
+ *   host:port                without a scheme
  *
  * Intervals are jittered so that nodes do not measure in step. A measurement that fails
  * leaves the data set without a figure: absent, never old. At most PROBE_AT_ONCE run

@@ -68,12 +68,15 @@ int probe_endpoint_parse(const char *url, struct probe_endpoint *ret, struct err
     static const struct {
         const char *scheme, *port;
         bool http;
-    } kinds[] = {
-        {"http://", "80", true}, {"https://", "443", false}, {"tcp://", "", false}};
+    } kinds[] = {{"http://", "80", true},
+                 {"https://", "443", false},
+                 {"tcp://", "", false},
+                 {"", "", false}};
     struct probe_endpoint ep = {0};
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         size_t skip = strlen(kinds[i].scheme);
-        if (strncmp(url, kinds[i].scheme, skip) != 0)
+        if (strncmp(url, kinds[i].scheme, skip) != 0 ||
+            (skip == 0 && strstr(url, "://") != NULL))
             continue;
         const char *at = url + skip, *path = at + strcspn(at, "/?#");
         ep.http = kinds[i].http;

@@ -150,10 +150,8 @@ static int check_possession(const struct agent *a, struct runauth *r, const char
     snprintf(want.ath, sizeof(want.ath), "%s", r->claims.ath);
     snprintf(want.action, sizeof(want.action), "%s", kinds[r->kind].action);
     snprintf(want.argv_hash, sizeof(want.argv_hash), "%s", r->argv_hash);
-    if (token_pop_check(proof, strlen(proof), r->claims.jkt, &want, now, &inner, err) !=
-        0)
-        return err_prefix(err, "%s", inner);
-    return 0;
+    return token_pop_check(proof, strlen(proof), r->claims.jkt, &want, now, &inner,
+                           err);
 }
 
 static int check_lease(struct agent *a, const struct runauth *r, int64_t now,

@@ -253,10 +253,11 @@ START_TEST(test_endpoints)
         {"https://h/x", "h", "443", "/x", false},
         {"tcp://10.0.0.1:5432", "10.0.0.1", "5432", "/", false},
         {"http://h?q", "h", "80", "/?q", true},
+        {"store.example:443", "store.example", "443", "/", false},
     };
     static const char *const bad[] = {
         "",
-        "h:80",
+        "h",
         "ftp://h:1",
         "tcp://h",
         "http://:80",
