@@ -268,6 +268,7 @@ static int by_start(const void *a, const void *b)
 int launch_jobs(const char *lease_dir, struct launch_job **ret, size_t *ret_count,
                 struct err *err)
 {
+    launch_reap();
     char *path = xasprintf("%s/jobs", lease_dir);
     DIR *d = opendir(path);
     struct launch_job *jobs = NULL;

@@ -97,8 +97,8 @@ int launch_signal(const char *lease_dir, const char *job, int signo,
 int launch_set_reason(const char *lease_dir, const char *reason,
                       struct err *err) MUST_USE;
 
-/* Keepers are children of whoever launched them: collects those that ended. Call it on
- * SIGCHLD, or now and then. */
+/* Keepers are children of whoever launched them: collects those that ended. Every
+ * launch and launch_jobs() does it too. */
 void launch_reap(void);
 /* Makes the keepers of a lease whose jobs have all ended leave (they linger for late
  * clients), and waits for it: before journal_lease_remove(). ERR_CONFLICT when one of
