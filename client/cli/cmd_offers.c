@@ -89,7 +89,7 @@ int cmd_explain(struct cli *c, struct err *err)
         {"PROVIDER", "provider", RENDER_TEXT, NULL},
         {"GPU", "gpu_model", RENDER_TEXT, NULL},
         {"RULE", "why", RENDER_TEXT, NULL},
-        {"WHY NOT", "reason", RENDER_TEXT, NULL},
+        {"WHY NOT", "reason", RENDER_SENTENCE, NULL},
     };
     json_t *reply = NULL;
     if (get_offers(c, &reply, err) < 0)

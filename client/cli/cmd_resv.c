@@ -48,7 +48,7 @@ static void render_resv(struct cli *c, const json_t *resv, struct strbuf *out)
     static const struct render_col card[] = {
         {"Reservation", "id", RENDER_TEXT, NULL},
         {"State", "state", RENDER_TEXT, NULL},
-        {"Reason", "reason", RENDER_TEXT, NULL},
+        {"Reason", "reason", RENDER_SENTENCE, NULL},
         {"Start", "start", RENDER_TIME, NULL},
         {"End", "end", RENDER_TIME, NULL},
         {"Price", "price.total_micro", RENDER_MICRO, "price.currency"},

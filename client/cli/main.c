@@ -103,10 +103,10 @@ static int run_command(struct cli *c, struct err *err)
     return fn(c, err);
 }
 
-static int fail(const struct err *err)
+static int fail(const struct cli *c, const struct err *err)
 {
     struct strbuf line = STRBUF_INIT; /* may quote the server: keep it one clean line */
-    render_clean(&line, err->text);
+    render_sentence(&line, err->text, c->render.zone);
     fprintf(stderr, "neargpu: %s\n", strbuf_str(&line));
     strbuf_done(&line);
     return cli_exit_status(err->code);
@@ -126,7 +126,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     argc = when_join_between(argc, argv, &c.when, &made);
     if (opt_parse(&cli_program, argc, argv, &opts, &err) < 0)
-        status = fail(&err);
+        status = fail(&c, &err);
     else if (opts.version)
         status = printf("neargpu %s\n", PACKAGE_VERSION) > 0 ? 0 : 1;
     else if (opts.man)
@@ -134,7 +134,7 @@ int main(int argc, char **argv)
     else if (opts.help || opts.command == NULL)
         status = print_text(opt_help(&cli_program, opts.command));
     else if (run_command(&c, &err) < 0)
-        status = fail(&err);
+        status = fail(&c, &err);
     else
         status = c.status;
     cli_done(&c);

@@ -124,6 +124,38 @@ static const char *text_or(const json_t *v, const char *otherwise)
     return json_is_string(v) ? json_string_value(v) : otherwise;
 }
 
+/* Length of a time such as "2026-11-22T23:00:00.25Z" at the start of text, or 0. */
+static size_t utc_time_len(const char *text)
+{
+    static const char shape[] = "0000-00-00T00:00:00";
+    size_t n = 0;
+    for (; shape[n] != '\0'; n++)
+        if (shape[n] == '0' ? text[n] < '0' || text[n] > '9' : text[n] != shape[n])
+            return 0;
+    if (text[n] == '.')
+        n += 1 + strspn(text + n + 1, "0123456789");
+    return text[n] == 'Z' ? n + 1 : 0;
+}
+
+void render_sentence(struct strbuf *out, const char *text, render_zone_fn *zone)
+{
+    struct strbuf local = STRBUF_INIT;
+    while (*text != '\0') {
+        size_t len = utc_time_len(text);
+        char *time = xstrndup(text, len);
+        int64_t us;
+        if (len > 0 && timefmt_parse(time, &us, NULL) == 0) {
+            render_time(&local, us, zone);
+            text += len;
+        } else {
+            strbuf_addc(&local, *text++);
+        }
+        free(time);
+    }
+    render_clean(out, strbuf_str(&local));
+    strbuf_done(&local);
+}
+
 static void add_list(struct strbuf *out, const json_t *v, const char *aux)
 {
     size_t i;
@@ -178,6 +210,7 @@ void render_cell(const json_t *row, const struct render_col *col, render_zone_fn
         else
             add_scalar(out, v);
         break;
+    case RENDER_SENTENCE: render_sentence(out, text_or(v, ""), zone); break;
     case RENDER_INT: add_scalar(out, v); break;
     case RENDER_TIME: add_time(out, v, zone); break;
     case RENDER_MONEY:
@@ -219,8 +252,8 @@ void render_cell(const json_t *row, const struct render_col *col, render_zone_fn
 
 static bool is_number(enum render_kind kind)
 {
-    return kind != RENDER_TEXT && kind != RENDER_TIME && kind != RENDER_YES &&
-           kind != RENDER_LIST;
+    return kind != RENDER_TEXT && kind != RENDER_SENTENCE && kind != RENDER_TIME &&
+           kind != RENDER_YES && kind != RENDER_LIST;
 }
 
 static void add_grid_cell(struct grid *g, struct strbuf *text)

@@ -19,6 +19,7 @@ enum render_format { RENDER_TABLE, RENDER_JSON, RENDER_CSV };
 
 enum render_kind {
     RENDER_TEXT,     /* string; numbers and booleans as they are */
+    RENDER_SENTENCE, /* string; UTC times in it are shown in the zone */
     RENDER_INT,      /* integer, right-aligned */
     RENDER_TIME,     /* RFC 3339 string -> local zone with offset */
     RENDER_MONEY,    /* {"currency","micro"} */
@@ -78,6 +79,8 @@ void render_json(const json_t *v, struct strbuf *out);
 size_t render_width(const char *text);
 /* Appends text with control characters and invalid UTF-8 replaced by '?'. */
 void render_clean(struct strbuf *out, const char *text);
+/* As render_clean; RFC 3339 UTC times in the text are shown in the zone. */
+void render_sentence(struct strbuf *out, const char *text, render_zone_fn *zone);
 /* Follows a dotted path; NULL when something on the way is missing. */
 const json_t *render_at(const json_t *v, const char *path);
 

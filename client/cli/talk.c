@@ -78,7 +78,7 @@ void cli_render_rejected(const struct cli *c, const json_t *rejected,
         {"SITE", "site", RENDER_TEXT, NULL},
         {"PROVIDER", "provider", RENDER_TEXT, NULL},
         {"GPU", "gpu_model", RENDER_TEXT, NULL},
-        {"WHY NOT", "reason", RENDER_TEXT, NULL},
+        {"WHY NOT", "reason", RENDER_SENTENCE, NULL},
     };
     struct render_opts o = c->render;
     o.format = RENDER_TABLE;

@@ -185,6 +185,25 @@ START_TEST(test_rtt_source)
 }
 END_TEST
 
+START_TEST(test_sentence)
+{
+    static const char *const cases[][2] = {
+        {"busy until 2026-11-22T15:09:56.267839Z (best 0)",
+         "busy until 2026-11-23 00:09:56+09:00 (best 0)"},
+        {"2026-11-22T15:00:00Z", "2026-11-23 00:00:00+09:00"},
+        {"2026-13-22T15:00:00Z is bad", "2026-13-22T15:00:00Z is bad"},
+        {"2026-11-22T15:00:00", "2026-11-22T15:00:00"},
+        {"a\nb", "a?b"},
+        {"", ""},
+    };
+    for (size_t i = 0; i < RENDER_COUNT_OF(cases); i++) {
+        struct strbuf out = STRBUF_INIT;
+        render_sentence(&out, cases[i][0], tokyo);
+        SAME(cases[i][1], out);
+    }
+}
+END_TEST
+
 START_TEST(test_width)
 {
     ck_assert_uint_eq(render_width("abc"), 3);
@@ -282,6 +301,7 @@ END_TEST
 
 UNIT_MAIN("render", UNIT_CASE(test_table) UNIT_CASE(test_csv) UNIT_CASE(test_csv_quotes)
                         UNIT_CASE(test_card) UNIT_CASE(test_kinds) UNIT_CASE(test_about)
-                            UNIT_CASE(test_rtt_source) UNIT_CASE(test_width)
-                                UNIT_CASE(test_hostile) UNIT_CASE(test_report)
-                                    UNIT_CASE(test_tree) UNIT_CASE(test_colour))
+                            UNIT_CASE(test_sentence) UNIT_CASE(test_rtt_source)
+                                UNIT_CASE(test_width) UNIT_CASE(test_hostile)
+                                    UNIT_CASE(test_report) UNIT_CASE(test_tree)
+                                        UNIT_CASE(test_colour))
