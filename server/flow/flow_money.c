@@ -164,9 +164,9 @@ static enum flow_turn invoice_reply(struct flow *f)
     json_object_del(reply, "document");
     json_t *issuer = json_object_get(document, "issuer");
     json_t *registration = json_object_get(document, "registration");
-    json_object_set_new(reply, "issuer",
-                        json_pack("{s:O?, s:O?}", "name", issuer, "registration",
-                                  registration));
+    json_object_set_new(
+        reply, "issuer",
+        json_pack("{s:O?, s:O?}", "name", issuer, "registration", registration));
     json_object_set(reply, "recipient", json_object_get(document, "recipient"));
     json_object_set(reply, "zone", json_object_get(document, "zone"));
     invoice_money(reply);
