@@ -123,6 +123,27 @@ START_TEST(test_keeper_alone_ends_it)
 }
 END_TEST
 
+START_TEST(test_a_second_keeper_ends_it_as_well)
+{
+    struct err err;
+    rig_lease("res1", -1, 900);
+    start_stubborn("res1", "j1");
+    pid_t first = keeper_of("res1", "j1");
+    kill(first, SIGKILL);
+    char *dir = rig_lease_dir("res1"), *job = xasprintf("%s/jobs/j1", dir);
+    while (launch_respawn_keeper(job, NULL, &err) != 0)
+        rig_pause_ms(1);
+    ck_assert_int_ne(keeper_of("res1", "j1"), first);
+    kill(init_of("res1", "j1"), SIGSTOP);
+    int64_t late = lateness("res1");
+    ck_assert_int_ge(late, 0);
+    ck_assert_int_lt(late, 200000);
+    free(job);
+    free(dir);
+    rig_end("res1");
+}
+END_TEST
+
 START_TEST(test_gate_alone_ends_opens)
 {
     struct err err;
@@ -307,6 +328,7 @@ static Suite *suite(void)
     Suite *s = suite_create("enforce_end");
     rig_add(s, "lease_init", test_lease_init_alone_ends_it);
     rig_add(s, "keeper", test_keeper_alone_ends_it);
+    rig_add(s, "second_keeper", test_a_second_keeper_ends_it_as_well);
     rig_add(s, "gate", test_gate_alone_ends_opens);
     rig_add(s, "drain", test_drain_then_end);
     rig_add(s, "extend", test_extension_reaches_everyone);

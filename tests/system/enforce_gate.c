@@ -164,6 +164,33 @@ START_TEST(test_a_job_cannot_detach_the_gate)
 }
 END_TEST
 
+START_TEST(test_the_largest_gate_loads)
+{
+    struct err err;
+    static struct devprog_rule rules[DEVPROG_RULES_MAX];
+    size_t base;
+    (void)devprog_base_rules(&base);
+    struct enforce_lease lease = {.id = "res1",
+                                  .devices = rules,
+                                  .device_count = DEVPROG_RULES_MAX - base,
+                                  .deadline_boot_us = rig_now() + 20000000};
+    for (size_t i = 0; i < lease.device_count; i++)
+        rules[i] = (struct devprog_rule){'c', RIG_MAJOR, (uint32_t)(1000 + i), 3};
+    rules[lease.device_count - 1].minor = 7;
+    rig_ok(rig.enforce->ops->open(rig.enforce, &lease, &err), &err);
+    char *dir = rig_cgroup("res1", NULL), *last = xasprintf("%s/gpu7", rig.nodes);
+    char *other = xasprintf("%s/gpu6", rig.nodes);
+    ck_assert_int_eq(rig_in_cgroup(dir, 0, open_rdwr, last), ENXIO);
+    ck_assert_int_eq(rig_in_cgroup(dir, 0, open_rdwr, other), EPERM);
+    lease.device_count++;
+    ck_assert_int_eq(rig.enforce->ops->open(rig.enforce, &lease, &err), -1);
+    ck_assert_int_eq(err.code, ERR_TOO_LARGE);
+    free(other);
+    free(last);
+    free(dir);
+}
+END_TEST
+
 static char *retry_node;
 
 /* Opens until it is refused; exit status: ms after the deadline in *arg, at most 125.
@@ -470,6 +497,7 @@ static Suite *suite(void)
     rig_add(s, "other_path", test_another_path_is_no_way_round);
     rig_add(s, "mknod", test_own_node_cannot_be_made);
     rig_add(s, "detach", test_a_job_cannot_detach_the_gate);
+    rig_add(s, "largest", test_the_largest_gate_loads);
     rig_add(s, "deadline", test_opens_end_at_the_deadline_with_nobody_alive);
     rig_add(s, "swap", test_swapping_under_load_has_no_gap);
     rig_add(s, "status", test_status_and_close);
