@@ -459,7 +459,8 @@ CREATE TRIGGER exact_reversal BEFORE INSERT ON ng.transfer
     FOR EACH ROW WHEN (NEW.reverses IS NOT NULL OR NEW.kind = 'reversal') EXECUTE FUNCTION ng.check_reversal();
 
 -- An invoice's net sum is the sum of its lines when the transaction ends.
-CREATE FUNCTION ng.check_invoice_sum() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Deferred triggers run as the session's role at commit, which may not read tables.
+CREATE FUNCTION ng.check_invoice_sum() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 BEGIN
     IF (SELECT net_micro FROM ng.invoice WHERE number = NEW.number)
         IS DISTINCT FROM (SELECT sum(amount_micro) FROM ng.invoice_line WHERE number = NEW.number) THEN

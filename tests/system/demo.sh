@@ -15,7 +15,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 here=$(dirname "$(readlink -f "$0")")
 export PATH="$PATH:/usr/sbin:/sbin"
-run=$(mktemp -d /srv/neargpu-demo.XXXXXX) # not below a temporary directory: those are private to a job
+run=$(mktemp -d /srv/neargpu-demo.XXXXXX)
 results=$run/results.jsonl
 # shellcheck source=tests/system/market.sh
 . "$here/market.sh"
@@ -157,18 +157,27 @@ step_token_verified_elsewhere() {
 }
 
 step_job_sees_only_its_gpu() {
-    local out other
-    other=$run/dev/fukuoka/nvidia7
-    # Inside: the granted node, another GPU's node at a path root left open outside, a node of its own.
+    local out code pid
+    # Inside: the granted node; another GPU's node that root puts there from outside, on a mount of
+    # its own without nodev; a node the job makes itself.
     # shellcheck disable=SC2016
-    out=$(as kagaku-lab run "$r1" -- /bin/sh -c '
+    as kagaku-lab run "$r1" -- /bin/sh -c '
         for d in /dev/nvidia[0-9]*; do echo "granted $d: $( (: <$d) 2>&1)"; done
-        echo "other: $( (: <'"$other"') 2>&1)"
+        i=0; while [ ! -e /tmp/outside/nvidia7 ] && [ $i -lt 100 ]; do i=$((i+1)); sleep 0.1; done
+        ls -l /tmp/outside/nvidia7
+        echo "other: $( (: </tmp/outside/nvidia7) 2>&1)"
         echo "mknod: $(mknod /tmp/own c 242 7 2>&1)"
-        echo "uid: $(id -u)"; exit 7' 2>&1)
-    local code=$?
+        echo "uid: $(id -u)"; exit 7' >"$run/sees.out" 2>&1 &
+    local job=$!
+    wait_for 20 grep -q '^granted' "$run/sees.out"
+    pid=$(job_pids | tail -n 1)
+    nsenter -t "$pid" -m sh -c "mkdir /tmp/outside && mount -t tmpfs -o mode=755 outside /tmp/outside && mknod -m 666 /tmp/outside/nvidia7 c $gpu_major 7" ||
+        { detail="root could not put a device into the job's /tmp"; return 1; }
+    wait $job
+    code=$?
+    out=$(cat "$run/sees.out")
     sed 's/^/  /' <<<"$out"
-    detail="granted: ENXIO (let through), other GPU: EPERM, mknod refused, exit code $code passed on"
+    detail="granted: ENXIO (let through to the driver), another GPU's node: EPERM, mknod refused, exit code $code passed on"
     [ $code = 7 ] && [ "$(grep -c '^granted .*No such device or address' <<<"$out")" = 1 ] && [ "$(grep -c '^granted' <<<"$out")" = 1 ] &&
         grep -q '^other: .*Operation not permitted' <<<"$out" && grep -q '^mknod: .*Operation not permitted' <<<"$out" && ! grep -q '^uid: 0' <<<"$out"
 }
