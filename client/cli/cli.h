@@ -140,6 +140,9 @@ int cli_read_secret(const char *file, const char *prompt, char **ret,
  * request may have been done. The text must name the way on. */
 void cli_unsettled(const char *text);
 void cli_settled(void);
+/* Whoever started us had this signal ignored (nohup, a shell's background job): it
+ * stays so. */
+bool cli_ignores(int signo);
 
 /* ---- commands ------------------------------------------------------------------ */
 

@@ -204,13 +204,15 @@ void render_cell(const json_t *row, const struct render_col *col, render_zone_fn
         return;
     }
     switch (col->kind) {
+    case RENDER_SENTENCE:
     case RENDER_TEXT:
         if (json_is_string(v) && json_string_length(v) == 0)
             strbuf_addc(out, '-');
+        else if (col->kind == RENDER_SENTENCE)
+            render_sentence(out, text_or(v, ""), zone);
         else
             add_scalar(out, v);
         break;
-    case RENDER_SENTENCE: render_sentence(out, text_or(v, ""), zone); break;
     case RENDER_INT: add_scalar(out, v); break;
     case RENDER_TIME: add_time(out, v, zone); break;
     case RENDER_MONEY:

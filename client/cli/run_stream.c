@@ -20,6 +20,8 @@
 #define STDIN_CHUNK (32 * 1024)
 #define TWICE_US    US_PER_S /* ^C ^C within this leaves */
 
+static const int passed_on[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+
 struct sink { /* standard output or error */
     int fd;
     struct strbuf queue;
@@ -228,10 +230,9 @@ enum run_end run_stream(struct run *r, int *ret_status, struct err *err)
     sink_init(&s.out, STDOUT_FILENO);
     sink_init(&s.err_out, STDERR_FILENO);
     sigemptyset(&caught);
-    sigaddset(&caught, SIGINT);
-    sigaddset(&caught, SIGTERM);
-    sigaddset(&caught, SIGHUP);
-    sigaddset(&caught, SIGQUIT);
+    for (size_t i = 0; i < sizeof(passed_on) / sizeof(passed_on[0]); i++)
+        if (!cli_ignores(passed_on[i]))
+            sigaddset(&caught, passed_on[i]);
     sigprocmask(SIG_BLOCK, &caught, &before);
     s.signal_fd = signalfd(-1, &caught, SFD_CLOEXEC | SFD_NONBLOCK);
     if (take_frames(&s, err) < 0) /* came with the answer */

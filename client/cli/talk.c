@@ -187,6 +187,12 @@ static void leave_unsettled(int sig)
 
 static const int leaving[] = {SIGINT, SIGTERM, SIGHUP};
 
+bool cli_ignores(int signo)
+{
+    struct sigaction act;
+    return sigaction(signo, NULL, &act) == 0 && act.sa_handler == SIG_IGN;
+}
+
 void cli_unsettled(const char *text)
 {
     struct sigaction act = {.sa_handler = leave_unsettled};
@@ -197,12 +203,14 @@ void cli_unsettled(const char *text)
                                                     : sizeof(unsettled) - 1;
     sigfillset(&act.sa_mask);
     for (size_t i = 0; i < sizeof(leaving) / sizeof(leaving[0]); i++)
-        sigaction(leaving[i], &act, NULL);
+        if (!cli_ignores(leaving[i]))
+            sigaction(leaving[i], &act, NULL);
 }
 
 void cli_settled(void)
 {
     struct sigaction act = {.sa_handler = SIG_DFL};
     for (size_t i = 0; i < sizeof(leaving) / sizeof(leaving[0]); i++)
-        sigaction(leaving[i], &act, NULL);
+        if (!cli_ignores(leaving[i]))
+            sigaction(leaving[i], &act, NULL);
 }
