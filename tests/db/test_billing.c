@@ -1,0 +1,609 @@
+/* neargpu-billd as a process, invoices month by month, and reports on known data. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "client/lib/clock.h"
+#include "client/lib/fsx.h"
+#include "client/lib/strbuf.h"
+#include "client/lib/xalloc.h"
+#include "tests/db/ledger.h"
+#include "tests/unit/unit.h"
+
+static struct ledger l;
+
+static void pause_ms(int ms)
+{
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000},
+              NULL);
+}
+
+/* A reservation of one GPU of node n, of an hour 100 days ago to tomorrow. */
+static void book(int n, const char *tenant, int first, int number)
+{
+    char *got = ledger_text(
+        &l,
+        "SELECT t.book(lpad('%d', 32, '0')::uuid, '%s', now() - interval '100 days',"
+        " now() + interval '1 day', ARRAY[%d], ARRAY[%d], ARRAY[1], 1000000)",
+        number, tenant, n, first);
+    ck_assert_str_eq(got, "ok");
+    free(got);
+}
+
+static void receipt(int number, int seq, const char *kind, long long gpu_ms)
+{
+    char *got = ledger_text(
+        &l,
+        "SELECT t.receipt(lpad('%d', 32, '0')::uuid, (SELECT node_id FROM ng.booking "
+        "WHERE reservation_id = lpad('%d', 32, '0')::uuid), %d, '%s', %lld)",
+        number, number, seq, kind, gpu_ms);
+    ck_assert_str_eq(got, "");
+    free(got);
+}
+
+static int64_t rated(int number)
+{
+    return ledger_int(&l,
+                      "SELECT count(*) FROM ng.receipt WHERE rated AND "
+                      "reservation_id = lpad('%d', 32, '0')::uuid",
+                      number);
+}
+
+static void wait_rated(int number, int64_t count)
+{
+    int64_t end_us = clock_boot_us() + 20000000;
+    while (rated(number) < count && clock_boot_us() < end_us)
+        pause_ms(20);
+    ck_assert_int_eq(rated(number), count);
+}
+
+/* ---- invoices ----------------------------------------------------------------- */
+
+static void expect(const char *want, const char *sql)
+{
+    char *got = testdb_one(l.pg, sql);
+    ck_assert_msg(strcmp(got, want) == 0, "%s\n is %s\n not %s", sql, got, want);
+    free(got);
+}
+
+#define INVOICES(tenant)                                                            \
+    "SELECT string_agg(concat_ws(' ', number, lower(period) AT TIME ZONE t.zone, "  \
+    "upper(period) AT TIME ZONE t.zone, quantity_gpu_ms, amount_micro, tax_micro)," \
+    " E'\\n' ORDER BY period) FROM ng.invoice i JOIN ng.tenant t ON t.id = "        \
+    "tenant_id JOIN ng.invoice_line x USING (number) WHERE line = 1 AND t.name = "  \
+    "'" tenant "'"
+
+/* Use captured in November, in December's last microsecond and in January's first: each
+ * month its own invoice, its own quantity; the year's numbers begin anew. */
+START_TEST(months)
+{
+    ledger_sql(&l, "SELECT t.tenant('monthly', 'Asia/Tokyo', 100000000000)");
+    book(1, "monthly", 0, 1);
+    receipt(1, 1, "ready", 0);
+    for (int seq = 2; seq <= 4; seq++)
+        receipt(1, seq, "interval", 36000000LL * (seq - 1) + (seq == 4));
+    ck_assert_int_eq(LEDGER_BILLD(&l, NULL, "--once"), 0);
+    testdb_sql(
+        l.pg,
+        "BEGIN; SET LOCAL session_replication_role = replica;"
+        "UPDATE ng.transfer SET at = CASE right(ref, 2) WHEN '/2' THEN "
+        "timestamptz '2025-11-15 00:00+00' WHEN '/3' THEN '2025-12-31 "
+        "14:59:59.999999+00'"
+        " ELSE '2025-12-31 15:00+00' END WHERE kind IN ('capture', 'fee'); COMMIT");
+    ck_assert_int_eq(LEDGER_BILLD(&l, NULL, "--once"), 0);
+    expect("INV-2025-000001 2025-11-01 00:00:00 2025-12-01 00:00:00 36000000 10000000 "
+           "1000000\n"
+           "INV-2026-000001 2025-12-01 00:00:00 2026-01-01 00:00:00 36000000 10000000 "
+           "1000000\n"
+           "INV-2026-000002 2026-01-01 00:00:00 2026-02-01 00:00:00 36000001 10000000 "
+           "1000000",
+           INVOICES("monthly"));
+    ck_assert_int_eq(LEDGER_BILLD(&l, NULL, "--once"), 0);
+    expect("3", "SELECT count(*) FROM ng.invoice");
+    ledger_check(&l);
+}
+END_TEST
+
+START_TEST(numbers_grow_past_six_digits)
+{
+    testdb_sql(
+        l.pg,
+        "BEGIN; SET LOCAL session_replication_role = replica; INSERT INTO "
+        "ng.invoice SELECT 'INV-2024-999999', tenant_id, currency, "
+        "'[2000-01-01,2000-02-01)', now(), 0, 0, 0, 0, '{}' FROM ng.invoice LIMIT "
+        "1; INSERT INTO ng.invoice SELECT 'INV-2024-1000000', tenant_id, currency,"
+        " '[2000-02-01,2000-03-01)', now(), 0, 0, 0, 0, '{}' FROM ng.invoice "
+        "LIMIT 1");
+    expect("INV-2024-1000001", "SELECT ng.invoice_number('2024')");
+    testdb_sql(l.pg, "ROLLBACK");
+    expect("INV-2024-000001", "SELECT ng.invoice_number('2024')");
+}
+END_TEST
+
+/* The hold takes all the wallet had: tax is receivable, and taken from the next top-up.
+ */
+START_TEST(receivable_is_collected)
+{
+    char *number, want[80];
+    ledger_sql(&l, "SELECT t.tenant('poor', 'UTC', 36000000)");
+    ck_assert_int_eq(
+        ledger_int(&l, "SELECT count(*) FROM t.book(lpad('2', 32, '0')::uuid, 'poor', "
+                       "now() - interval '35 h', now() + interval '1 h', ARRAY[1], "
+                       "ARRAY[1], ARRAY[1], 1000000) b WHERE b = 'ok'"),
+        1);
+    receipt(2, 1, "ready", 0);
+    receipt(2, 2, "teardown", 36 * 3600000LL);
+    ck_assert_int_eq(LEDGER_BILLD(&l, NULL, "--once"), 0);
+    ck_assert_int_eq(
+        LEDGER_BILLD(&l, &number, "invoice", "--tenant", "poor", "--until", "now"), 0);
+    time_t now = time(NULL);
+    struct tm tm;
+    snprintf(want, sizeof want, "INV-%d-0000", 1900 + gmtime_r(&now, &tm)->tm_year);
+    ck_assert_msg(strncmp(number, want, strlen(want)) == 0, "%s", number);
+    free(number);
+    expect("0 -4000000",
+           "SELECT t.balance('wallet', id) || ' ' || t.balance('receivable', id) FROM "
+           "ng.tenant WHERE name = 'poor'");
+    testdb_sql(l.pg, "SELECT api.topup('poor', 3000000, 'JPY', 'r1', 'a', NULL, NULL)");
+    ck_assert_int_eq(LEDGER_BILLD(&l, NULL, "--once"), 0);
+    testdb_sql(l.pg, "SELECT api.topup('poor', 3000000, 'JPY', 'r2', 'a', NULL, NULL)");
+    ck_assert_int_eq(LEDGER_BILLD(&l, NULL, "--once"), 0);
+    ck_assert_int_eq(LEDGER_BILLD(&l, NULL, "--once"), 0);
+    expect("2000000 0",
+           "SELECT t.balance('wallet', id) || ' ' || t.balance('receivable', id) FROM "
+           "ng.tenant WHERE name = 'poor'");
+    ledger_check(&l);
+}
+END_TEST
+
+/* An invoice that ends after the clock's now: what is captured next belongs after it.
+ */
+START_TEST(clock_set_back)
+{
+    ledger_sql(&l, "SELECT t.tenant('clock', 'UTC', 100000000000)");
+    book(1, "clock", 2, 3);
+    receipt(3, 1, "ready", 0);
+    testdb_sql(l.pg,
+               "BEGIN; INSERT INTO ng.invoice SELECT "
+               "ng.invoice_number('2026'), id, 'JPY', tstzrange(now() - interval "
+               "'1 h', now() + interval '1 h'), now(), 0, 100000, 0, 0, '{}' FROM "
+               "ng.tenant WHERE name = 'clock'; INSERT INTO ng.invoice_line SELECT "
+               "number, 1, '', NULL, 0, 0 FROM ng.invoice JOIN ng.tenant t ON t.id "
+               "= tenant_id WHERE name = 'clock'; COMMIT");
+    receipt(3, 2, "interval", 3600000);
+    ck_assert_int_eq(LEDGER_BILLD(&l, NULL, "--once"), 0);
+    expect("t",
+           "SELECT bool_and(at = (SELECT max(upper(period)) FROM ng.invoice)) FROM "
+           "ng.transfer WHERE reservation_id = lpad('3', 32, '0')::uuid AND kind IN "
+           "('capture', 'fee')");
+    ledger_check(&l);
+}
+END_TEST
+
+/* ---- the process -------------------------------------------------------------- */
+
+START_TEST(errors_are_one_line)
+{
+    static const struct {
+        const char *args[5], *text;
+        int status;
+    } t[] = {
+        {{"invoice", "--tenant", "nobody", "--until", "now"},
+         "neargpu-billd: invoice of nobody: no tenant is named nobody\n",
+         5},
+        {{"invoice", "--tenant", "lab"},
+         "neargpu-billd: invoice needs --tenant NAME and --until TIME\n",
+         2},
+        {{"reverse", "--transfer", "x"},
+         "neargpu-billd: --transfer: 'x' is not a number\n",
+         2},
+        {{"reverse", "--transfer", "99999"},
+         "neargpu-billd: there is no transfer 99999\n",
+         5},
+        {{"check"}, "all checks are empty\n", 0},
+    };
+    for (size_t i = 0; i < sizeof t / sizeof t[0]; i++) {
+        const char *args[6] = {NULL};
+        char *got;
+        memcpy(args, t[i].args, sizeof t[i].args);
+        int status = ledger_billd(&l, &got, args);
+        ck_assert_str_eq(got, t[i].text);
+        ck_assert_int_eq(status, t[i].status);
+        free(got);
+    }
+    char *got;
+    ck_assert_int_eq(LEDGER_BILLD(&l, &got, "invoice", "--tenant", "monthly", "--until",
+                                  "2999-01-01T00:00:00Z"),
+                     0);
+    ck_assert_str_eq(got, "nothing to invoice\n");
+    free(got);
+    testdb_sql(l.pg, "INSERT INTO ng.receipt_fork VALUES (lpad('1', 32, '0')::uuid, 1, "
+                     "1, 'x')");
+    ck_assert_int_eq(LEDGER_BILLD(&l, &got, "check"), 6);
+    ck_assert_str_eq(got, "check_receipt_fork: 1 rows\n"
+                          "neargpu-billd: what must be empty is not\n");
+    free(got);
+    testdb_sql(l.pg, "DELETE FROM ng.receipt_fork");
+}
+END_TEST
+
+START_TEST(top_up_is_reversed_once)
+{
+    char id[24], *got;
+    ledger_sql(&l, "SELECT t.tenant('typo', 'UTC', 0)");
+    testdb_sql(l.pg,
+               "SELECT api.topup('typo', 9000000, 'JPY', 'oops', 'a', NULL, NULL)");
+    snprintf(
+        id, sizeof id, "%lld",
+        (long long)ledger_int(&l, "SELECT id FROM ng.transfer WHERE ref = 'oops'"));
+    ck_assert_int_eq(LEDGER_BILLD(&l, NULL, "reverse", "--transfer", id), 0);
+    ck_assert_int_eq(LEDGER_BILLD(&l, &got, "reverse", "--transfer", id), 6);
+    ck_assert_ptr_nonnull(strstr(got, "was reversed before"));
+    free(got);
+    expect("0", "SELECT t.balance('wallet', id) FROM ng.tenant WHERE name = 'typo'");
+    ledger_check(&l);
+}
+END_TEST
+
+/* TERM while it sleeps, and while it waits for a lock that another session holds. */
+START_TEST(ends_at_once)
+{
+    for (int locked = 0; locked < 2; locked++) {
+        int status;
+        if (locked) {
+            receipt(1, 5, "interval", 144000001);
+            testdb_sql(l.pg, "SELECT pg_advisory_lock(hashtext('neargpu.billing'))");
+        }
+        pid_t pid =
+            ledger_billd_start(&l, (const char *const[]){"--interval", "1h", NULL});
+        pause_ms(500);
+        int64_t t0 = clock_boot_us();
+        ck_assert_int_eq(kill(pid, SIGTERM), 0);
+        ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+        ck_assert_int_lt(clock_boot_us() - t0, 200000);
+        ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%x", status);
+        if (locked)
+            testdb_sql(l.pg, "SELECT pg_advisory_unlock_all()");
+    }
+    ck_assert_int_eq(LEDGER_BILLD(&l, NULL, "--once"), 0);
+    ledger_check(&l);
+}
+END_TEST
+
+START_TEST(database_goes_away)
+{
+    int status;
+    pid_t pid =
+        ledger_billd_start(&l, (const char *const[]){"--interval", "100ms", NULL});
+    receipt(1, 6, "interval", 150000000);
+    wait_rated(1, 6);
+    PQfinish(l.pg);
+    testdb_kill(l.db);
+    pause_ms(400);
+    ck_assert_int_eq(waitpid(pid, &status, WNOHANG), 0); /* it goes on */
+    testdb_again(l.db);
+    l.pg = testdb_connect(l.db, "postgres", "neargpu");
+    receipt(1, 7, "interval", 151000000);
+    wait_rated(1, 7);
+    kill(pid, SIGTERM);
+    waitpid(pid, &status, 0);
+    ledger_check(&l);
+}
+END_TEST
+
+START_TEST(two_at_once)
+{
+    pid_t pid[2];
+    int status;
+    ledger_sql(&l, "SELECT t.tenant('busy', 'UTC', 100000000000)");
+    for (int r = 0; r < 4; r++)
+        book(2, "busy", r, 10 + r);
+    for (int i = 0; i < 2; i++)
+        pid[i] =
+            ledger_billd_start(&l, (const char *const[]){"--interval", "100ms", NULL});
+    for (int seq = 1; seq <= 60; seq++)
+        for (int r = 0; r < 4; r++)
+            receipt(10 + r, seq,
+                    seq == 1    ? "ready"
+                    : seq == 60 ? "teardown"
+                                : "interval",
+                    1000003LL * (seq - 1));
+    for (int r = 0; r < 4; r++)
+        wait_rated(10 + r, 60);
+    for (int i = 0; i < 2; i++) {
+        kill(pid[i], SIGTERM);
+        waitpid(pid[i], &status, 0);
+        ck_assert_int_eq(status, 0);
+    }
+    ck_assert_int_eq(LEDGER_BILLD(&l, NULL, "--once"), 0);
+    /* 59,000,177 ms at 1 JPY/h = 16,388,938.06; node 2 belongs to zero: no own fee. */
+    expect("16388938", "SELECT string_agg(DISTINCT amount_micro::text, ' ') FROM "
+                       "ng.meter WHERE node_id = 2");
+    ledger_check(&l);
+}
+END_TEST
+
+/* A receipt without its predecessor (only tampering makes one) waits alone. */
+START_TEST(gap_stops_no_other)
+{
+    book(2, "busy", 5, 20);
+    book(2, "busy", 6, 21);
+    testdb_sql(
+        l.pg,
+        "INSERT INTO ng.receipt (reservation_id, node_id, seq, hash, kind, during,"
+        " gpu_ms, jws) SELECT lpad('20', 32, '0')::uuid, 2, n, sha256('x'), "
+        "'interval', '[2026-01-01,2026-01-02)', 1, '' FROM generate_series(2, "
+        "1500) n");
+    receipt(21, 1, "ready", 0);
+    ck_assert_int_eq(LEDGER_BILLD(&l, NULL, "--once"), 0);
+    ck_assert_int_eq(rated(21), 1);
+    ck_assert_int_eq(rated(20), 0);
+    testdb_sql(l.pg,
+               "INSERT INTO ng.receipt (reservation_id, node_id, seq, hash, kind, "
+               "during, gpu_ms, jws) VALUES (lpad('20', 32, '0')::uuid, 2, 1, "
+               "sha256('x'), 'ready', '[2026-01-01,2026-01-02)', 0, '')");
+    ck_assert_int_eq(LEDGER_BILLD(&l, NULL, "--once"), 0);
+    ck_assert_int_eq(rated(20), 1500);
+    ledger_check(&l);
+}
+END_TEST
+
+/* ---- reports ------------------------------------------------------------------ */
+
+/* A market of its own: site osaka, node r1 of 8 GPUs, there since 2 1/2 hours before
+ * the present hour. */
+static void plant(void)
+{
+    testdb_sql(
+        l.pg,
+        "SELECT api.site_create('osaka', 'Osaka', 34.7, 135.5, 'jp', 'a', NULL, NULL);"
+        "SELECT t.tenant('reader', 'UTC', 1000000000000), t.node('r1', 'osaka', "
+        "'acme', 8),"
+        " t.node('r2', 'osaka', 'acme', 4), t.node('r3', 'osaka', 'acme', 4);"
+        "UPDATE ng.node SET enrolled_at = date_trunc('hour', now()) - interval '150 "
+        "min',"
+        " gpu_model = 'A100' WHERE name = 'r1';"
+        "UPDATE ng.node SET enrolled_at = now(), gpu_model = 'B', offered = 7 WHERE "
+        "name "
+        "= 'r2';"
+        "UPDATE ng.node SET enrolled_at = now(), gpu_model = 'B', state = 'lost' WHERE "
+        "name = 'r3';"
+        /* 2 GPUs for the middle half of one hour and all of the next but 15 minutes */
+        "SELECT t.book(gen_random_uuid(), 'reader', date_trunc('hour', now()) - "
+        "interval "
+        "'105 min', date_trunc('hour', now()) - interval '15 min', ARRAY[id], "
+        "ARRAY[0], "
+        "ARRAY[2], 1000000) FROM ng.node WHERE name = 'r1';"
+        /* cancelled before its start: an empty range */
+        "SELECT t.book('00000000-0000-0000-0000-0000000000aa', 'reader', now() + "
+        "interval "
+        "'5 h', now() + interval '6 h', ARRAY[id], ARRAY[0], ARRAY[8], 1000000) FROM "
+        "ng.node WHERE name = 'r1';"
+        "SELECT api.resv_cancel(NULL, '00000000-0000-0000-0000-0000000000aa', 'x', "
+        "ng.us(now()));"
+        /* now: 2 of r2's, 1 of r3's */
+        "SELECT t.book(gen_random_uuid(), 'reader', now() - interval '1 s', now() + "
+        "interval '6 h', ARRAY[a.id, b.id], ARRAY[0, 0], ARRAY[2, 1], 1000000) FROM "
+        "ng.node a, ng.node b WHERE a.name = 'r2' AND b.name = 'r3';"
+        "INSERT INTO ng.match_log (at, kind, outcome, match_us, gpu_model, gpus, "
+        "duration_s, why) SELECT '2026-03-01 12:00+00', 'quote', 'ok', n, '', 1, 60, "
+        "'' "
+        "FROM generate_series(1, 1000) n;"
+        "INSERT INTO ng.match_log (at, kind, outcome, match_us, gpu_model, gpus, "
+        "duration_s, why) SELECT '2026-03-01 23:59:59+00', 'reserve', 'no_fit', 5, "
+        "'H100', 4, 1800, CASE WHEN n < 3 THEN 'price' ELSE 'rtt' END FROM "
+        "generate_series(1, 5) n;");
+}
+
+START_TEST(report_numbers)
+{
+    plant();
+    expect(
+        "4.000 0.000 0.0, 8.000 1.500 18.8, 8.000 1.500 18.8",
+        "SELECT string_agg(concat_ws(' ', capacity, booked, utilisation), ', ' ORDER "
+        "BY hour) FROM report.utilisation_hourly WHERE site = 'osaka' AND gpu_model = "
+        "'A100' AND hour < date_trunc('hour', now())");
+    expect(
+        "0.000 0.0 t",
+        "SELECT concat_ws(' ', booked, utilisation, abs(capacity - 8 * extract(epoch "
+        "FROM now() - hour) / 3600) < 0.001) FROM report.utilisation_hourly WHERE "
+        "site = 'osaka' AND gpu_model = 'A100' AND hour = date_trunc('hour', now())");
+    expect("t", "SELECT bool_and(utilisation <= 100) FROM report.utilisation_hourly "
+                "WHERE gpu_model <> 'B'");
+    expect("2 1 8 7 3 1",
+           "SELECT concat_ws(' ', nodes, nodes_up, gpus, offered, "
+           "booked_now, idle_now) FROM report.idle_capacity WHERE site = "
+           "'osaka' AND gpu_model = 'B'");
+    testdb_sql(l.pg, "UPDATE ng.node SET windows = '{[2020-01-01,2020-01-02)}' WHERE "
+                     "name = 'r2'");
+    expect("0", "SELECT idle_now FROM report.idle_capacity WHERE site = 'osaka' AND "
+                "gpu_model = 'B'");
+    expect("1000 500.5 950.05 990.01 999.001",
+           "SELECT concat_ws(' ', requests, p50, p95, p99, p999) FROM "
+           "report.match_latency WHERE day = '2026-03-01 00:00+00' AND kind = 'quote'");
+    expect(
+        "rtt 3 12 6.000, price 2 8 4.000",
+        "SELECT string_agg(concat_ws(' ', top_reason, requests, gpus, gpu_hours), ', "
+        "' ORDER BY requests DESC) FROM report.unmet_demand WHERE day = '2026-03-01 "
+        "00:00+00'");
+    /* the top-ups aside, what test months() captured in November */
+    expect("acme tokyo JPY 1 10 0.5 9.5",
+           "SELECT concat_ws(' ', provider, site, currency, reservations, gross::real, "
+           "fee::real, revenue::real) FROM report.provider_revenue WHERE day = "
+           "'2025-11-15 00:00+00'");
+    expect("1 36.000 36 0",
+           "SELECT concat_ws(' ', reservations, used, spent::real, "
+           "held::real) FROM report.top_tenants WHERE tenant = 'poor'");
+}
+END_TEST
+
+START_TEST(report_rtt)
+{
+    testdb_sql(
+        l.pg,
+        "INSERT INTO ng.dataset (tenant_id, name, endpoint) SELECT id, n, 'x:1' FROM "
+        "ng.tenant, unnest(ARRAY['kept', 'gone']) n WHERE ng.tenant.name = 'reader';"
+        "UPDATE ng.dataset SET removed_at = now() WHERE name = 'gone';"
+        "INSERT INTO ng.rtt SELECT n.id, d.id, 100 * k, 110 * k, 150 * k, 20, now() - "
+        "k "
+        "* interval '10 s' FROM (SELECT id, row_number() OVER (ORDER BY id) AS k FROM "
+        "ng.node WHERE name IN ('r1', 'r2', 'r3')) n, ng.dataset d");
+    expect(
+        "osaka kept reader 3 100 220 450 60 10",
+        "SELECT concat_ws(' ', site, dataset, tenant, nodes, min, p50, p99, samples, "
+        "age) FROM report.rtt_matrix");
+}
+END_TEST
+
+START_TEST(report_run)
+{
+    static const struct {
+        const char *args, *state;
+    } t[] = {
+        {"'nonsense', NULL, NULL, NULL", "NG005"},
+        {"'catalog', NULL, NULL, NULL", "NG005"},
+        {"'check_hold; DROP TABLE ng.transfer', NULL, NULL, NULL", "NG005"},
+        {"'top_tenants', NULL, NULL, 'tokyo'", "NG020"},
+        {"'idle_capacity', now(), NULL, NULL", "NG020"},
+        {"'idle_capacity', NULL, now(), NULL", "NG020"},
+        {"'match_latency', now(), now(), NULL", "NG020"},
+        {"'match_latency', now(), now() - interval '1 h', NULL", "NG020"},
+        {"'idle_capacity', NULL, NULL, 'nowhere'", "NG005"},
+    };
+    PGconn *pg = testdb_connect(l.db, "neargpu_report", "neargpu");
+    char sql[300];
+    for (size_t i = 0; i < sizeof t / sizeof t[0]; i++) {
+        snprintf(sql, sizeof sql, "SELECT report.run(%s)", t[i].args);
+        const char *state = testdb_state(pg, sql);
+        ck_assert_msg(strcmp(state, t[i].state) == 0, "%s: %s", sql, state);
+    }
+    PGresult *r = PQexec(pg, "SELECT name, jsonb_array_length(report.run(name, NULL, "
+                             "NULL, NULL)->'rows') FROM report.catalog");
+    ck_assert_int_eq(PQntuples(r), 7);
+    for (int i = 0; i < PQntuples(r); i++)
+        ck_assert_int_gt(strtol(PQgetvalue(r, i, 1), NULL, 10), 0);
+    PQclear(r);
+    char *got = testdb_one(
+        pg, "SELECT jsonb_path_query_array(report.run('match_latency', '2026-03-01 "
+            "00:00+00', '2026-03-02 00:00+00', NULL), '$.rows[*][1 to 3]')");
+    ck_assert_str_eq(got, "[\"quote\", 1000, 500.5, \"reserve\", 5, 5]");
+    free(got);
+    PQfinish(pg);
+}
+END_TEST
+
+/* The role for reports reads every view of schema report, and nothing else. */
+START_TEST(report_role)
+{
+    PGconn *pg = testdb_connect(l.db, "neargpu_report", "neargpu");
+    PGresult *r = PQexec(l.pg, "SELECT c.oid::regclass, relkind FROM pg_class c WHERE "
+                               "relnamespace = 'report'::regnamespace AND relkind IN "
+                               "('r', 'v')");
+    ck_assert_int_ge(PQntuples(r), 17);
+    for (int i = 0; i < PQntuples(r); i++) {
+        char sql[200];
+        snprintf(sql, sizeof sql, "SELECT * FROM %s", PQgetvalue(r, i, 0));
+        ck_assert_str_eq(testdb_state(pg, sql), "00000");
+        snprintf(sql, sizeof sql,
+                 "SET default_transaction_read_only = off; DELETE FROM %s",
+                 PQgetvalue(r, i, 0));
+        ck_assert_str_eq(testdb_state(pg, sql), "42501");
+    }
+    PQclear(r);
+    ck_assert_str_eq(testdb_state(pg, "SELECT * FROM ng.account"), "42501");
+    ck_assert_str_eq(testdb_state(pg, "CREATE TABLE x ()"), "42501");
+    PQfinish(pg);
+}
+END_TEST
+
+/* docs/reports.md has each report's columns and units as the database has them. */
+START_TEST(report_docs)
+{
+    struct err err;
+    char *path = xasprintf("%s/docs/reports.md", l.source), *text;
+    ck_assert_msg(fsx_read(path, 1 << 20, &text, NULL, &err) == 0, "%s", err.text);
+    PGresult *r = PQexec(
+        l.pg, "SELECT format(E'## %s\\n\\n%s.\\n\\n| column | unit | what |\\n', name, "
+              "upper(left(description, 1)) || substr(description, 2)) FROM "
+              "report.catalog UNION "
+              "ALL SELECT format(E'\\n| %s | %s |', attname, "
+              "coalesce(col_description(attrelid, "
+              "attnum), '')) FROM pg_attribute a JOIN report.catalog c ON a.attrelid = "
+              "format('report.%I', c.name)::regclass WHERE attnum > 0");
+    ck_assert_int_gt(PQntuples(r), 30);
+    for (int i = 0; i < PQntuples(r); i++)
+        ck_assert_msg(strstr(text, PQgetvalue(r, i, 0)) != NULL,
+                      "docs/reports.md lacks: %s", PQgetvalue(r, i, 0));
+    PQclear(r);
+    free(text);
+    free(path);
+}
+END_TEST
+
+/* A hundred thousand bookings of a quarter. */
+START_TEST(utilisation_stays_fast)
+{
+    testdb_sql(
+        l.pg,
+        "BEGIN; SELECT t.node('big' || n, 'osaka', 'acme', 60) FROM generate_series(1, "
+        "10)"
+        " n; UPDATE ng.node SET enrolled_at = now() - interval '92 days' WHERE name "
+        "LIKE "
+        "'big%';"
+        "INSERT INTO ng.booking (reservation_id, node_id, site_id, gpus, during, "
+        "epoch, "
+        "per_gpu_hour_micro) SELECT '00000000-0000-0000-0000-0000000000aa', n.id, "
+        "n.site_id, int4range(lower(gpus) + g, lower(gpus) + g + 1), tstzrange(now() - "
+        "k "
+        "* interval '13 h', now() - k * interval '13 h' + interval '11 h'), 1, 1 FROM "
+        "ng.node n, generate_series(0, 59) g, generate_series(1, 167) k WHERE name "
+        "LIKE "
+        "'big%'");
+    testdb_sql(l.pg, "ANALYZE ng.booking");
+    int64_t t0 = clock_boot_us();
+    char *rows = testdb_one(l.pg, "SELECT count(*) FROM report.utilisation_hourly");
+    int64_t took_us = clock_boot_us() - t0;
+    fprintf(stderr, "utilisation_hourly over 100200 bookings: %s rows, %lld ms\n", rows,
+            (long long)took_us / 1000);
+    free(rows);
+    ck_assert_int_lt(took_us, 3000000);
+    testdb_sql(l.pg, "ROLLBACK");
+}
+END_TEST
+
+int main(void)
+{
+    setenv("CK_FORK", "no", 1); /* one database for all cases */
+    ledger_open(&l, NULL);
+    testdb_sql(l.pg, "SELECT t.node('n1', 'tokyo', 'acme', 8), t.node('n2', 'tokyo', "
+                     "'zero', 8)");
+    Suite *suite = suite_create("billing");
+    TCase *tc = tcase_create("billing");
+    tcase_add_test(tc, months);
+    tcase_add_test(tc, numbers_grow_past_six_digits);
+    tcase_add_test(tc, receivable_is_collected);
+    tcase_add_test(tc, errors_are_one_line);
+    tcase_add_test(tc, top_up_is_reversed_once);
+    tcase_add_test(tc, clock_set_back);
+    tcase_add_test(tc, ends_at_once);
+    tcase_add_test(tc, database_goes_away);
+    tcase_add_test(tc, two_at_once);
+    tcase_add_test(tc, gap_stops_no_other);
+    tcase_add_test(tc, report_numbers);
+    tcase_add_test(tc, report_rtt);
+    tcase_add_test(tc, report_run);
+    tcase_add_test(tc, report_role);
+    tcase_add_test(tc, report_docs);
+    tcase_add_test(tc, utilisation_stays_fast);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    ledger_close(&l);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

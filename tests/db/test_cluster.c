@@ -313,7 +313,9 @@ START_TEST(test_deep_directory)
     struct cluster *c = start(NULL);
     ASK(c, CLUSTER_ADMIN, "SELECT 1", "1");
     char *socket_dir = cluster_socket_dir(dir);
-    ck_assert_ptr_nonnull(strstr(cluster_conninfo(c, CLUSTER_ADMIN), socket_dir));
+    char *info = cluster_conninfo(c, CLUSTER_ADMIN);
+    ck_assert_ptr_nonnull(strstr(info, socket_dir));
+    free(info);
     cluster_stop(c);
     ck_assert_int_ne(access(socket_dir, F_OK), 0);
     OK(fsx_remove_tree(parent, &err));

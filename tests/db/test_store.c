@@ -91,7 +91,7 @@ START_TEST(test_pages)
     for (int i = 0; i < 5; i++) {
         char name[16];
         uint8_t key[32] = {(uint8_t)(60 + i)};
-        snprintf(name, sizeof name, "page-%d", i);
+        snprintf(name, sizeof name, "page-%d", i % 10);
         market_ok(&m, STORE_PROVIDER_CREATE,
                   STORE_ARGS(S_TEXT(name), S_INT(1000 * i), S_BYTES(key, 32), NO_IDEM));
     }
