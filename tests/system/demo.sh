@@ -171,7 +171,7 @@ step_job_sees_only_its_gpu() {
     local job=$!
     wait_for 20 grep -q '^granted' "$run/sees.out"
     pid=$(job_pids | tail -n 1)
-    nsenter -t "$pid" -m sh -c "mkdir /tmp/outside && mount -t tmpfs -o mode=755 outside /tmp/outside && mknod -m 666 /tmp/outside/nvidia7 c $gpu_major 7" ||
+    nsenter -t "$pid" -m sh -c "mkdir /tmp/outside && mount -t tmpfs -o mode=755 outside /tmp/outside && umask 0 && mknod /tmp/outside/nvidia7 c $gpu_major 7" ||
         { detail="root could not put a device into the job's /tmp"; return 1; }
     wait $job
     code=$?
