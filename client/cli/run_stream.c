@@ -62,7 +62,7 @@ static void sink_take(struct sink *s, const void *data, size_t len)
 {
     if (s->broken)
         return;
-    if (s->done >= QUEUE_MAX || queued(s) == 0) { /* keep what is held small */
+    if (s->done > 0 && (s->done >= QUEUE_MAX || queued(s) == 0)) { /* hold little */
         memmove(s->queue.data, s->queue.data + s->done, queued(s));
         s->queue.len -= s->done;
         s->done = 0;
