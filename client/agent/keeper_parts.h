@@ -15,8 +15,9 @@
 #include "client/lib/frame.h"
 #include "client/lib/strbuf.h"
 
-#define KEEPER_STDIN_MAX (64 * 1024) /* input waiting for the job before clients wait \
-                                      */
+#define KEEPER_STDIN_MAX                                         \
+    (64 * 1024) /* input waiting for the job before clients wait \
+                 */
 
 struct keeper_client {
     int fd; /* -1: free slot */

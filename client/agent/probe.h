@@ -24,8 +24,9 @@
 
 #define PROBE_AT_ONCE     4
 #define PROBE_SAMPLES_MAX 100
-#define PROBE_TIMEOUT_US  INT64_C(3000000) /* one round trip; farther is no data near \
-                                            */
+#define PROBE_TIMEOUT_US                                        \
+    INT64_C(3000000) /* one round trip; farther is no data near \
+                      */
 
 struct probe_endpoint {
     bool http;

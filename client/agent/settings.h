@@ -8,7 +8,7 @@
 #include "client/lib/conf.h"
 #include "client/lib/err.h"
 
-#define SETTINGS_DEFAULT_PATH "/etc/neargpu/agent.conf"
+#define SETTINGS_DEFAULT_PATH  "/etc/neargpu/agent.conf"
 #define SETTINGS_DEFAULT_STATE "/var/lib/neargpu/agent"
 
 struct settings {
