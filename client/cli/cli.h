@@ -28,6 +28,7 @@ enum cli_cmd {
     CMD_DATA_RM,
     CMD_PROFILES,
     CMD_OFFERS,
+    CMD_CALENDAR,
     CMD_EXPLAIN,
     CMD_QUOTE,
     CMD_RESERVE,
@@ -148,9 +149,9 @@ bool cli_ignores(int signo);
 
 typedef int cli_fn(struct cli *c, struct err *err);
 cli_fn cmd_login, cmd_logout, cmd_whoami, cmd_data_add, cmd_data_list, cmd_data_show,
-    cmd_data_rm, cmd_profiles, cmd_offers, cmd_explain, cmd_quote, cmd_reserve,
-    cmd_list, cmd_show, cmd_extend, cmd_cancel, cmd_token, cmd_run, cmd_usage,
-    cmd_wallet, cmd_invoice_list, cmd_invoice_show, cmd_provider_join_code,
+    cmd_data_rm, cmd_profiles, cmd_offers, cmd_calendar, cmd_explain, cmd_quote,
+    cmd_reserve, cmd_list, cmd_show, cmd_extend, cmd_cancel, cmd_token, cmd_run,
+    cmd_usage, cmd_wallet, cmd_invoice_list, cmd_invoice_show, cmd_provider_join_code,
     cmd_provider_nodes, cmd_provider_price, cmd_admin_tenant_create,
     cmd_admin_tenant_list, cmd_admin_tenant_topup, cmd_admin_provider_create,
     cmd_admin_provider_list, cmd_admin_site_add, cmd_admin_site_list, cmd_admin_report,

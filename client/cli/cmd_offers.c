@@ -1,4 +1,4 @@
-/* offers and explain: what there is, and why not the rest. */
+/* offers, calendar and explain: what there is, when, and why not the rest. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,6 +78,67 @@ int cmd_offers(struct cli *c, struct err *err)
     if (rc == 0)
         set_status(c, reply);
     strbuf_done(&out);
+    json_decref(reply);
+    return rc;
+}
+
+/* A row for each stretch in which the figures stay the same. */
+static json_t *calendar_rows(const json_t *places)
+{
+    json_t *rows = json_array(), *place, *slot, *row;
+    size_t i, k;
+    json_array_foreach(places, i, place)
+    {
+        row = NULL;
+        json_array_foreach(json_object_get(place, "slots"), k, slot)
+        {
+            if (row != NULL &&
+                json_equal(json_object_get(row, "free"),
+                           json_object_get(slot, "free")) &&
+                json_equal(json_object_get(row, "largest"),
+                           json_object_get(slot, "largest"))) {
+                json_object_set(row, "to", json_object_get(slot, "to"));
+                continue;
+            }
+            row = json_copy(place);
+            json_object_del(row, "slots");
+            json_object_update(row, slot);
+            json_array_append_new(rows, row);
+        }
+    }
+    return rows;
+}
+
+int cmd_calendar(struct cli *c, struct err *err)
+{
+    static const struct render_col cols[] = {
+        {"SITE", "site", RENDER_TEXT, NULL},
+        {"PROVIDER", "provider", RENDER_TEXT, NULL},
+        {"GPU", "gpu_model", RENDER_TEXT, NULL},
+        {"FROM", "from", RENDER_TIME, NULL},
+        {"TO", "to", RENDER_TIME, NULL},
+        {"FREE", "free", RENDER_INT, NULL},
+        {"LARGEST", "largest", RENDER_INT, NULL},
+    };
+    struct strbuf path = STRBUF_INIT;
+    json_t *reply = NULL;
+    strbuf_adds(&path, "/v1/calendar");
+    cli_query(&path, "gpu", opt_get(c->opts, "gpu"));
+    cli_query(&path, "site", opt_get(c->opts, "site"));
+    cli_query(&path, "step", opt_get(c->opts, "step"));
+    int rc = cli_query_time(c, &path, "from", err);
+    if (rc == 0)
+        rc = cli_query_time(c, &path, "to", err);
+    if (rc == 0)
+        rc = cli_get(c, strbuf_str(&path), &reply, err);
+    strbuf_done(&path);
+    if (rc == 0) {
+        if (c->render.format != RENDER_JSON)
+            json_object_set_new(reply, "calendar",
+                                calendar_rows(json_object_get(reply, "calendar")));
+        rc = cli_print_list(c, reply, "calendar", cols, RENDER_COUNT_OF(cols),
+                            "no provider offers such GPUs", err);
+    }
     json_decref(reply);
     return rc;
 }

@@ -54,6 +54,13 @@ static const struct opt_def reserve_opts[] = {
      "A group near each data set (not offered by this market)."},
 };
 
+static const struct opt_def calendar_opts[] = {
+    {"gpu", 0, "MODEL", "Only this model; H100 matches H100-SXM5-80GB."},
+    {"site", 0, "SITE", "Only this site."},
+    {"from", 0, "TIME", "Start of the period. Default: this hour."},
+    {"to", 0, "TIME", "End of the period. Default: a day later."},
+    {"step", 0, "DURATION", "Length of a slot, at least 1m. Default 1h."},
+};
 static const struct opt_def login_opts[] = {
     {"ca", 0, "FILE", "The market's CA certificate (PEM)."},
     {"ca-sha256", 0, "HEX", "SHA-256 of that certificate: it is fetched and compared."},
@@ -162,6 +169,8 @@ EXAMPLES(offers_ex,
           "resnet50_h100 --max-rtt 20ms",
           "Where eight H100 can be had near the data, best first."},
          {"neargpu -o csv offers --gpu H100 --for 1h", "For a spreadsheet."});
+EXAMPLES(calendar_ex, {"neargpu calendar --gpu H100 --from now --to +12h",
+                       "Free GPUs of all places in the next hours."});
 EXAMPLES(explain_ex,
          {"neargpu explain --near genome-tokyo --gpu H100 --gpus 8 --for 4h "
           "--max-rtt 5ms",
@@ -256,6 +265,10 @@ static const struct opt_command commands[CMD_COUNT] = {
                     "predicted slow-down of the workload at that distance from the "
                     "data. The one that reserve would take is marked with a star.",
                     OPTS(request_opts), ARGS(0, 0), EX(offers_ex)},
+    [CMD_CALENDAR] = {"calendar", "", "show how many GPUs are free when",
+                      "FREE counts all GPUs of the place; LARGEST is the most that "
+                      "can be had on one node. Slots of equal figures are joined.",
+                      OPTS(calendar_opts), ARGS(0, 0), EX(calendar_ex)},
     [CMD_EXPLAIN] = {"explain", "", "say why places are refused, and what would fit",
                      NULL, OPTS(request_opts), ARGS(0, 0), EX(explain_ex)},
     [CMD_QUOTE] = {"quote", "", "get a binding plan and price, without booking",

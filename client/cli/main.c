@@ -25,6 +25,7 @@ static cli_fn *const handlers[CMD_COUNT] = {
     [CMD_DATA_RM] = cmd_data_rm,
     [CMD_PROFILES] = cmd_profiles,
     [CMD_OFFERS] = cmd_offers,
+    [CMD_CALENDAR] = cmd_calendar,
     [CMD_EXPLAIN] = cmd_explain,
     [CMD_QUOTE] = cmd_quote,
     [CMD_RESERVE] = cmd_reserve,
