@@ -6,12 +6,11 @@
  * useless. It decides no price and touches no table: only the api.billing_* functions.
  */
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "billing/pgtx.h"
@@ -25,11 +24,9 @@
 #include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
 
-#define BILLD_CHECK_EVERY_US (INT64_C(60) * US_PER_S)
-
 struct billd_conf {
     char *database, *data_dir;
-    int64_t interval_us, grace_us;
+    int64_t interval_us, grace_us, check_us;
 };
 static const struct conf_key keys[] = {
     {"database", CONF_STRING, offsetof(struct billd_conf, database), NULL,
@@ -43,6 +40,9 @@ static const struct conf_key keys[] = {
      "teardown "
      "receipt",
      0, 48 * US_PER_HOUR},
+    {"check_interval", CONF_DURATION, offsetof(struct billd_conf, check_us), "10m",
+     "how often the check views are read: they look at the whole ledger", US_PER_S,
+     48 * US_PER_HOUR},
 };
 
 static const struct opt_def common[] = {
@@ -59,6 +59,9 @@ static const struct opt_def run_opts[] = {
 static const struct opt_def invoice_opts[] = {
     {"tenant", 't', "NAME", "whose use to invoice", false},
     {"until", 'u', "TIME", "RFC 3339 instant, or `now`: use captured before it", false},
+};
+static const struct opt_def reverse_opts[] = {
+    {"transfer", 'n', "ID", "the top-up's number, as `neargpu wallet` shows it", false},
 };
 static const struct opt_example run_examples[] = {
     {"neargpu-billd --data-dir /var/lib/neargpu", "bill the market of this machine"},
@@ -82,9 +85,14 @@ static const struct opt_command commands[] = {
      .opt_count = 2,
      .examples = invoice_examples,
      .example_count = 1},
+    {.name = "reverse",
+     .args = "--transfer ID",
+     .summary = "undo a top-up entered by mistake, by an opposite transfer",
+     .opts = reverse_opts,
+     .opt_count = 1},
     {.name = "check",
      .args = "",
-     .summary = "print what the check views hold; exit 1 when it is not nothing"},
+     .summary = "print what the check views hold; exit 6 when it is not nothing"},
     {.name = "sample-conf", .args = "", .summary = "print the sample configuration"},
 };
 static const struct opt_program program = {
@@ -98,7 +106,9 @@ static const struct opt_program program = {
     .global_count = sizeof(common) / sizeof(common[0]),
     .files = "/etc/neargpu/billd.conf",
     .exit_status =
-        "0 done; 1 failed, or a check view is not empty; 2 usage; 5 no such tenant",
+        "0 done; 1 failed; 2 usage; 5 no such tenant or transfer; 6 a check view is "
+        "not "
+        "empty, or the ledger does not allow it; 7 the wallet does not cover it",
     .see_also = "neargpud(8), neargpu(1)",
 };
 
@@ -134,73 +144,84 @@ static int connect_database(const struct billd_conf *conf, PGconn **ret,
     return rc;
 }
 
-static int one_round(PGconn *pg, const struct billd_conf *conf, bool check,
-                     struct err *err)
+/* Every step is tried: one that fails for its own reason keeps no other from its work.
+ * The first error is returned; a lost connection ends the round. */
+static int one_round(PGconn *pg, const struct billd_conf *conf, struct err *err)
 {
-    int rated, released, invoices;
-    do {
-        if (rounds_rate(pg, &rated, err) != 0)
-            return -1;
-    } while (rated == ROUNDS_CLAIM_MAX);
-    if (rounds_release(pg, conf->grace_us, &released, err) != 0 ||
-        rounds_invoices_due(pg, &invoices, err) != 0)
-        return -1;
-    if (rated + released + invoices > 0)
-        log_info("rated %d receipts, released %d holds, issued %d invoices", rated,
-                 released, invoices);
-    if (check) {
-        char *breaches;
-        if (rounds_check(pg, &breaches, err) != 0)
-            return -1;
-        if (breaches[0] != '\0')
-            log_error("what must be empty is not: %s", breaches);
-        free(breaches);
+    struct err e, first = {.code = ERR_NONE};
+    int rated = 0, released = 0, collected = 0, invoices = 0, count;
+    for (int step = 0; step < 4 && first.code != ERR_UNAVAILABLE; step++) {
+        int rc = 0;
+        if (step == 0)
+            do {
+                rc = rounds_rate(pg, &count, &e);
+                rated += rc == 0 ? count : 0;
+            } while (rc == 0 && count == ROUNDS_CLAIM_MAX);
+        else if (step == 1)
+            rc = rounds_release(pg, conf->grace_us, &released, &e);
+        else if (step == 2)
+            rc = rounds_invoices_due(pg, &invoices, &e);
+        else
+            rc = rounds_collect(pg, &collected, &e);
+        if (rc != 0 && (first.code == ERR_NONE || e.code == ERR_UNAVAILABLE))
+            first = e;
     }
+    if (rated + released + collected + invoices > 0)
+        log_info("rated %d receipts, released %d holds, issued %d invoices, collected "
+                 "from %d wallets",
+                 rated, released, invoices, collected);
+    return first.code == ERR_NONE ? 0 : err_set(err, first.code, "%s", first.text);
+}
+
+static int log_breaches(PGconn *pg, struct err *err)
+{
+    char *breaches;
+    if (rounds_check(pg, &breaches, err) != 0)
+        return -1;
+    if (breaches[0] != '\0')
+        log_error("what must be empty is not: %s", breaches);
+    free(breaches);
     return 0;
 }
 
-/* Waits for a signal to end or for the pause to pass. */
-static bool wait_or_end(int signals, int64_t pause_us)
+/* Ends at once, wherever it is: every posting is one statement that the database makes
+ * whole or not at all, and repeats nothing. */
+static void on_end(int sig)
 {
-    struct pollfd p = {.fd = signals, .events = POLLIN};
-    return poll(&p, 1, (int)(pause_us / 1000)) > 0;
+    (void)sig;
+    _exit(0);
 }
 
 static int run(const struct billd_conf *conf, bool once, struct err *err)
 {
-    sigset_t set;
+    struct sigaction end = {.sa_handler = on_end};
     PGconn *pg = NULL;
-    int64_t since_check_us = BILLD_CHECK_EVERY_US;
-    int rc = 0;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    int signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    int64_t checked_us = -1;
+    sigaction(SIGTERM, &end, NULL);
+    sigaction(SIGINT, &end, NULL);
     for (;;) {
-        bool check = since_check_us >= BILLD_CHECK_EVERY_US;
-        rc = pg == NULL ? connect_database(conf, &pg, err) : 0;
+        int rc = pg == NULL ? connect_database(conf, &pg, err) : 0;
         if (rc == 0)
-            rc = one_round(pg, conf, check, err);
-        if (once)
-            break;
-        if (rc != 0) {
+            rc = one_round(pg, conf, err);
+        if (rc == 0 &&
+            (checked_us < 0 || clock_boot_us() - checked_us >= conf->check_us)) {
+            rc = log_breaches(pg, err);
+            checked_us = clock_boot_us();
+        }
+        if (once) {
+            PQfinish(pg);
+            return rc;
+        }
+        if (rc != 0)
             log_warn("%s; trying again", err->text);
-            if (pg != NULL && PQstatus(pg) != CONNECTION_OK) {
-                PQfinish(pg);
-                pg = NULL;
-            }
+        if (rc != 0 && pg != NULL && PQstatus(pg) != CONNECTION_OK) {
+            PQfinish(pg);
+            pg = NULL;
         }
-        since_check_us = check ? 0 : since_check_us + conf->interval_us;
-        if (wait_or_end(signals, conf->interval_us)) {
-            rc = 0;
-            break;
-        }
+        struct timespec pause = {.tv_sec = conf->interval_us / US_PER_S,
+                                 .tv_nsec = conf->interval_us % US_PER_S * 1000};
+        nanosleep(&pause, NULL);
     }
-    if (pg != NULL)
-        PQfinish(pg);
-    close(signals);
-    return rc;
 }
 
 static int until_text(const char *text, char out[TIMEFMT_MAX], struct err *err)
@@ -234,6 +255,28 @@ static int invoice(const struct billd_conf *conf, const struct opt_values *v,
     return rc;
 }
 
+static int reverse(const struct billd_conf *conf, const struct opt_values *v,
+                   struct err *err)
+{
+    const char *text = opt_get(v, "transfer");
+    char *end;
+    PGconn *pg;
+    int64_t reversal;
+    if (text == NULL)
+        return err_set(err, ERR_USAGE, "reverse needs --transfer ID");
+    errno = 0;
+    long long id = strtoll(text, &end, 10);
+    if (errno != 0 || *end != '\0' || id <= 0)
+        return err_set(err, ERR_USAGE, "--transfer: '%.40s' is not a number", text);
+    if (connect_database(conf, &pg, err) != 0)
+        return -1;
+    int rc = rounds_reverse(pg, id, &reversal, err);
+    if (rc == 0)
+        printf("%lld\n", (long long)reversal);
+    PQfinish(pg);
+    return rc;
+}
+
 static int check(const struct billd_conf *conf, struct err *err)
 {
     PGconn *pg;
@@ -246,6 +289,7 @@ static int check(const struct billd_conf *conf, struct err *err)
         return -1;
     bool clean = breaches[0] == '\0';
     fputs(clean ? "all checks are empty\n" : breaches, stdout);
+    fflush(stdout); /* before the error, where both go to one place */
     free(breaches);
     return clean ? 0 : err_set(err, ERR_CONFLICT, "what must be empty is not");
 }
@@ -256,6 +300,8 @@ static int dispatch(const struct opt_values *v, const struct billd_conf *conf,
     const char *name = v->command->name;
     if (strcmp(name, "invoice") == 0)
         return invoice(conf, v, err);
+    if (strcmp(name, "reverse") == 0)
+        return reverse(conf, v, err);
     if (strcmp(name, "check") == 0)
         return check(conf, err);
     if (strcmp(name, "sample-conf") == 0) {

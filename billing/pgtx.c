@@ -1,5 +1,7 @@
 #include "billing/pgtx.h"
 
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +12,17 @@ static void first_line(char *text)
 
 int pgtx_connect(const char *conninfo, PGconn **ret, struct err *err)
 {
-    PGconn *pg = PQconnectdb(conninfo);
+    /* What conninfo says comes later and wins; without these, a host that vanished
+     * would be waited for by the hour. */
+    static const char *const names[] = {"connect_timeout",
+                                        "keepalives_idle",
+                                        "keepalives_interval",
+                                        "keepalives_count",
+                                        "tcp_user_timeout",
+                                        "dbname",
+                                        NULL};
+    const char *const values[] = {"10", "15", "5", "3", "30000", conninfo, NULL};
+    PGconn *pg = PQconnectdbParams(names, values, 1);
     if (PQstatus(pg) == CONNECTION_OK) {
         *ret = pg;
         return 0;
@@ -23,9 +35,14 @@ int pgtx_connect(const char *conninfo, PGconn **ret, struct err *err)
 }
 
 /* SQL functions refuse with SQLSTATE NGnnn, nnn an err_code. */
+static bool is_refusal(const char *sqlstate)
+{
+    return sqlstate != NULL && strncmp(sqlstate, "NG", 2) == 0;
+}
+
 static enum err_code code_of(const char *sqlstate)
 {
-    if (sqlstate != NULL && strncmp(sqlstate, "NG", 2) == 0)
+    if (is_refusal(sqlstate))
         return (enum err_code)strtol(sqlstate + 2, NULL, 10);
     return ERR_INTERNAL;
 }
@@ -40,14 +57,19 @@ int pgtx_query(PGconn *pg, const char *sql, const char *const *params, int count
         return 0;
     }
     char text[ERR_TEXT_MAX];
-    enum err_code code = code_of(PQresultErrorField(r, PG_DIAG_SQLSTATE));
+    char sqlstate[6] = "";
+    if (PQresultErrorField(r, PG_DIAG_SQLSTATE) != NULL)
+        snprintf(sqlstate, sizeof(sqlstate), "%s",
+                 PQresultErrorField(r, PG_DIAG_SQLSTATE));
+    enum err_code code = code_of(sqlstate);
     const char *primary = PQresultErrorField(r, PG_DIAG_MESSAGE_PRIMARY);
     if (PQstatus(pg) != CONNECTION_OK)
         code = ERR_UNAVAILABLE;
     snprintf(text, sizeof(text), "%s", primary != NULL ? primary : PQerrorMessage(pg));
     first_line(text);
     PQclear(r);
-    return err_set(err, code, "database: %s", text);
+    /* A refusal of ours is complete as it is. */
+    return err_set(err, code, "%s%s", is_refusal(sqlstate) ? "" : "database: ", text);
 }
 
 int64_t pgtx_i64(const PGresult *r, int row, int col)

@@ -59,16 +59,24 @@ int rounds_rate(PGconn *pg, int *ret_posted, struct err *err)
     char limit[16];
     const char *params[] = {limit};
     PGresult *claim;
-    int rc = 0, posted = 0;
+    struct err first = {.code = ERR_NONE};
+    int posted = 0;
     snprintf(limit, sizeof(limit), "%d", ROUNDS_CLAIM_MAX);
     if (pgtx_query(pg, "SELECT * FROM api.billing_claim($1)", params, 1, &claim, err) !=
         0)
         return err_prefix(err, "claiming receipts");
-    for (int row = 0; row < PQntuples(claim) && rc == 0; row++)
-        rc = post_receipt(pg, claim, row, &posted, err);
+    for (int row = 0; row < PQntuples(claim); row++) {
+        struct err one;
+        if (post_receipt(pg, claim, row, &posted, &one) == 0)
+            continue;
+        if (first.code == ERR_NONE)
+            first = one;
+        if (one.code == ERR_UNAVAILABLE)
+            break;
+    }
     PQclear(claim);
     *ret_posted = posted;
-    return rc;
+    return first.code == ERR_NONE ? 0 : err_set(err, first.code, "%s", first.text);
 }
 
 int rounds_release(PGconn *pg, int64_t grace_us, int *ret_count, struct err *err)
@@ -80,6 +88,16 @@ int rounds_release(PGconn *pg, int64_t grace_us, int *ret_count, struct err *err
     snprintf(limit, sizeof(limit), "%d", ROUNDS_CLAIM_MAX);
     if (pgtx_query(pg, "SELECT api.billing_release($1, $2)", params, 2, &r, err) != 0)
         return err_prefix(err, "releasing holds");
+    *ret_count = (int)pgtx_i64(r, 0, 0);
+    PQclear(r);
+    return 0;
+}
+
+int rounds_collect(PGconn *pg, int *ret_count, struct err *err)
+{
+    PGresult *r;
+    if (pgtx_query(pg, "SELECT api.billing_collect()", NULL, 0, &r, err) != 0)
+        return err_prefix(err, "collecting what is receivable");
     *ret_count = (int)pgtx_i64(r, 0, 0);
     PQclear(r);
     return 0;
@@ -176,19 +194,36 @@ int rounds_invoices_due(PGconn *pg, int *ret_count, struct err *err)
 {
     PGresult *due;
     char number[32];
-    int rc = 0;
+    struct err first = {.code = ERR_NONE};
     *ret_count = 0;
     if (pgtx_query(pg, "SELECT tenant, until FROM api.billing_due(now())", NULL, 0,
                    &due, err) != 0)
         return err_prefix(err, "invoices due");
-    for (int row = 0; row < PQntuples(due) && rc == 0; row++) {
-        rc = rounds_invoice(pg, PQgetvalue(due, row, 0), PQgetvalue(due, row, 1),
-                            number, sizeof(number), err);
-        if (rc == 0 && number[0] != '\0')
-            ++*ret_count;
+    for (int row = 0; row < PQntuples(due); row++) {
+        struct err one;
+        if (rounds_invoice(pg, PQgetvalue(due, row, 0), PQgetvalue(due, row, 1), number,
+                           sizeof(number), &one) == 0)
+            *ret_count += number[0] != '\0';
+        else if (first.code == ERR_NONE)
+            first = one;
+        if (first.code == ERR_UNAVAILABLE)
+            break;
     }
     PQclear(due);
-    return rc;
+    return first.code == ERR_NONE ? 0 : err_set(err, first.code, "%s", first.text);
+}
+
+int rounds_reverse(PGconn *pg, int64_t transfer, int64_t *ret_reversal, struct err *err)
+{
+    char id[24];
+    const char *params[] = {id};
+    PGresult *r;
+    snprintf(id, sizeof(id), "%lld", (long long)transfer);
+    if (pgtx_query(pg, "SELECT api.billing_reverse($1)", params, 1, &r, err) != 0)
+        return -1;
+    *ret_reversal = pgtx_i64(r, 0, 0);
+    PQclear(r);
+    return 0;
 }
 
 int rounds_check(PGconn *pg, char **ret_text, struct err *err)

@@ -8,20 +8,25 @@
 
 #include "client/lib/err.h"
 
-#define ROUNDS_CLAIM_MAX 1000 /* receipts a round: bounds memory and the time to stop \
-                               */
+#define ROUNDS_CLAIM_MAX 1000 /* receipts a claim: bounds memory */
 
-/* Rates receipts that are not rated yet; *ret_posted says how many. */
+/* Rates receipts that are not rated yet; *ret_posted says how many. One that cannot be
+ * rated does not stop the others: the first such error is returned after them. */
 int rounds_rate(PGconn *pg, int *ret_posted, struct err *err) MUST_USE;
 /* Gives back rests of holds; grace_us after a lease's end even without a teardown. */
 int rounds_release(PGconn *pg, int64_t grace_us, int *ret_count,
                    struct err *err) MUST_USE;
+/* Takes from wallets what invoices left receivable; *ret_count says from how many. */
+int rounds_collect(PGconn *pg, int *ret_count, struct err *err) MUST_USE;
 /* Issues one tenant's invoice for what was captured before `until` (an SQL timestamp).
  * number gets "" when there was nothing to invoice. */
 int rounds_invoice(PGconn *pg, const char *tenant, const char *until, char *number,
                    size_t cap, struct err *err) MUST_USE;
-/* Invoices every whole month that is due. */
+/* Invoices every whole month that is due; a tenant that fails stops no other. */
 int rounds_invoices_due(PGconn *pg, int *ret_count, struct err *err) MUST_USE;
+/* Undoes a top-up with an opposite transfer, once; its id. */
+int rounds_reverse(PGconn *pg, int64_t transfer, int64_t *ret_reversal,
+                   struct err *err) MUST_USE;
 /* Counts rows in the check views; each breach is one line in *ret_text (heap, "" none).
  */
 int rounds_check(PGconn *pg, char **ret_text, struct err *err) MUST_USE;

@@ -108,24 +108,33 @@ RETURNS TABLE (max_gpu_ms bigint, price bigint) LANGUAGE sql STABLE AS $$
      GROUP BY v.during
 $$;
 
--- Receipts not rated yet, oldest first, with what rating needs. gpu_ms and the rated sums
--- are cumulative. One that follows a missing receipt waits for it and holds up no other.
+-- Receipts not rated yet with what rating needs, by chain (reservation and node): the chain
+-- whose next receipt came first, in order and without gaps. What follows a missing receipt
+-- waits for it and holds up no other. gpu_ms and the rated sums are cumulative.
 CREATE OR REPLACE FUNCTION api.billing_claim(p_limit integer)
 RETURNS TABLE (reservation_id uuid, node_id integer, seq integer, kind text, gpu_ms bigint,
     max_gpu_ms bigint, per_gpu_hour_micro bigint, fee_ppm integer, rated_seq integer,
     rated_gpu_ms bigint, rated_amount_micro bigint, rated_fee_micro bigint)
 LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    SELECT r.reservation_id, r.node_id, r.seq, r.kind, r.gpu_ms, w.max_gpu_ms, w.price, v.fee_ppm,
-           coalesce(m.seq, 0), coalesce(m.gpu_ms, 0), coalesce(m.amount_micro, 0), coalesce(m.fee_micro, 0)
-      FROM receipt r
-      JOIN reservation v ON v.id = r.reservation_id
-      CROSS JOIN LATERAL use_terms(r.reservation_id, r.node_id) w
-      LEFT JOIN meter m ON m.reservation_id = r.reservation_id AND m.node_id = r.node_id
-     WHERE NOT r.rated
-       AND r.seq - coalesce(m.seq, 0) = (SELECT count(*) FROM receipt p
-               WHERE p.reservation_id = r.reservation_id AND p.node_id = r.node_id
-                 AND p.seq > coalesce(m.seq, 0) AND p.seq <= r.seq)
-     ORDER BY r.received_at, r.reservation_id, r.node_id, r.seq
+    WITH heads AS (
+        SELECT r.reservation_id, r.node_id, r.seq, r.received_at, coalesce(m.seq, 0) AS rated_seq,
+               coalesce(m.gpu_ms, 0) AS rated_gpu_ms, coalesce(m.amount_micro, 0) AS rated_amount_micro,
+               coalesce(m.fee_micro, 0) AS rated_fee_micro
+          FROM receipt r LEFT JOIN meter m ON m.reservation_id = r.reservation_id AND m.node_id = r.node_id
+         WHERE NOT r.rated AND r.seq = coalesce(m.seq, 0) + 1
+         ORDER BY r.received_at, r.reservation_id, r.node_id LIMIT p_limit)
+    SELECT h.reservation_id, h.node_id, c.seq, c.kind, c.gpu_ms, w.max_gpu_ms, w.price, v.fee_ppm,
+           h.rated_seq, h.rated_gpu_ms, h.rated_amount_micro, h.rated_fee_micro
+      FROM heads h
+      JOIN reservation v ON v.id = h.reservation_id
+      CROSS JOIN LATERAL use_terms(h.reservation_id, h.node_id) w
+      CROSS JOIN LATERAL (
+          SELECT r.seq, r.kind, r.gpu_ms, row_number() OVER (ORDER BY r.seq) AS place
+            FROM receipt r
+           WHERE r.reservation_id = h.reservation_id AND r.node_id = h.node_id AND r.seq >= h.seq
+           ORDER BY r.seq LIMIT p_limit) c
+     WHERE c.seq = h.rated_seq + c.place
+     ORDER BY h.received_at, h.reservation_id, h.node_id, c.seq
      LIMIT p_limit
 $$;
 
@@ -247,7 +256,7 @@ BEGIN
          ORDER BY w.id FOR NO KEY UPDATE OF w
     LOOP
         CONTINUE WHEN v.due = 0;
-        PERFORM must_post(clock_timestamp(), 'collect', v.wallet, v.receivable, v.currency, least(v.due, v.can), NULL, NULL);
+        PERFORM must_post(clock_timestamp(), 'collect', v.wallet, v.receivable, v.currency, least(v.due, v.can)::bigint, NULL, NULL);
         v_count := v_count + 1;
     END LOOP;
     RETURN v_count;
@@ -341,6 +350,7 @@ DECLARE
     v_from timestamptz;
     v_sum bigint;
     v_lines integer;
+    v_open jsonb;
     v_minor bigint;
     v_number text;
     v_rounding integer;
@@ -351,15 +361,16 @@ BEGIN
         PERFORM refuse(20, format('an invoice cannot reach into the future: %s has not come yet', p_until));
     END IF;
     SELECT * INTO STRICT v_market FROM market;
-    SELECT min(period_from), coalesce(sum(amount_micro), 0), count(*)
-      INTO v_from, v_sum, v_lines FROM api.billing_open_lines(p_tenant, p_until);
+    -- Read once: they are open no more when the invoice is there.
+    SELECT min(l.period_from), coalesce(sum(l.amount_micro), 0), count(*), jsonb_agg(to_jsonb(l) ORDER BY l.reservation_id)
+      INTO v_from, v_sum, v_lines, v_open FROM api.billing_open_lines(p_tenant, p_until) l;
     IF v_lines = 0 THEN
         RETURN NULL;
     END IF;
     SELECT * INTO STRICT v_tenant FROM tenant WHERE name = p_tenant;
     IF jsonb_array_length(p_lines) <> v_lines
-        OR EXISTS (SELECT reservation_id, amount_micro FROM api.billing_open_lines(p_tenant, p_until) EXCEPT
-                   SELECT (l->>'reservation_id')::uuid, (l->>'amount_micro')::bigint FROM jsonb_array_elements(p_lines) l)
+        OR EXISTS (SELECT l->>'reservation_id', (l->>'amount_micro')::bigint FROM jsonb_array_elements(v_open) l EXCEPT
+                   SELECT l->>'reservation_id', (l->>'amount_micro')::bigint FROM jsonb_array_elements(p_lines) l)
         OR p_net_micro <> v_sum + p_residue_micro THEN
         PERFORM refuse(6, 'the lines given are not what was captured: read them again');
     END IF;
@@ -375,9 +386,9 @@ BEGIN
             'issuer', v_market.issuer_name, 'registration', v_market.issuer_registration,
             'market', v_market.name, 'recipient', v_tenant.name, 'zone', v_tenant.zone));
     INSERT INTO invoice_line (number, line, description, reservation_id, quantity_gpu_ms, amount_micro)
-    SELECT v_number, row_number() OVER (ORDER BY l.reservation_id), l.description, l.reservation_id,
-           l.quantity_gpu_ms, l.amount_micro
-      FROM api.billing_open_lines(p_tenant, p_until) l;
+    SELECT v_number, n, l->>'description', (l->>'reservation_id')::uuid, (l->>'quantity_gpu_ms')::bigint,
+           (l->>'amount_micro')::bigint
+      FROM jsonb_array_elements(v_open) WITH ORDINALITY AS x(l, n);
     v_rounding := account_of('rounding', NULL, NULL, v_market.currency);
     PERFORM invoice_charge('tax', v_tenant.id, account_of('tax_output', NULL, NULL, v_market.currency),
         v_market.currency, p_tax_micro, v_number);

@@ -211,6 +211,17 @@ int ledger_billd(struct ledger *l, char **ret, const char *const *args)
     return WEXITSTATUS(status);
 }
 
+void ledger_once(struct ledger *l)
+{
+    char *got;
+    int status = LEDGER_BILLD(l, &got, "--once");
+    if (status != 0) {
+        fprintf(stderr, "%s", got);
+        abort();
+    }
+    free(got);
+}
+
 void ledger_check(struct ledger *l)
 {
     char *got =

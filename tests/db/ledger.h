@@ -32,6 +32,8 @@ void ledger_sql(struct ledger *l, const char *fmt, ...)
 int ledger_billd(struct ledger *l, char **ret, const char *const *args);
 #define LEDGER_BILLD(l, ret, ...) \
     ledger_billd(l, ret, (const char *const[]){__VA_ARGS__, NULL})
+/* One round, which must succeed. */
+void ledger_once(struct ledger *l);
 /* Starts it and returns; output is dropped. */
 int ledger_billd_start(struct ledger *l, const char *const *args);
 

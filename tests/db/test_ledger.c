@@ -15,7 +15,7 @@ static struct ledger l;
 
 /* lab: 10000 JPY, R1 used for 1,800,001 ms of 2 GPUs at 1000 JPY and ended, R2 running;
  * an invoice over R1's use. */
-static void fixture(void)
+START_TEST(fixture)
 {
     ledger_sql(&l,
                "SELECT t.tenant('lab', 'Asia/Tokyo', 10000000000),"
@@ -29,14 +29,17 @@ static void fixture(void)
     ledger_sql(&l, "SELECT t.receipt(" R1 ", 1, 1, 'ready', 0)");
     ledger_sql(&l, "SELECT t.receipt(" R1 ", 1, 2, 'interval', 900000)");
     ledger_sql(&l, "SELECT t.receipt(" R1 ", 1, 3, 'teardown', 1800001)");
-    ck_assert_int_eq(LEDGER_BILLD(&l, NULL, "--once"), 0);
-    ck_assert_int_eq(
-        LEDGER_BILLD(&l, NULL, "invoice", "--tenant", "lab", "--until", "now"), 0);
+    ledger_once(&l);
+    char *got;
+    int status = LEDGER_BILLD(&l, &got, "invoice", "--tenant", "lab", "--until", "now");
+    ck_assert_msg(status == 0, "%s", got);
+    free(got);
     ledger_sql(&l, "SELECT t.receipt(" R2 ", 1, 1, 'ready', 0)");
     ledger_sql(&l, "SELECT t.receipt(" R2 ", 1, 2, 'interval', 600000)");
-    ck_assert_int_eq(LEDGER_BILLD(&l, NULL, "--once"), 0);
+    ledger_once(&l);
     ledger_check(&l);
 }
+END_TEST
 
 START_TEST(known_amounts)
 {
@@ -413,9 +416,9 @@ int main(void)
 {
     setenv("CK_FORK", "no", 1); /* one database for all cases */
     ledger_open(&l, NULL);
-    fixture();
     Suite *suite = suite_create("ledger");
     TCase *tc = tcase_create("ledger");
+    tcase_add_test(tc, fixture);
     tcase_add_test(tc, known_amounts);
     tcase_add_loop_test(tc, owner_cannot_break_it, 0,
                         (int)(sizeof attacks / sizeof attacks[0]));
