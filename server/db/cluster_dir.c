@@ -169,7 +169,7 @@ static int write_conf(const struct cluster *c, const char *dir, struct err *err)
                 "# Written once, when the cluster was made: yours to change.\n"
                 "# Socket, addresses and who may connect are set by neargpud.\n"
                 "shared_buffers = %dMB\n"
-                "max_connections = 50\n"
+                "max_connections = 100\n"
                 "wal_compression = on\n"
                 "jit = off\n"
                 "synchronous_commit = on\n"
