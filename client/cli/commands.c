@@ -206,7 +206,8 @@ EXAMPLES(usage_ex, {"neargpu usage --from 2026-11-01 --to 2026-12-01",
                     "GPU hours and their price in November."});
 EXAMPLES(wallet_ex, {"neargpu wallet", "Money there is, money held, and what moved."});
 EXAMPLES(invoice_list_ex, {"neargpu invoice list", "All invoices."});
-EXAMPLES(invoice_show_ex, {"neargpu invoice show 2026-000001", "One, with its lines."});
+EXAMPLES(invoice_show_ex,
+         {"neargpu invoice show INV-2026-000001", "One, with its lines."});
 EXAMPLES(join_ex, {"neargpu provider join-code --site fukuoka --node gpu-17",
                    "A one-time code with which the node's agent enrols."});
 EXAMPLES(nodes_ex, {"neargpu provider nodes", "Nodes with their GPUs and state."});
