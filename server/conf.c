@@ -88,12 +88,14 @@ static const struct opt_def global[] = {
     {"name", 0, "NAME", "name or address for the server's certificate", true},
     {"market", 0, "NAME", "name of the market, at the first start", false},
     {"currency", 0, "CODE", "currency of the market, at the first start", false},
+    {"rate-limits", 0, "YES|NO", "whether each client's requests are limited", false},
     {"log-level", 0, "LEVEL", "debug, info, warn or error", false},
 };
 static const char *const option_keys[][2] = {
-    {"data-dir", "data_dir"},   {"database", "database"}, {"listen", "listen"},
-    {"name", "names"},          {"market", "market"},     {"currency", "currency"},
-    {"log-level", "log_level"},
+    {"data-dir", "data_dir"},   {"database", "database"},
+    {"listen", "listen"},       {"name", "names"},
+    {"market", "market"},       {"currency", "currency"},
+    {"log-level", "log_level"}, {"rate-limits", "rate_limits"},
 };
 
 static const struct opt_example examples[] = {

@@ -75,7 +75,7 @@ static enum flow_turn quote_reply(struct flow *f)
         return db_fail(f);
     /* A repeated key answers with the first quote's id and life. */
     const char *id = json_string_value(json_object_get(s->db.json, "id"));
-    struct plan_resv who = {id, f->rq->who.name, "held", f->now_us};
+    struct plan_resv who = {id, f->rq->who.name, "waiting", f->now_us};
     json_t *resv = plan_resv(world_of(f), &s->pick, &who);
     json_t *reply = json_pack(
         "{s:s, s:o, s:o}", "id", id, "expires_at",

@@ -134,6 +134,7 @@ void world_add_key(struct world *w, const uint8_t hash[32], const char *role,
 int world_agent_lookup(void *env, const char *uri, const char *thumbprint,
                        struct flow_principal *ret)
 {
+    static const uint8_t none[SHA256_LEN]; /* stands for: no certificate */
     struct world *w = env;
     uint8_t hash[SHA256_LEN + 1];
     const json_t *index = json_object_get(w->agents, uri);
@@ -141,8 +142,9 @@ int world_agent_lookup(void *env, const char *uri, const char *thumbprint,
         b64_decode(thumbprint, strlen(thumbprint), hash, sizeof(hash)) != SHA256_LEN)
         return -1;
     const struct world_node *n = &w->nodes[json_integer_value(index)];
-    if (memcmp(hash, n->cert, SHA256_LEN) != 0 &&
-        memcmp(hash, n->next_cert, SHA256_LEN) != 0)
+    if (memcmp(hash, none, SHA256_LEN) == 0 ||
+        (memcmp(hash, n->cert, SHA256_LEN) != 0 &&
+         memcmp(hash, n->next_cert, SHA256_LEN) != 0))
         return -1;
     *ret = (struct flow_principal){.role = ROLE_AGENT};
     char *id = xasprintf("%d", n->id);
