@@ -82,14 +82,15 @@ BEGIN
         INSERT INTO reservation (id, tenant_id, state, created_at, during, request, data, currency,
             per_hour_micro, total_micro, effective_micro, fee_ppm, held_micro, idem_key, idem_hash, quote_id, spot)
         SELECT x.id, x.tenant, 'confirmed', ts(x.now), span(x.s, x.e), x.request::jsonb, x.data::jsonb, x.currency,
-               x.per_hour, x.total, x.effective,
-               coalesce((SELECT p.fee_ppm FROM node n JOIN provider p ON p.id = n.provider_id
-                          WHERE n.id = b_node[array_position(b_resv, x.n::integer)]), v_market.fee_ppm),
-               x.total, x.key, x.hash, x.quote, x.spot
+               x.per_hour, x.total, x.effective, coalesce(f.fee_ppm, v_market.fee_ppm), x.total, x.key, x.hash, x.quote, x.spot
           FROM unnest(r_id, r_tenant, r_quote, r_now, r_start, r_end, r_request, r_data, r_currency,
                    r_per_hour, r_total, r_effective, r_key, r_hash, r_spot)
                WITH ORDINALITY AS x(id, tenant, quote, now, s, e, request, data, currency,
                    per_hour, total, effective, key, hash, spot, n)
+          LEFT JOIN (SELECT DISTINCT ON (y.r) y.r, p.fee_ppm
+                       FROM unnest(b_resv, b_node) WITH ORDINALITY AS y(r, node, k)
+                       JOIN node n ON n.id = y.node JOIN provider p ON p.id = n.provider_id
+                      ORDER BY y.r, y.k) f ON f.r = x.n
          ORDER BY x.tenant, x.key
         ON CONFLICT (tenant_id, idem_key) DO NOTHING
         RETURNING reservation.id)
@@ -100,20 +101,22 @@ BEGIN
     WITH made AS (
         INSERT INTO booking (id, reservation_id, node_id, site_id, gpus, during, epoch, per_gpu_hour_micro)
         OVERRIDING SYSTEM VALUE
-        SELECT y.id, r_id[y.r], n.id, n.site_id,
+        SELECT y.id, x.id, n.id, n.site_id,
                int4range(lower(n.gpus) + y.first, lower(n.gpus) + y.first + y.count),
                span(y.f, y.t), y.f, y.price
           FROM unnest(v_numbers, b_resv, b_node, b_site, b_first, b_count, b_from, b_to, b_price)
                AS y(id, r, node, site, first, count, f, t, price)
+          JOIN unnest(r_id) WITH ORDINALITY AS x(id, n) ON x.n = y.r
           JOIN node n ON n.id = y.node AND n.site_id = y.site AND n.state <> 'retired'
            AND y.first >= 0 AND y.count > 0 AND lower(n.gpus) + y.first + y.count <= upper(n.gpus)
-         WHERE r_id[y.r] = ANY (v_new) AND y.f < y.t
+         WHERE x.id = ANY (v_new) AND y.f < y.t
          ORDER BY lower(n.gpus) + y.first, y.f
         ON CONFLICT DO NOTHING
         RETURNING booking.reservation_id)
     SELECT coalesce(array_agg(made.reservation_id), '{}') INTO v_booked FROM made;
     SELECT coalesce(array_agg(w.id), '{}') INTO v_whole
-      FROM (SELECT r_id[y.r] AS id, count(*) AS want FROM unnest(b_resv) AS y(r) GROUP BY 1) w
+      FROM (SELECT x.id, count(*) AS want FROM unnest(b_resv) AS y(r)
+              JOIN unnest(r_id) WITH ORDINALITY AS x(id, n) ON x.n = y.r GROUP BY x.id) w
       JOIN (SELECT m.id, count(*) AS got FROM unnest(v_booked) AS m(id) GROUP BY 1) g ON g.id = w.id AND g.got = w.want
      WHERE w.id = ANY (v_new);
     IF cardinality(v_whole) < cardinality(v_new) THEN

@@ -196,8 +196,9 @@ CREATE TABLE ng.reservation (
     UNIQUE (tenant_id, idem_key),
     CHECK (held_micro >= captured_micro + released_micro)
 );
-CREATE INDEX reservation_open ON ng.reservation (upper(during)) WHERE state IN ('held', 'confirmed', 'active');
-CREATE INDEX reservation_due ON ng.reservation (lower(during)) WHERE state = 'confirmed';
+-- Partial: a booking pays for one of the two, and history for none.
+CREATE INDEX reservation_active ON ng.reservation (upper(during)) WHERE state = 'active';
+CREATE INDEX reservation_due ON ng.reservation (lower(during)) WHERE state IN ('held', 'confirmed');
 CREATE INDEX reservation_tenant ON ng.reservation (tenant_id, id DESC);
 CREATE INDEX reservation_rest ON ng.reservation (id) -- holds to give back
     WHERE state IN ('ended', 'cancelled', 'failed') AND held_micro > captured_micro + released_micro;
@@ -260,7 +261,7 @@ CREATE TABLE ng.idempotency (
 -- Outbox: what tenants, dashboards and other servers are told. xid orders by commit:
 -- readers take rows whose xid is below every running transaction.
 CREATE TABLE ng.event (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id bigint GENERATED ALWAYS AS IDENTITY,
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     at timestamptz NOT NULL DEFAULT now(),
     kind text NOT NULL,
@@ -268,9 +269,9 @@ CREATE TABLE ng.event (
     tenant_id uuid,
     reservation_id uuid,
     node_id integer,
-    payload jsonb NOT NULL DEFAULT '{}'
+    payload jsonb NOT NULL DEFAULT '{}',
+    PRIMARY KEY (xid, id)
 );
-CREATE INDEX event_xid ON ng.event (xid, id);
 -- A hint that wakes readers at commit; the table is the truth.
 CREATE FUNCTION ng.wake_readers() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -365,11 +366,12 @@ CREATE TABLE ng.transfer (
     amount_micro bigint NOT NULL CHECK (amount_micro > 0),
     reservation_id uuid,
     ref text, -- idempotency: one transfer per (kind, ref)
-    reverses bigint UNIQUE REFERENCES ng.transfer,
+    reverses bigint REFERENCES ng.transfer, -- once
     CHECK (dr <> cr),
     FOREIGN KEY (dr, currency) REFERENCES ng.account (id, currency),
     FOREIGN KEY (cr, currency) REFERENCES ng.account (id, currency)
 );
+CREATE UNIQUE INDEX transfer_reverses ON ng.transfer (reverses) WHERE reverses IS NOT NULL;
 CREATE UNIQUE INDEX transfer_ref ON ng.transfer (kind, ref) WHERE ref IS NOT NULL;
 CREATE INDEX transfer_dr ON ng.transfer (dr, id);
 CREATE INDEX transfer_cr ON ng.transfer (cr, id);
