@@ -1,0 +1,327 @@
+/* leases: what a node does from an order to the last receipt, with deaths in between.
+ * Time is moved by handing leases_tick another boot time. */
+#include "tests/unit/agent_rig.h"
+
+static int64_t end_boot(const struct rig *r)
+{
+    return leases_find(r->a.leases, KIT_RES)->deadline_boot_us;
+}
+
+static const struct usage_chain *chain(const struct rig *r)
+{
+    return spool_chain(r->a.spool, KIT_RES);
+}
+
+START_TEST(test_open)
+{
+    struct rig r;
+    rig_init(&r);
+    rig_lease(&r);
+    const struct rig_cgroup *c = rig_cgroup(&r, KIT_RES);
+    ck_assert_int_eq(rig_state(&r), LEASE_READY);
+    ck_assert(c->gated);
+    ck_assert_int_eq(c->deadline_boot_us, end_boot(&r));
+    ck_assert_int_eq(chain(&r)->last, USAGE_READY);
+    advert_hold(&r.a.advert, leases_hold, r.a.leases);
+    ck_assert_int_eq(r.a.advert.gpus[0].state, ADVERT_LEASED);
+    rig_lease(&r); /* again: nothing */
+    ck_assert_int_eq(chain(&r)->seq, 1);
+    ck_assert_int_eq(c->opens, 1);
+    rig_done(&r);
+}
+END_TEST
+
+START_TEST(test_end_to_done)
+{
+    struct rig r;
+    rig_init(&r);
+    rig_lease(&r);
+    int64_t end = end_boot(&r), t = end - r.order.drain_us;
+    rig_cgroup(&r, KIT_RES)->populated = true;
+    leases_tick(r.a.leases, t - 1);
+    ck_assert_int_eq(rig_state(&r), LEASE_READY);
+    ck_assert_int_le(leases_tick(r.a.leases, t), end);
+    ck_assert_int_eq(rig_state(&r), LEASE_DRAINING);
+    leases_tick(r.a.leases, end - 1);
+    ck_assert_int_eq(rig_state(&r), LEASE_DRAINING);
+    leases_tick(r.a.leases, end);
+    ck_assert_int_eq(rig_state(&r), LEASE_DONE); /* killed, seen empty, clean */
+    ck_assert(!rig_cgroup(&r, KIT_RES)->exists);
+    ck_assert_int_eq(chain(&r)->last, USAGE_TEARDOWN);
+    ck_assert_int_le(chain(&r)->to_us, r.order.not_after_us);
+    ck_assert_str_eq(leases_find(r.a.leases, KIT_RES)->reason, "lease_end");
+    advert_hold(&r.a.advert, leases_hold, r.a.leases);
+    ck_assert_int_eq(r.a.advert.gpus[0].state, ADVERT_IDLE);
+    struct err err;
+    const char *step;
+    ck_assert_int_eq(leases_open(r.a.leases, &r.order, &step, &err), -1);
+    rig_done(&r);
+}
+END_TEST
+
+START_TEST(test_undying_is_quarantined)
+{
+    struct rig r;
+    rig_init(&r);
+    rig_lease(&r);
+    struct rig_cgroup *c = rig_cgroup(&r, KIT_RES);
+    c->populated = c->undying = true;
+    leases_end(r.a.leases, KIT_RES, "revoked");
+    int64_t now = clock_boot_us();
+    leases_tick(r.a.leases, now);
+    ck_assert_int_eq(rig_state(&r), LEASE_DENIED);
+    leases_tick(r.a.leases, now + LEASE_KILL_US + US_PER_S);
+    ck_assert_int_eq(rig_state(&r), LEASE_QUARANTINED);
+    ck_assert_int_eq(chain(&r)->last, USAGE_INTERVAL); /* never "gone" */
+    advert_hold(&r.a.advert, leases_hold, r.a.leases);
+    ck_assert_int_eq(r.a.advert.gpus[0].state, ADVERT_QUARANTINED);
+    rig_die(&r);
+    rig_start(&r); /* and stays so */
+    ck_assert_int_eq(rig_state(&r), LEASE_QUARANTINED);
+    char *mark = xasprintf("%s/leases/" KIT_RES "/released", r.dir);
+    struct err err;
+    ck_assert_int_eq(fsx_write(mark, "", 0, 0600, &err), 0);
+    free(mark);
+    c->undying = false;
+    leases_tick(r.a.leases, clock_boot_us() + 10 * US_PER_S);
+    ck_assert_int_eq(rig_state(&r), LEASE_DONE);
+    rig_done(&r);
+}
+END_TEST
+
+START_TEST(test_unclean_gpu_is_quarantined)
+{
+    struct rig r;
+    rig_init(&r);
+    rig_lease(&r);
+    rig_gpus(&r, true); /* a process is left on it */
+    leases_end(r.a.leases, KIT_RES, "stopped");
+    int64_t now = clock_boot_us();
+    leases_tick(r.a.leases, now);
+    ck_assert_int_eq(rig_state(&r), LEASE_CLEANING);
+    leases_tick(r.a.leases, now + LEASES_CLEAN_US + US_PER_S);
+    ck_assert_int_eq(rig_state(&r), LEASE_QUARANTINED);
+    rig_done(&r);
+}
+END_TEST
+
+START_TEST(test_open_fails)
+{
+    struct rig r;
+    struct err err;
+    const char *step;
+    rig_init(&r);
+    r.open_fails = true;
+    ck_assert_int_eq(leases_open(r.a.leases, &r.order, &step, &err), -1);
+    ck_assert_str_eq(step, "gate");
+    leases_tick(r.a.leases, clock_boot_us());
+    ck_assert_int_eq(rig_state(&r), LEASE_DONE);
+    ck_assert_ptr_null(chain(&r)); /* nothing was delivered, nothing is billed */
+    r.open_fails = false;
+    leases_tick(r.a.leases, clock_boot_us() + 60 * US_PER_S);
+    ck_assert_ptr_null(leases_find(r.a.leases, KIT_RES));
+    rig_lease(&r); /* it may be tried again */
+    rig_done(&r);
+}
+END_TEST
+
+START_TEST(test_refusals)
+{
+    struct rig r;
+    struct err err;
+    const char *step;
+    char *nobody[] = {(char *)KIT_RES, NULL};
+    rig_init(&r);
+    struct order o = r.order;
+    o.not_before_us = KIT_NOW + 3600 * US_PER_S;
+    ck_assert_int_eq(leases_open(r.a.leases, &o, &step, &err), -1);
+    ck_assert_str_eq(step, "lease");
+    r.a.conf.allowed_tenants = nobody;
+    ck_assert_int_eq(leases_open(r.a.leases, &r.order, &step, &err), -1);
+    ck_assert_str_eq(step, "policy");
+    r.a.conf.allowed_tenants = NULL;
+    ck_assert_int_eq(journal_epoch_claim(r.a.journal, r.order.gpus[0],
+                                         r.order.epoch + 1, "later", &err),
+                     0);
+    ck_assert_int_eq(leases_open(r.a.leases, &r.order, &step, &err), -1);
+    ck_assert_str_eq(step, "epoch");
+    ck_assert_ptr_null(leases_find(r.a.leases, KIT_RES));
+    rig_done(&r);
+}
+END_TEST
+
+START_TEST(test_extend)
+{
+    struct rig r;
+    struct err err;
+    rig_init(&r);
+    rig_lease(&r);
+    int64_t before = end_boot(&r);
+    r.order.not_after_us += 60 * US_PER_S;
+    r.order.generation = 2;
+    ck_assert_int_eq(leases_extend(r.a.leases, &r.order, &err), 0);
+    ck_assert_int_eq(end_boot(&r), before + 60 * US_PER_S);
+    ck_assert_int_eq(rig_cgroup(&r, KIT_RES)->deadline_boot_us, end_boot(&r));
+    rig_die(&r);
+    rig_start(&r);
+    ck_assert_int_eq(end_boot(&r), before + 60 * US_PER_S);
+    rig_done(&r);
+}
+END_TEST
+
+/* Better time may only shorten what the gate holds. */
+START_TEST(test_retime)
+{
+    struct rig r;
+    rig_init(&r);
+    rig_lease(&r);
+    int64_t before = end_boot(&r), boot = clock_boot_us();
+    signedtime_add(&r.a.time, signedtime_at(&r.a.time, boot) - US_PER_S, boot);
+    leases_retime(r.a.leases);
+    ck_assert_int_eq(end_boot(&r), before);
+    signedtime_add(&r.a.time, signedtime_at(&r.a.time, boot) + 2 * US_PER_S, boot);
+    leases_retime(r.a.leases);
+    ck_assert_int_eq(end_boot(&r), before - 2 * US_PER_S);
+    ck_assert_int_eq(rig_cgroup(&r, KIT_RES)->deadline_boot_us, before - 2 * US_PER_S);
+    rig_done(&r);
+}
+END_TEST
+
+START_TEST(test_killed_and_restarted)
+{
+    struct rig r;
+    rig_init(&r);
+    rig_lease(&r);
+    struct rig_cgroup *c = rig_cgroup(&r, KIT_RES);
+    c->populated = true;
+    rig_die(&r);
+    rig_start(&r);
+    ck_assert_int_eq(rig_state(&r), LEASE_READY);
+    ck_assert_int_eq(c->opens, 1); /* not touched */
+    ck_assert_int_eq(c->kills, 0);
+    ck_assert_int_eq(chain(&r)->seq, 1);
+    leases_tick(r.a.leases, end_boot(&r));
+    ck_assert_int_eq(rig_state(&r), LEASE_DONE);
+    ck_assert_int_eq(chain(&r)->last, USAGE_TEARDOWN);
+    rig_done(&r);
+}
+END_TEST
+
+START_TEST(test_orphans_and_lost_gates_end)
+{
+    struct rig r;
+    rig_init(&r);
+    rig_lease(&r);
+    struct rig_cgroup *mine = rig_cgroup(&r, KIT_RES),
+                      *orphan = rig_cgroup(&r, "nobody");
+    orphan->exists = orphan->populated = true;
+    mine->gated = false; /* someone took the gate away while jobs ran */
+    mine->populated = true;
+    rig_die(&r);
+    rig_start(&r);
+    ck_assert_int_gt(orphan->kills, 0);
+    ck_assert_int_gt(mine->kills, 0);
+    leases_tick(r.a.leases, clock_boot_us());
+    ck_assert(!orphan->exists);
+    ck_assert_int_eq(rig_state(&r), LEASE_DONE);
+    json_t *told = leases_json(r.a.leases);
+    ck_assert_uint_eq(json_array_size(told), 1); /* the orphan is nobody's */
+    json_decref(told);
+    rig_done(&r);
+}
+END_TEST
+
+/* Died between the journal's "done" and the teardown receipt. */
+START_TEST(test_receipt_after_death)
+{
+    struct rig r;
+    struct err err;
+    rig_init(&r);
+    rig_lease(&r);
+    struct journal_lease *j = xcalloc(1, sizeof(*j));
+    *j = *leases_find(r.a.leases, KIT_RES);
+    j->state = LEASE_DONE;
+    ck_assert_int_eq(journal_lease_write(r.a.journal, j, &err), 0);
+    rig_cgroup(&r, KIT_RES)->exists = false;
+    free(j);
+    rig_die(&r);
+    rig_start(&r);
+    ck_assert_int_eq(chain(&r)->last, USAGE_TEARDOWN);
+    rig_done(&r);
+}
+END_TEST
+
+/* Another boot: nothing before there is signed time, then the lease is opened again. */
+START_TEST(test_reboot)
+{
+    struct rig r;
+    rig_init(&r);
+    rig_lease(&r);
+    struct signedtime known = r.a.time;
+    struct rig_cgroup *c = rig_cgroup(&r, KIT_RES);
+    rig_die(&r);
+    memset(c, 0, sizeof(*c)); /* cgroups do not outlive a boot */
+    snprintf(r.a.boot_id, sizeof(r.a.boot_id), "00000000-0000-4000-8000-000000000000");
+    r.a.time = (struct signedtime){.count = 0};
+    rig_start(&r);
+    leases_tick(r.a.leases, clock_boot_us());
+    c = rig_cgroup(&r, KIT_RES);
+    ck_assert_int_eq(c->opens, 0);
+    ck_assert_int_eq(chain(&r)->seq, 1);
+    r.a.time = known;
+    leases_tick(r.a.leases, clock_boot_us());
+    ck_assert_int_eq(rig_state(&r), LEASE_READY);
+    ck_assert_int_eq(c->opens, 1);
+    ck_assert_int_eq(chain(&r)->seq, 2);
+    ck_assert_int_eq(chain(&r)->gpu_us, 0); /* the time between was not delivered */
+    rig_done(&r);
+}
+END_TEST
+
+START_TEST(test_interval_receipts)
+{
+    struct rig r;
+    rig_init(&r);
+    rig_lease(&r);
+    int64_t now = clock_boot_us();
+    leases_tick(r.a.leases, now + 59 * US_PER_S);
+    ck_assert_int_eq(chain(&r)->seq, 1);
+    leases_tick(r.a.leases, now + 61 * US_PER_S);
+    ck_assert_int_eq(chain(&r)->seq, 2);
+    ck_assert_int_eq(chain(&r)->last, USAGE_INTERVAL);
+    rig_done(&r);
+}
+END_TEST
+
+START_TEST(test_forgotten_in_the_end)
+{
+    struct rig r;
+    rig_init(&r);
+    rig_lease(&r);
+    leases_end(r.a.leases, KIT_RES, "stopped");
+    leases_tick(r.a.leases, clock_boot_us());
+    ck_assert_int_eq(rig_state(&r), LEASE_DONE);
+    int64_t boot = clock_boot_us();
+    signedtime_add(&r.a.time, r.order.not_after_us + LEASES_REMEMBER_US - US_PER_S,
+                   boot);
+    leases_tick(r.a.leases, boot);
+    ck_assert_ptr_nonnull(leases_find(r.a.leases, KIT_RES));
+    signedtime_add(&r.a.time, r.order.not_after_us + LEASES_REMEMBER_US + US_PER_S,
+                   boot);
+    leases_tick(r.a.leases, boot);
+    ck_assert_ptr_null(leases_find(r.a.leases, KIT_RES));
+    rig_done(&r);
+}
+END_TEST
+
+UNIT_MAIN("leases",
+          UNIT_CASE(test_open) UNIT_CASE(test_end_to_done)
+              UNIT_CASE(test_undying_is_quarantined)
+                  UNIT_CASE(test_unclean_gpu_is_quarantined) UNIT_CASE(test_open_fails)
+                      UNIT_CASE(test_refusals) UNIT_CASE(test_extend)
+                          UNIT_CASE(test_retime) UNIT_CASE(test_killed_and_restarted)
+                              UNIT_CASE(test_orphans_and_lost_gates_end)
+                                  UNIT_CASE(test_receipt_after_death)
+                                      UNIT_CASE(test_reboot)
+                                          UNIT_CASE(test_interval_receipts)
+                                              UNIT_CASE(test_forgotten_in_the_end))
