@@ -188,6 +188,32 @@ static const char *put(int node, json_t *one, int64_t now)
     return code;
 }
 
+/* What is no receipt of this chain, whose last interval went from start for an hour;
+ * before is the chain before that one. */
+static void refuse_others(const char *id, const struct chain *before,
+                          const struct chain *now, int64_t start)
+{
+    const int64_t to = start + HOUR_US, use = 28800000;
+    static const struct {
+        int node, more_ms, skip, other_prev;
+        bool again;
+        const char *want;
+    } cases[] = {
+        {0, 0, 0, 0, true, ""}, /* acknowledged again */
+        {0, 1, 0, 0, true, "fork"},     {0, 0, 1, 0, false, "gap"},
+        {0, 0, 0, 1, false, "chain"},   {0, -1, 0, 0, false, "backward"},
+        {1, 0, 0, 0, false, "foreign"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct chain x = cases[i].again ? *before : *now;
+        x.seq += cases[i].skip;
+        if (cases[i].other_prev)
+            x.last[0] = x.last[0] == '0' ? '1' : '0';
+        json_t *r = receipt(&x, id, "interval", start, to, use + cases[i].more_ms);
+        ck_assert_str_eq(put(cases[i].node, r, to), cases[i].want);
+    }
+}
+
 START_TEST(test_receipts_and_teardown)
 {
     char id[UUID_TEXT], next[UUID_TEXT];
@@ -203,39 +229,7 @@ START_TEST(test_receipts_and_teardown)
                          receipt(&c, id, "interval", start, start + HOUR_US, 28800000),
                          start + HOUR_US),
                      "");
-    /* Again: acknowledged. Another under its number: a fork. */
-    struct chain x = copy;
-    ck_assert_str_eq(put(0,
-                         receipt(&x, id, "interval", start, start + HOUR_US, 28800000),
-                         start + HOUR_US),
-                     "");
-    x = copy;
-    ck_assert_str_eq(put(0,
-                         receipt(&x, id, "interval", start, start + HOUR_US, 28800001),
-                         start + HOUR_US),
-                     "fork");
-    x = c;
-    x.seq++;
-    ck_assert_str_eq(put(0,
-                         receipt(&x, id, "interval", start, start + HOUR_US, 28800000),
-                         start + HOUR_US),
-                     "gap");
-    x = c;
-    x.last[0] = x.last[0] == '0' ? '1' : '0';
-    ck_assert_str_eq(put(0,
-                         receipt(&x, id, "interval", start, start + HOUR_US, 28800000),
-                         start + HOUR_US),
-                     "chain");
-    x = c;
-    ck_assert_str_eq(put(0,
-                         receipt(&x, id, "interval", start, start + HOUR_US, 28799999),
-                         start + HOUR_US),
-                     "backward");
-    x = c;
-    ck_assert_str_eq(put(1,
-                         receipt(&x, id, "interval", start, start + HOUR_US, 28800000),
-                         start + HOUR_US),
-                     "foreign");
+    refuse_others(id, &copy, &c, start);
     /* The teardown frees the GPUs from its end on, before the promised one. */
     int64_t gone = start + HOUR_US + HOUR_US / 4;
     struct market_booking b;

@@ -149,7 +149,7 @@ START_TEST(test_order_and_isolation)
             ck_assert_str_eq(r->state[k], "22012");
         } else {
             ck_assert_int_eq(r->status[k], PGCONN_OK);
-            ck_assert_int_eq(atol(r->text[k]), i);
+            ck_assert_int_eq(strtol(r->text[k], NULL, 10), i);
         }
     }
     pgconn_free(r->c);
