@@ -248,7 +248,7 @@ START_TEST(test_receipts_and_teardown)
     ck_assert_int_eq(other.outcome, STORE_BOOK_OK);
     memcpy(next, other.id, sizeof next);
     json_decref(b.request);
-    x = c;
+    struct chain x = c;
     ck_assert_str_eq(
         put(0, receipt(&x, id, "interval", gone, gone + 1, 36000000), gone), "closed");
     r = market_ok(&m, STORE_USAGE,
