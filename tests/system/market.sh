@@ -43,7 +43,7 @@ wait_for() {
 
 server_start() {
     rm -f "$run/server/listen"
-    "$neargpud" --data-dir "$run/server" --listen "${server_addr:-127.0.0.1:0}" --currency USD >>"$run/neargpud.log" 2>&1 &
+    "$neargpud" --data-dir "$run/server" --listen "${server_addr:-127.0.0.1:0}" --currency USD ${server_options:-} >>"$run/neargpud.log" 2>&1 &
     server_pid=$!
     remember neargpud $server_pid
     wait_for 60 test -s "$run/server/listen" || { tail -n 20 "$run/neargpud.log" >&2; return 1; }
