@@ -160,7 +160,11 @@ static void refuse(struct client *c, const char *step, const struct err *err)
     json_object_set_new(o, "error", json_string(err_code_name(err->code)));
     json_object_set_new(o, "step", json_string(step));
     json_object_set_new(o, "detail", json_string(err->text));
-    log_info("run: refused at %s: %s", step, err->text);
+    /* Anyone can send rubbish; only what got as far as a token is worth a line. */
+    if (strcmp(step, "frame") == 0 || strcmp(step, "request") == 0)
+        log_debug("run: refused at %s: %s", step, err->text);
+    else
+        log_info("run: refused at %s: %s", step, err->text);
     send_json(c, 'E', o);
     finish(c);
 }
@@ -350,8 +354,9 @@ static void tenant_read(struct bufferevent *bev, void *arg)
 static void tenant_write(struct bufferevent *bev, void *arg)
 {
     struct client *c = arg;
-    (void)bev;
-    if (c->state == CLIENT_FLUSHING)
+    /* May also be about what was written before the last frame. */
+    if (c->state == CLIENT_FLUSHING &&
+        evbuffer_get_length(bufferevent_get_output(bev)) == 0)
         linger(c);
     else if (c->state == CLIENT_ATTACHED && c->keeper != NULL)
         bufferevent_enable(c->keeper, EV_READ);
