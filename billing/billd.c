@@ -248,6 +248,8 @@ static int invoice(const struct billd_conf *conf, const struct opt_values *v,
         return -1;
     int rc = rounds_rate(pg, &rated, err);
     if (rc == 0)
+        rc = until_text(until, when, err); /* `now` is after what was just rated */
+    if (rc == 0)
         rc = rounds_invoice(pg, tenant, when, number, sizeof(number), err);
     if (rc == 0)
         puts(number[0] != '\0' ? number : "nothing to invoice");
