@@ -352,6 +352,40 @@ START_TEST(gap_stops_no_other)
 }
 END_TEST
 
+/* Many sessions move money between the same two accounts, both ways, and others rate:
+ * none waits for another in a ring. */
+START_TEST(no_deadlock)
+{
+    enum { SESSIONS = 6, MOVES = 150 };
+    pid_t pid[SESSIONS];
+    for (int s = 0; s < SESSIONS; s++) {
+        pid[s] = fork();
+        ck_assert_int_ge(pid[s], 0);
+        if (pid[s] > 0)
+            continue;
+        PGconn *pg = PQconnectdb(testdb_conninfo(l.db, "postgres", "neargpu"));
+        for (int i = 0; i < MOVES; i++) {
+            char sql[400];
+            snprintf(sql, sizeof sql,
+                     "SELECT ng.post('hold', ng.account_of('%s', id, NULL, 'JPY'), "
+                     "ng.account_of('%s', id, NULL, 'JPY'), 'JPY', 1, NULL, NULL) FROM "
+                     "ng.tenant WHERE name = 'busy'",
+                     s % 2 == 0 ? "wallet" : "hold", s % 2 == 0 ? "hold" : "wallet");
+            if (strcmp(testdb_state(pg, sql), "00000") != 0)
+                _exit(1);
+        }
+        PQfinish(pg);
+        _exit(0);
+    }
+    for (int s = 0; s < SESSIONS; s++) {
+        int status;
+        waitpid(pid[s], &status, 0);
+        ck_assert_int_eq(status, 0);
+    }
+    ledger_check(&l);
+}
+END_TEST
+
 /* ---- reports ------------------------------------------------------------------ */
 
 /* A market of its own: site osaka, node r1 of 8 GPUs, there since 2 1/2 hours before
@@ -612,6 +646,7 @@ int main(void)
     tcase_add_test(tc, ends_at_once);
     tcase_add_test(tc, database_goes_away);
     tcase_add_test(tc, two_at_once);
+    tcase_add_test(tc, no_deadlock);
     tcase_add_test(tc, gap_stops_no_other);
     tcase_add_test(tc, report_numbers);
     tcase_add_test(tc, report_rtt);
