@@ -16,6 +16,7 @@
 #include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
 
+#define NO_STATUS_US       INT64_C(500000) /* a market just started has none for a moment */
 #define POKE_DELAY_US      INT64_C(50000) /* several changes become one sync */
 #define RECEIPT_HOLD_US    INT64_C(600000000)
 #define RENEW_RETRY_US     INT64_C(300000000)
@@ -254,21 +255,29 @@ static void post_receipts(evutil_socket_t fd, short what, void *arg)
 
 /* --- the poll --- */
 
+static bool has_fresh_status(const struct agent *a)
+{
+    int64_t now;
+    return a->have_want && a->have_status && agent_now(a, &now) &&
+           now - a->status.iat_us < TOKEN_STATUS_STALE_US / 2;
+}
+
 static json_t *observed(struct sync *s)
 {
     struct agent *a = s->a;
     struct advert_window windows[ADVERT_WINDOWS_MAX];
-    struct advert_body b = {.version = PACKAGE_VERSION,
-                            .boot_id = a->boot_id,
-                            .address = runsrv_address(a->runsrv),
-                            .seq = ++s->seq,
-                            .gpus = &a->advert,
-                            .currency =
-                                a->conf.price_micro > 0 ? a->conf.currency : NULL,
-                            .price_micro = a->conf.price_micro,
-                            .windows = windows,
-                            .desired_version = a->have_want ? a->want.version : "",
-                            .wait = SYNC_WAIT};
+    struct advert_body b = {
+        .version = PACKAGE_VERSION,
+        .boot_id = a->boot_id,
+        .address = runsrv_address(a->runsrv),
+        .seq = ++s->seq,
+        .gpus = &a->advert,
+        .currency = a->conf.price_micro > 0 ? a->conf.currency : NULL,
+        .price_micro = a->conf.price_micro,
+        .windows = windows,
+        /* No status, no starts: then the whole is asked for anew. */
+        .desired_version = has_fresh_status(a) ? a->want.version : "",
+        .wait = SYNC_WAIT};
     int64_t now;
     if (!agent_now(a, &now))
         now = clock_now_us(); /* the market sees its own clock in a window's place */
@@ -312,7 +321,7 @@ static void poll_done(void *arg, const struct httpc_reply *reply, const struct e
     agent_take_desired(s->a, &want, clock_boot_us());
     renew_prove(s, true);
     renew_if_due(s);
-    arm(s->timer, s->poked ? POKE_DELAY_US : 0);
+    arm(s->timer, s->poked ? POKE_DELAY_US : has_fresh_status(s->a) ? 0 : NO_STATUS_US);
 }
 
 static void poll_now(evutil_socket_t fd, short what, void *arg)
