@@ -97,11 +97,14 @@ BEGIN
     END IF;
 END $$;
 
--- What bounds and prices the use of one node: GPUs x the promised window, and the booked price.
-CREATE OR REPLACE FUNCTION ng.use_terms(p_reservation uuid, p_node integer)
+-- What bounds and prices the use of one node that was reported at p_at: GPUs x the part of
+-- the promised window that had passed by then, a minute allowed for clocks, and the
+-- booked price.
+CREATE OR REPLACE FUNCTION ng.use_terms(p_reservation uuid, p_node integer, p_at timestamptz)
 RETURNS TABLE (max_gpu_ms bigint, price bigint) LANGUAGE sql STABLE AS $$
     SELECT (sum(upper(b.gpus) - lower(b.gpus))
-               * (extract(epoch FROM upper(v.during) - lower(v.during)) * 1000))::bigint,
+               * greatest(0, extract(epoch FROM least(upper(v.during), p_at + interval '1 minute')
+                                                - lower(v.during)) * 1000))::bigint,
            max(b.per_gpu_hour_micro)
       FROM ng.booking b JOIN ng.reservation v ON v.id = b.reservation_id
      WHERE b.reservation_id = p_reservation AND b.node_id = p_node
@@ -127,12 +130,12 @@ LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
            h.rated_seq, h.rated_gpu_ms, h.rated_amount_micro, h.rated_fee_micro
       FROM heads h
       JOIN reservation v ON v.id = h.reservation_id
-      CROSS JOIN LATERAL use_terms(h.reservation_id, h.node_id) w
       CROSS JOIN LATERAL (
-          SELECT r.seq, r.kind, r.gpu_ms, row_number() OVER (ORDER BY r.seq) AS place
+          SELECT r.seq, r.kind, r.gpu_ms, r.received_at, row_number() OVER (ORDER BY r.seq) AS place
             FROM receipt r
            WHERE r.reservation_id = h.reservation_id AND r.node_id = h.node_id AND r.seq >= h.seq
            ORDER BY r.seq LIMIT p_limit) c
+      CROSS JOIN LATERAL use_terms(h.reservation_id, h.node_id, c.received_at) w
      WHERE c.seq = h.rated_seq + c.place
      ORDER BY h.received_at, h.reservation_id, h.node_id, c.seq
      LIMIT p_limit
@@ -179,7 +182,7 @@ BEGIN
     END IF;
     SELECT * INTO STRICT v_resv FROM reservation WHERE id = p_reservation FOR UPDATE;
     SELECT money_mul(least(v_receipt.gpu_ms, w.max_gpu_ms), w.price, 3600000) INTO v_amount
-      FROM use_terms(p_reservation, p_node) w;
+      FROM use_terms(p_reservation, p_node, v_receipt.received_at) w;
     IF (p_gpu_ms, p_amount_micro, p_fee_micro)
         IS DISTINCT FROM (v_receipt.gpu_ms, v_amount, money_mul(v_amount, v_resv.fee_ppm, 1000000)) THEN
         PERFORM refuse(6, format('receipt %s is worth %s: the amounts given differ, read it again', v_ref, v_amount));
@@ -272,7 +275,7 @@ LANGUAGE sql STABLE AS $$
              WHERE t.reservation_id = p_reservation AND t.kind IN ('capture', 'fee') AND t.at < p_at
              GROUP BY 1) x
       JOIN ng.receipt c ON c.reservation_id = p_reservation AND c.node_id = x.node AND c.seq = x.seq
-      CROSS JOIN LATERAL ng.use_terms(p_reservation, x.node) w
+      CROSS JOIN LATERAL ng.use_terms(p_reservation, x.node, c.received_at) w
 $$;
 
 -- Captured use of a tenant since its last invoice, up to p_until: one line a reservation.

@@ -132,7 +132,7 @@ START_TEST(receivable_is_collected)
     ledger_sql(&l, "SELECT t.tenant('poor', 'UTC', 36000000)");
     ck_assert_int_eq(
         ledger_int(&l, "SELECT count(*) FROM t.book(lpad('2', 32, '0')::uuid, 'poor', "
-                       "now() - interval '35 h', now() + interval '1 h', ARRAY[1], "
+                       "now() - interval '36 h', now(), ARRAY[1], "
                        "ARRAY[1], ARRAY[1], 1000000) b WHERE b = 'ok'"),
         1);
     receipt(2, 1, "ready", 0);
@@ -180,6 +180,30 @@ START_TEST(clock_set_back)
            "SELECT bool_and(at = (SELECT max(upper(period)) FROM ng.invoice)) FROM "
            "ng.transfer WHERE reservation_id = lpad('3', 32, '0')::uuid AND kind IN "
            "('capture', 'fee')");
+    ledger_check(&l);
+}
+END_TEST
+
+/* A node that reports more use than time has passed is paid for the time, and a minute.
+ */
+START_TEST(use_needs_time)
+{
+    ck_assert_int_eq(
+        ledger_int(&l, "SELECT count(*) FROM t.book(lpad('4', 32, '0')::uuid, 'clock', "
+                       "now() - interval '1 h', now() + interval '9 h', ARRAY[1], "
+                       "ARRAY[3], ARRAY[2], 1000000) b WHERE b = 'ok'"),
+        1);
+    receipt(4, 1, "ready", 0);
+    receipt(4, 2, "interval", 20 * 3600000LL);
+    ledger_once(&l);
+    /* 2 x (1 h + 1 min) at 1 JPY = 2.0333, and what passed since the booking */
+    expect("t", "SELECT amount_micro BETWEEN 2033333 AND 2040000 FROM ng.meter WHERE "
+                "reservation_id = lpad('4', 32, '0')::uuid");
+    expect("1", "SELECT count(*) FROM report.check_amount"); /* it shows */
+    ledger_sql(&l, "SELECT api.resv_cancel(NULL, lpad('4', 32, '0')::uuid, 'x', "
+                   "ng.us(now()))");
+    receipt(4, 3, "teardown", 20 * 3600000LL);
+    ledger_once(&l);
     ledger_check(&l);
 }
 END_TEST
@@ -643,6 +667,7 @@ int main(void)
     tcase_add_test(tc, errors_are_one_line);
     tcase_add_test(tc, top_up_is_reversed_once);
     tcase_add_test(tc, clock_set_back);
+    tcase_add_test(tc, use_needs_time);
     tcase_add_test(tc, ends_at_once);
     tcase_add_test(tc, database_goes_away);
     tcase_add_test(tc, two_at_once);
