@@ -1,5 +1,6 @@
 /* command_cleanup: takes everything of this node's leases out of the kernel. Works
  * without the agent and without its state; repeating it is harmless. */
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -11,7 +12,8 @@
 #include "client/lib/clock.h"
 #include "client/lib/xalloc.h"
 
-#define CLEANUP_WAIT_US INT64_C(5000000)
+#define CLEANUP_WAIT_US    INT64_C(5000000)
+#define CLEANUP_KEEPERS_US INT64_C(2000000)
 
 static int end_one(struct enforce *e, const char *id, struct err *err)
 {
@@ -49,6 +51,30 @@ static int end_all(struct enforce *e, size_t *ret_ended, struct err *err)
     return rc;
 }
 
+/* Keepers write down how their jobs ended and go by themselves; one that does not is
+ * ended. */
+static int remove_dir(const char *dir, struct err *err)
+{
+    const struct timespec nap = {0, 20000000};
+    int64_t until = clock_boot_us() + CLEANUP_KEEPERS_US;
+    bool killed = false;
+    for (;;) {
+        if (cgroup_remove(dir, err) == 0)
+            return 0;
+        if (err->code != ERR_CONFLICT || killed)
+            return -1;
+        if (clock_boot_us() > until) {
+            char *keepers = xasprintf("%s/" CGROUP_KEEPERS, dir);
+            int rc = cgroup_kill(keepers, err);
+            free(keepers);
+            if (rc != 0)
+                return -1;
+            killed = true;
+        }
+        (void)nanosleep(&nap, NULL);
+    }
+}
+
 static int remove_base(const char *base, struct err *err)
 {
     struct cgroup_mounts m;
@@ -59,8 +85,8 @@ static int remove_base(const char *base, struct err *err)
     for (size_t i = 0; i < sizeof(roots) / sizeof(roots[0]); i++) {
         if (roots[i][0] == '\0')
             continue;
-        char *dir = xasprintf("%s/%s", roots[i], base);
-        if (cgroup_remove(dir, err) != 0)
+        char *dir = cgroup_path(roots[i], base, NULL, NULL);
+        if (remove_dir(dir, err) != 0)
             rc = -1;
         free(dir);
     }

@@ -315,6 +315,20 @@ static int make_spec(struct leases *l, struct live *v, const struct leases_launc
     return 0;
 }
 
+/* No job starts in a cgroup whose gate is not seen in place. */
+static int check_gate(struct leases *l, struct live *v, struct err *err)
+{
+    struct enforce_status st = {0};
+    if (l->a->enforce->ops->status(l->a->enforce, v->j.id, &st, err) != 0)
+        return -1;
+    if (st.exists && st.gated)
+        return 0;
+    if (st.populated)
+        return err_set(err, ERR_CONFLICT, "the lease's gate is gone");
+    log_warn("lease %s: its gate was gone and is made again", v->j.id);
+    return live_open_gate(l, v, err);
+}
+
 int leases_launch(struct leases *l, const struct leases_launch *in,
                   struct leases_launched *ret, struct err *err)
 {
@@ -329,6 +343,9 @@ int leases_launch(struct leases *l, const struct leases_launch *in,
     snprintf(job, sizeof(job), "%s", in->claims->jti);
     struct journal_use use = {in->claims->jti, v->j.id, in->argv_hash, job,
                               in->claims->exp_us};
+    ret->step = "gate";
+    if (check_gate(l, v, err) != 0)
+        return -1;
     ret->step = "replay";
     if (journal_jti_claim(l->a->journal, &use, ret->job, err) != 0)
         return -1;
@@ -356,15 +373,25 @@ int leases_launch(struct leases *l, const struct leases_launch *in,
 
 /* --- what time brings --- */
 
-static bool is_populated(struct leases *l, struct live *v)
+static struct enforce_status look(struct leases *l, struct live *v)
 {
-    struct enforce_status st = {0};
+    struct enforce_status st = {.exists = true, .gated = true, .populated = true};
     struct err err;
-    if (l->a->enforce->ops->status(l->a->enforce, v->j.id, &st, &err) != 0) {
+    if (l->a->enforce->ops->status(l->a->enforce, v->j.id, &st, &err) != 0)
         log_warn("lease %s: %s", v->j.id, err.text);
-        return true;
+    return st;
+}
+
+/* Are its jobs gone, or its gate? */
+static void poll_open(struct leases *l, struct live *v)
+{
+    struct enforce_status st = look(l, v);
+    if (st.populated && !st.gated) {
+        log_error("lease %s: processes without a gate: ended", v->j.id);
+        leases_end(l, v->j.id, "gate_lost");
+    } else if (v->j.state != LEASE_READY && !st.populated) {
+        live_event(l, v, LEASE_EV_JOBS_GONE);
     }
-    return st.populated;
 }
 
 static void tick_open(struct leases *l, struct live *v, int64_t boot_us)
@@ -375,8 +402,9 @@ static void tick_open(struct leases *l, struct live *v, int64_t boot_us)
     }
     if (boot_us >= v->next_poll_us) {
         v->next_poll_us = boot_us + POLL_JOBS_US;
-        if (v->j.state != LEASE_READY && !is_populated(l, v))
-            live_event(l, v, LEASE_EV_JOBS_GONE);
+        poll_open(l, v);
+        if (!is_open(v->j.state))
+            return;
     }
     if (v->j.state != LEASE_DRAINING && v->j.drain_us > 0 &&
         boot_us >= v->j.deadline_boot_us - v->j.drain_us)
@@ -391,7 +419,7 @@ static void tick_denied(struct leases *l, struct live *v, int64_t boot_us)
     if (boot_us < v->next_poll_us)
         return;
     v->next_poll_us = boot_us + POLL_EMPTY_US;
-    if (!is_populated(l, v)) {
+    if (!look(l, v).populated) {
         live_event(l, v, LEASE_EV_EMPTIED);
     } else if (boot_us - v->ending_boot_us > LEASE_KILL_US) {
         live_event(l, v, LEASE_EV_KILL_TIMEOUT);

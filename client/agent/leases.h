@@ -44,7 +44,7 @@ struct leases_launch {
 struct leases_launched {
     char job[JOURNAL_ID_MAX];
     bool again;       /* this token started it before: nothing was started now */
-    const char *step; /* on failure: lease, replay, gpu, launch */
+    const char *step; /* on failure: lease, gate, replay, gpu, launch */
 };
 /* Starts a job, or finds the one this token started before. The lease must be open. */
 int leases_launch(struct leases *l, const struct leases_launch *in,

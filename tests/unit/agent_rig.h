@@ -199,6 +199,8 @@ static inline void rig_init(struct rig *r)
     r->claims.lease.on_lost = TOKEN_RUN_TO_END;
     order_from_token(&r->claims, &r->order);
     ck_assert_msg(settings_load(NULL, &a->conf, &err) == 0, "%s", err.text);
+    a->conf.uid =
+        3999999999u; /* nobody's: the nodes stand for GPUs, others hold them */
     a->id.issuer = xstrdup(KIT_ISSUER);
     a->id.spiffe_id = xstrdup(KIT_NODE);
     ck_assert_int_eq(jws_public(r->kit.key, pub, &err), 0);

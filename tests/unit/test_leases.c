@@ -207,6 +207,42 @@ START_TEST(test_killed_and_restarted)
 }
 END_TEST
 
+START_TEST(test_gate_taken_away)
+{
+    struct rig r;
+    rig_init(&r);
+    rig_lease(&r);
+    struct rig_cgroup *c = rig_cgroup(&r, KIT_RES);
+    leases_tick(r.a.leases, clock_boot_us());
+    ck_assert_int_eq(rig_state(&r), LEASE_READY);
+    c->gated = false;
+    c->populated = true;
+    leases_tick(r.a.leases, clock_boot_us() + 2 * US_PER_S);
+    ck_assert_int_eq(rig_state(&r), LEASE_DONE);
+    ck_assert_str_eq(leases_find(r.a.leases, KIT_RES)->reason, "gate_lost");
+    rig_done(&r);
+}
+END_TEST
+
+/* A launch looks at the gate first: with processes inside it is refused. */
+START_TEST(test_no_launch_without_gate)
+{
+    struct rig r;
+    struct leases_launched out;
+    char *argv[] = {(char *)"/bin/true", NULL}, *envp[] = {NULL};
+    struct leases_launch in = {&r.claims, "h", argv, envp, NULL, false};
+    struct err err;
+    rig_init(&r);
+    rig_lease(&r);
+    struct rig_cgroup *c = rig_cgroup(&r, KIT_RES);
+    c->gated = false;
+    c->populated = true;
+    ck_assert_int_eq(leases_launch(r.a.leases, &in, &out, &err), -1);
+    ck_assert_str_eq(out.step, "gate");
+    rig_done(&r);
+}
+END_TEST
+
 START_TEST(test_orphans_and_lost_gates_end)
 {
     struct rig r;
@@ -315,13 +351,14 @@ START_TEST(test_forgotten_in_the_end)
 END_TEST
 
 UNIT_MAIN("leases",
-          UNIT_CASE(test_open) UNIT_CASE(test_end_to_done)
-              UNIT_CASE(test_undying_is_quarantined)
-                  UNIT_CASE(test_unclean_gpu_is_quarantined) UNIT_CASE(test_open_fails)
-                      UNIT_CASE(test_refusals) UNIT_CASE(test_extend)
-                          UNIT_CASE(test_retime) UNIT_CASE(test_killed_and_restarted)
-                              UNIT_CASE(test_orphans_and_lost_gates_end)
-                                  UNIT_CASE(test_receipt_after_death)
+          UNIT_CASE(test_open) UNIT_CASE(test_end_to_done) UNIT_CASE(
+              test_undying_is_quarantined) UNIT_CASE(test_unclean_gpu_is_quarantined)
+              UNIT_CASE(test_open_fails) UNIT_CASE(test_refusals) UNIT_CASE(test_extend)
+                  UNIT_CASE(test_retime) UNIT_CASE(test_killed_and_restarted)
+                      UNIT_CASE(test_orphans_and_lost_gates_end)
+                          UNIT_CASE(test_receipt_after_death)
+                              UNIT_CASE(test_gate_taken_away)
+                                  UNIT_CASE(test_no_launch_without_gate)
                                       UNIT_CASE(test_reboot)
                                           UNIT_CASE(test_interval_receipts)
                                               UNIT_CASE(test_forgotten_in_the_end))
