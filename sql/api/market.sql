@@ -34,10 +34,9 @@ BEGIN
         PERFORM refuse(6, format('a tenant named %s is there already', p_name));
     END IF;
     INSERT INTO api_key (hash, role, tenant_id) VALUES (p_key_hash, 'tenant', v_id);
-    INSERT INTO account (kind, tenant_id, currency, guarded)
-    VALUES ('wallet', v_id, currency(), true), ('hold', v_id, currency(), true);
-    PERFORM post('topup', account_of('bank', NULL, NULL, currency()), account_of('wallet', v_id, NULL, currency()),
-        currency(), coalesce(p_credit, 0), NULL, 'credit/' || v_id);
+    -- A credit line is how far the wallet may go below zero: no money has come in.
+    INSERT INTO account (kind, tenant_id, currency, guarded, floor_micro)
+    VALUES ('wallet', v_id, currency(), true, -coalesce(p_credit, 0)), ('hold', v_id, currency(), true, 0);
     PERFORM tell('key.changed', NULL, NULL, NULL);
     RETURN idem_new(p_principal, p_idem, p_hash, jsonb_build_object('id', v_id, 'name', p_name));
 END $$;
@@ -47,7 +46,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT page('tenants', (SELECT jsonb_agg(row ORDER BY name) FROM (
         SELECT t.name, jsonb_build_object('_key', t.name, 'id', t.id, 'name', t.name, 'zone', t.zone,
                    'created_us', us(t.created_at), 'currency', currency(),
-                   'available_micro', coalesce(w.balance_micro, 0), 'held_micro', coalesce(h.balance_micro, 0)) AS row
+                   'available_micro', coalesce(w.balance_micro - w.floor_micro, 0), 'held_micro', coalesce(h.balance_micro, 0)) AS row
           FROM tenant t
           LEFT JOIN account w ON w.kind = 'wallet' AND w.tenant_id = t.id AND w.currency = currency()
           LEFT JOIN account h ON h.kind = 'hold' AND h.tenant_id = t.id AND h.currency = currency()

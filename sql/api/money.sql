@@ -9,7 +9,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
         UNION ALL
         (SELECT x.* FROM transfer x JOIN w ON x.cr = w.id ORDER BY x.id DESC LIMIT p_limit))
     SELECT jsonb_build_object('currency', currency(),
-        'available_micro', coalesce((SELECT balance_micro FROM w), 0),
+        'available_micro', coalesce((SELECT balance_micro - floor_micro FROM w), 0), -- with the credit line
         'held_micro', coalesce((SELECT balance_micro FROM h), 0),
         'transfers', coalesce((SELECT jsonb_agg(jsonb_build_object('id', x.id, 'at_us', us(x.at), 'kind', x.kind,
                 'amount_micro', CASE WHEN x.cr = (SELECT id FROM w) THEN x.amount_micro ELSE -x.amount_micro END,

@@ -208,6 +208,30 @@ START_TEST(use_needs_time)
 }
 END_TEST
 
+/* A credit line is no money: the bank has nothing, and the wallet may go below zero. */
+START_TEST(credit_line)
+{
+    testdb_sql(l.pg, "SELECT api.tenant_create('trusted', 'UTC', 36000000, "
+                     "sha256('trusted'), 'a', NULL, NULL)");
+    expect("36000000 0",
+           "SELECT api.wallet(id, 5)->>'available_micro' || ' ' || "
+           "t.balance('wallet', id) FROM ng.tenant WHERE name = 'trusted'");
+    static const char book_sql[] =
+        "SELECT t.book(lpad('%d', 32, '0')::uuid, 'trusted', now() - interval '%d h', "
+        "now(), ARRAY[1], ARRAY[%d], ARRAY[1], 1000000)";
+    char *got = ledger_text(&l, book_sql, 5, 36, 6);
+    ck_assert_str_eq(got, "ok");
+    free(got);
+    got = ledger_text(&l, book_sql, 6, 1, 7);
+    ck_assert_str_eq(got, "funds");
+    free(got);
+    expect("0 -36000000",
+           "SELECT api.wallet(id, 5)->>'available_micro' || ' ' || "
+           "t.balance('wallet', id) FROM ng.tenant WHERE name = 'trusted'");
+    ledger_check(&l);
+}
+END_TEST
+
 /* ---- the process -------------------------------------------------------------- */
 
 START_TEST(errors_are_one_line)
@@ -381,7 +405,13 @@ END_TEST
 START_TEST(no_deadlock)
 {
     enum { SESSIONS = 6, MOVES = 150 };
+    static const char move[] =
+        "SELECT ng.post('hold', ng.account_of('%s', id, NULL, 'JPY'), "
+        "ng.account_of('%s',"
+        " id, NULL, 'JPY'), 'JPY', %d, NULL, NULL) FROM ng.tenant WHERE name = 'busy'";
     pid_t pid[SESSIONS];
+    ledger_sql(&l, move, "wallet", "hold",
+               SESSIONS * MOVES); /* so that none is short */
     for (int s = 0; s < SESSIONS; s++) {
         pid[s] = fork();
         ck_assert_int_ge(pid[s], 0);
@@ -390,11 +420,8 @@ START_TEST(no_deadlock)
         PGconn *pg = PQconnectdb(testdb_conninfo(l.db, "postgres", "neargpu"));
         for (int i = 0; i < MOVES; i++) {
             char sql[400];
-            snprintf(sql, sizeof sql,
-                     "SELECT ng.post('hold', ng.account_of('%s', id, NULL, 'JPY'), "
-                     "ng.account_of('%s', id, NULL, 'JPY'), 'JPY', 1, NULL, NULL) FROM "
-                     "ng.tenant WHERE name = 'busy'",
-                     s % 2 == 0 ? "wallet" : "hold", s % 2 == 0 ? "hold" : "wallet");
+            snprintf(sql, sizeof sql, move, s % 2 == 0 ? "wallet" : "hold",
+                     s % 2 == 0 ? "hold" : "wallet", 1);
             if (strcmp(testdb_state(pg, sql), "00000") != 0)
                 _exit(1);
         }
@@ -406,6 +433,7 @@ START_TEST(no_deadlock)
         waitpid(pid[s], &status, 0);
         ck_assert_int_eq(status, 0);
     }
+    ledger_sql(&l, move, "hold", "wallet", SESSIONS * MOVES);
     ledger_check(&l);
 }
 END_TEST
@@ -667,6 +695,7 @@ int main(void)
     tcase_add_test(tc, errors_are_one_line);
     tcase_add_test(tc, top_up_is_reversed_once);
     tcase_add_test(tc, clock_set_back);
+    tcase_add_test(tc, credit_line);
     tcase_add_test(tc, use_needs_time);
     tcase_add_test(tc, ends_at_once);
     tcase_add_test(tc, database_goes_away);
