@@ -327,7 +327,7 @@ static const struct breach {
                 "total_micro + 1"},
     {"invoice", "UPDATE ng.invoice_line SET amount_micro = amount_micro + 1"},
     {"invoice", "DELETE FROM ng.invoice_line"},
-    {"invoice", "UPDATE ng.invoice SET currency = 'XXX'"},
+    {"invoice", "UPDATE ng.invoice SET currency = 'ZZZ'"},
     {"invoiced", "UPDATE ng.transfer SET at = at - interval '1 day' WHERE kind = "
                  "'capture'"},
     {"invoiced", "DELETE FROM ng.invoice_line WHERE line = 1"},
