@@ -4,6 +4,7 @@
 # database, a node enrols and reports. Prints libcheck's summary line.
 set -uo pipefail
 build=$NEARGPU_BUILD
+here=$(dirname "$(readlink -f "$0")")
 run=$(mktemp -d /var/tmp/neargpu-api.XXXXXX)
 chmod 755 "$run"
 checks=0 failures=0 pid='' pid2=''
@@ -321,7 +322,48 @@ is "ends as asked" "$?" 0
 pid2=
 addr=$listen
 
-# ---- the description is the server's ----
+# ---- connections to the database cut under load: every key is granted once ----
+stop_pid "$pid" TERM
+wait "$pid" 2>/dev/null
+up "$run/s" --listen "$listen" --rate-limits no
+pid=$server_pid
+for i in $(seq 120); do
+    printf 'next\nurl = "https://%s/v1/reservations"\ncacert = "%s"\nheader = "Authorization: Bearer %s"\nheader = "Content-Type: application/json"\nheader = "Idempotency-Key: cut-%s"\ndata = "{\\"duration\\":\\"1m\\",\\"start\\":\\"%s\\"}"\noutput = "cut.%s"\nwrite-out = "%%{http_code}\\n"\n' \
+        "$listen" "$run/s/pki/ca.pem" "$(cat "$acme")" "$i" "$(date -u -d "$soon + 5 day + $i min" +%FT%TZ)" "$i"
+done | sed 1d >cut.conf
+curl -sS --max-time 60 -Z --parallel-immediate --parallel-max 20 -K cut.conf >cut.codes 2>>curl.log &
+load=$!
+for _ in $(seq 8); do
+    sql "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'neargpu_server'" >/dev/null
+    sleep 0.05
+done
+wait $load
+curl -sS --max-time 60 -Z --parallel-max 20 -K cut.conf >cut.again 2>>curl.log
+is "all granted when asked again" "$(grep -cE '^20[01]$' cut.again)" 120
+is "those confirmed at first were not granted anew" "$(grep -c 201 cut.again)" "$((120 - $(grep -cE '^20[01]$' cut.codes)))"
+is "each key once" "$(sql "SELECT count(*), count(DISTINCT idem_key) FROM ng.reservation WHERE idem_key LIKE 'cut-%'")" "120|120"
+
+# ---- a request that fails leaves its place to the one that waited for it ----
+ask "$admin" POST /v1/tenants '{"name":"poor"}'
+get .api_key >poor.key
+ask "$admin" POST /v1/tenants/acme/topup '{"amount":{"currency":"USD","micro":1000000000},"reference":"bank 9"}'
+wins=0
+for i in $(seq 10); do
+    request="{\"duration\":\"1h\",\"gpus\":4,\"start\":\"$(date -u -d "$soon + 8 day + $i hour" +%FT%TZ)\"}"
+    (ask poor.key POST /v1/reservations "$request"; echo "$code" >poor.code) &
+    first=$!
+    (ask poor.key POST /v1/reservations "$request") &
+    second=$!
+    ask "$acme" POST /v1/reservations "$request"
+    [ "$code" = 201 ] && wins=$((wins + 1))
+    wait $first $second
+done
+is "who can pay gets it" "$wins" 10
+is "who cannot is told so" "$(grep -cE '402|409' poor.code)" 1
+
+# ---- the description is the server's, the sample the program's ----
+"$build/server/neargpud" sample-conf >sample
+is "sample configuration" "$(cmp sample "${NEARGPU_SRC:-$here/../..}/packaging/examples/neargpud.conf" && echo same)" same
 ask - GET /openapi.json
 is "openapi" "$(get .openapi)" 3.1.0
 printf '%d%%: Checks: %d, Failures: %d, Errors: 0\n' $(((checks - failures) * 100 / checks)) $checks $failures
