@@ -221,7 +221,7 @@ void ledger_once(struct ledger *l)
     int status = LEDGER_BILLD(l, &got, "--once");
     if (status != 0) {
         fprintf(stderr, "%s", got);
-        abort();
+        exit(1);
     }
     free(got);
 }

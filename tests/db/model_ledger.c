@@ -3,7 +3,6 @@
  * invoices, and neargpu-billd killed (SIGKILL) somewhere in its work before each whole
  * round. After every step each account is equal to the micro-unit. model_ledger [SEED
  * [STEPS]]. */
-#include <assert.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -52,7 +51,7 @@ static struct ledger l;
 static unsigned seed;
 static int64_t minor = 1000000;
 static bool no_grace;
-static char *conf;
+static char conf_dir[] = "/tmp/ngmodel.XXXXXX", *conf;
 static long done[8];
 
 static int pick(int n)
@@ -133,7 +132,7 @@ static void book(void)
     bool can = r.held <= m.wallet[r.tenant];
     if (strcmp(got, can ? "ok" : "funds") != 0) {
         fprintf(stderr, "seed %u: booking is %s\n", seed, got);
-        abort();
+        exit(1);
     }
     free(got);
     if (!can)
@@ -180,13 +179,13 @@ static void receipt(void)
     if (trick == 0) {
         got = ledger_text(&l, "SELECT t.receipt('%s', %d, %d, '%s', %" PRId64 ")", id,
                           c->node, seq + 1, kind, ms);
-        assert(strcmp(got, "gap") == 0);
+        ck_assert(strcmp(got, "gap") == 0);
         free(got);
     }
     for (int again = 0; again < (trick == 1 ? 2 : 1); again++) {
         got = ledger_text(&l, "SELECT t.receipt('%s', %d, %d, '%s', %" PRId64 ")", id,
                           c->node, seq, kind, ms);
-        assert(got[0] == '\0');
+        ck_assert(got[0] == '\0');
         free(got);
     }
     free(id);
@@ -308,7 +307,7 @@ static void billd_round(void)
 {
     kill_some();
     int status = LEDGER_BILLD(&l, NULL, "--conf", conf, "--once");
-    assert(status == 0);
+    ck_assert(status == 0);
     rate();
     release();
     collect();
@@ -334,7 +333,7 @@ static void invoice(void)
     int status = LEDGER_BILLD(&l, &got, "invoice", "--tenant", name, "--until", "now");
     if (status != 0 || (lines == 0) != (strncmp(got, "nothing", 7) == 0)) {
         fprintf(stderr, "invoice of %d lines: %s", lines, got);
-        abort();
+        exit(1);
     }
     free(got);
     if (lines == 0)
@@ -375,7 +374,7 @@ static void compare(int step)
     if (strcmp(got, strbuf_str(&want)) != 0) {
         fprintf(stderr, "step %d: the ledger has\n%s\nand should have\n%s\n", step, got,
                 strbuf_str(&want));
-        abort();
+        exit(1);
     }
     free(got);
     strbuf_done(&want);
@@ -394,7 +393,7 @@ static void compare_reservations(void)
                                 id);
         if (strcmp(got, want) != 0) {
             fprintf(stderr, "reservation %s is %s, not %s\n", id, got, want);
-            abort();
+            exit(1);
         }
         free(got);
         free(id);
@@ -430,10 +429,16 @@ START_TEST(histories)
 }
 END_TEST
 
+static void at_exit(void)
+{
+    struct err err;
+    if (fsx_remove_tree(conf_dir, &err) != 0)
+        fprintf(stderr, "%s\n", err.text);
+}
+
 int main(int argc, char **argv)
 {
     struct err err;
-    char dir[] = "/tmp/ngmodel.XXXXXX";
     setenv("CK_FORK", "no", 1);
     seed = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : (unsigned)time(NULL);
     if (argc > 2)
@@ -446,12 +451,13 @@ int main(int argc, char **argv)
            no_grace ? "no grace" : "grace of an hour");
     fflush(stdout);
     ledger_open(&l, cents ? "USD" : "JPY");
-    if (mkdtemp(dir) == NULL)
-        abort();
-    conf = xasprintf("%s/billd.conf", dir);
+    if (mkdtemp(conf_dir) == NULL)
+        exit(1);
+    atexit(at_exit);
+    conf = xasprintf("%s/billd.conf", conf_dir);
     const char *text = no_grace ? "release_grace = 0s\n" : "release_grace = 1h\n";
     if (fsx_write(conf, text, strlen(text), 0600, &err) != 0)
-        abort();
+        exit(1);
     testdb_sql(l.pg,
                "SELECT t.tenant('t' || n, 'Asia/Tokyo', 0) FROM generate_series(0, "
                "2) n; SELECT t.node('n' || n, 'tokyo', CASE n WHEN 3 THEN 'zero' "
@@ -468,8 +474,6 @@ int main(int argc, char **argv)
            "invoices\n",
            done[0], done[1], done[2], done[3], done[4], done[5]);
     ledger_close(&l);
-    if (fsx_remove_tree(dir, &err) != 0)
-        fprintf(stderr, "%s\n", err.text);
     free(conf);
     return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
