@@ -109,7 +109,7 @@ static const struct opt_program program = {
         "0 done; 1 failed; 2 usage; 5 no such tenant or transfer; 6 a check view is "
         "not "
         "empty, or the ledger does not allow it; 7 the wallet does not cover it",
-    .see_also = "neargpud(8), neargpu(1)",
+    .see_also = "neargpu(1), neargpud(8)",
 };
 
 #define KEYS keys, sizeof(keys) / sizeof(keys[0])
