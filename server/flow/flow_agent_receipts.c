@@ -54,7 +54,7 @@ static int open_jws(const struct world_node *n, const char *text, struct jws_par
 {
     const char *step;
     char kid[JWS_KID_MAX];
-    if (jws_split(text, strlen(text), ret, &step, err) != 0)
+    if (jws_split_max(text, strlen(text), RECEIPT_BYTES_MAX, ret, &step, err) != 0)
         return -1;
     EVP_PKEY *pub = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, n->receipt_key,
                                                 sizeof(n->receipt_key));
@@ -119,7 +119,7 @@ static void take(struct receipts *s, const struct world_node *n, const json_t *v
     struct err err;
     json_t *tree = NULL, *row = NULL;
     if (open_jws(n, text, &parts, &err) == 0) {
-        tree = jsonx_parse(parts.payload, parts.payload_len, TOKEN_BYTES_MAX, &err);
+        tree = jsonx_parse(parts.payload, parts.payload_len, RECEIPT_BYTES_MAX, &err);
         jws_parts_done(&parts);
     }
     if (tree != NULL)

@@ -66,7 +66,7 @@ done < <(files '*.c' | xargs awk '
     /^\}/ {if (start && FNR - start > 72) printf "%s:%d: function of %d lines: over 70\n", FILENAME, start, FNR - start - 1; start = 0}')
 while read -r hit; do
     breach "$hit: left-over mark"
-done < <(files '*.c' '*.h' '*.sql' '*.sh' dev | grep -v tests/lint/ | xargs grep -nE '\b(TODO|FIXME|XXX|HACK)\b|not implemented' | cut -c1-120)
+done < <(files '*.c' '*.h' '*.sql' '*.sh' dev | grep -v tests/lint/ | xargs grep -nE '\b(TODO|FIXME|XXX|HACK)\b|not implemented' | grep -vE "[\"']XXX[\"']" | cut -c1-120) # XXX in quotes is ISO 4217's "no currency"
 
 # Shell.
 while read -r f; do
