@@ -366,5 +366,28 @@ is "who cannot is told so" "$(grep -cE '402|409' poor.code)" 1
 is "sample configuration" "$(cmp sample "${NEARGPU_SRC:-$here/../..}/packaging/examples/neargpud.conf" && echo same)" same
 ask - GET /openapi.json
 is "openapi" "$(get .openapi)" 3.1.0
+get '.paths | to_entries[] | select(.value.get and (.key | test("[{]|events") | not)) | "\(.key) \(.value.get["x-roles"] | .[0])"' >reads
+while read -r path role; do
+    case $role in
+    tenant) key=$acme ;;
+    provider) key=$seller ;;
+    admin) key=$admin ;;
+    *) key=- ;;
+    esac
+    [ "$path" = /v1/offers ] && path="$path?duration=1h"
+    ask "$key" GET "$path"
+    is "GET $path as $role" "$code" 200
+done <reads
+is "as many as there are" "$(($(wc -l <reads) > 15))" 1
+for report in $(ask "$admin" GET /v1/reports; get '.reports[].name'); do
+    ask "$admin" GET "/v1/reports/$report"
+    is "report $report" "$code $(get 'has("rows")')" "200 true"
+done
+ask "$acme" GET "/v1/reservations?limit=2"
+is "a page" "$(get '.reservations | length')" 2
+ask "$acme" GET "/v1/reservations?limit=2&cursor=$(get .next)"
+is "the next page" "$(get '.reservations | length')" 2
+ask - GET /metrics
+is "bookings are counted" "$(grep -c '^neargpu_booked_total [1-9]' <<<"$body")" 1
 printf '%d%%: Checks: %d, Failures: %d, Errors: 0\n' $(((checks - failures) * 100 / checks)) $checks $failures
 [ $failures = 0 ]
