@@ -33,7 +33,7 @@ for site in $sites; do
     agent_start "$site"
 done
 wait_for 30 nodes_up 3 || fail "the nodes did not sync"
-data_start || fail "the data endpoint did not start"
+NEARGPU_STAY=1 data_start || fail "the data endpoint did not start"
 tenant_create kagaku-lab 1000 || fail "no tenant"
 as kagaku-lab data add genome-tokyo --endpoint "$data_url" --site tokyo >/dev/null || fail "no data set"
 cat <<TXT

@@ -4,7 +4,9 @@
  *
  *   data_endpoint LISTEN_ADDR:PORT SOURCE=MICROSECONDS [SOURCE=MICROSECONDS …]
  *
- * Prints the bound port. An address that is not listed is answered at once. Test tool.
+ * Prints the bound port. An address that is not listed is answered at once. Ends with
+ * the process that started it, unless NEARGPU_STAY is set: a market left running by its
+ * script keeps its data. Test tool.
  */
 #include <arpa/inet.h>
 #include <event2/buffer.h>
@@ -120,7 +122,8 @@ int main(int argc, char **argv)
 {
     struct sockaddr_in addr = {.sin_family = AF_INET};
     char *colon = argc > 1 ? strrchr(argv[1], ':') : NULL;
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getenv("NEARGPU_STAY") == NULL)
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
     signal(SIGPIPE, SIG_IGN);
     if (colon != NULL) {
         *colon = '\0';
