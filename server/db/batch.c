@@ -196,6 +196,19 @@ static void send_flight(struct flight *f)
         pgarray_done(&col[i]);
 }
 
+/* Sends what waits. */
+static void launch(struct batch *b, struct flight *f)
+{
+    fill(b, f);
+    f->tries = 0;
+    if (f->count == 0)
+        return;
+    b->stats.batches++;
+    if (f->count > b->stats.largest)
+        b->stats.largest = f->count;
+    send_flight(f);
+}
+
 static void pump(struct batch *b)
 {
     for (int i = 0; i < b->writers && b->head != NULL; i++) {
@@ -204,14 +217,7 @@ static void pump(struct batch *b)
         if (f->count > 0 || (b->writers > 1 && !pgconn_is_ready(f->writer) &&
                              pgconn_is_ready(b->flights[1 - i].writer)))
             continue;
-        fill(b, f);
-        f->tries = 0;
-        if (f->count == 0)
-            continue;
-        b->stats.batches++;
-        if (f->count > b->stats.largest)
-            b->stats.largest = f->count;
-        send_flight(f);
+        launch(b, f);
     }
 }
 
@@ -272,10 +278,17 @@ static size_t parse_numbers(const char *text, int64_t *ret, size_t max)
     return n;
 }
 
+/* The next batch leaves before this one is answered: the writer does not wait for what
+ * the answers cause. */
 static void answer_booked(struct batch *b, struct flight *f, const PGresult *res)
 {
+    struct item *items[BOOK_BATCH_MAX];
     int64_t numbers[GANG_NODES_MAX];
-    for (size_t i = 0; i < f->count; i++) {
+    size_t count = f->count;
+    memcpy(items, f->items, count * sizeof(*items));
+    f->count = 0;
+    launch(b, f);
+    for (size_t i = 0; i < count; i++) {
         int row = (int)i;
         struct store_booked booked = {.outcome = outcome_of(PQgetvalue(res, row, 0)),
                                       .booking_id = numbers};
@@ -287,7 +300,7 @@ static void answer_booked(struct batch *b, struct flight *f, const PGresult *res
         b->stats.booked += booked.outcome == STORE_BOOK_OK;
         b->stats.lost += booked.outcome == STORE_BOOK_LOST;
         struct store_result r = {.status = STORE_OK, .booked = &booked};
-        finish(f->items[i], &r);
+        finish(items[i], &r);
     }
 }
 
@@ -322,7 +335,9 @@ static void on_answer(void *arg, const struct pgconn_answer *a)
     bool whole = a->status == PGCONN_OK && PQntuples(a->res) == (int)f->count;
     if (whole) {
         answer_booked(b, f, a->res);
-    } else if (a->status == PGCONN_FAILED && f->count > 1) {
+        return;
+    }
+    if (a->status == PGCONN_FAILED && f->count > 1) {
         split(b, f);
     } else {
         struct store_result r = {.status = a->status == PGCONN_UNKNOWN ? STORE_UNKNOWN
