@@ -217,11 +217,10 @@ END_TEST
 START_TEST(test_descriptors_and_limits)
 {
     rig_lease("res1", -1, 20000);
-    char *out = rig_run(
-        "res1", "j2", -1,
-        SH("exec 3</dev/null; ls /proc/$$/fd >/tmp/fds; tr '\\n' ' ' </tmp/fds; "
-           "ulimit -c; cat /proc/$$/oom_score_adj"));
-    ck_assert_str_eq(out, "0 1 2 3 0\n500");
+    char *out = rig_run("res1", "j2", -1,
+                        SH("exec 3</dev/null; ls /proc/$$/fd; ulimit -c; "
+                           "cat /proc/$$/oom_score_adj"));
+    ck_assert_str_eq(out, "0\n1\n2\n3\n0\n500");
     free(out);
     rig_end("res1");
 }
