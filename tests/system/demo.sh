@@ -269,11 +269,12 @@ step_invoice_issued() {
     "$neargpu_billd" invoice --data-dir "$run/server" --tenant kagaku-lab --until now >"$run/billd-invoice.out" 2>&1 || { detail=$(cat "$run/billd-invoice.out"); return 1; }
     show neargpu invoice list
     local number
-    number=$(as kagaku-lab -o json invoice list | jq -r '.invoices[0].number')
+    number=$(as kagaku-lab -o json invoice list | jq -r '.invoices[0].number // empty')
+    [ -n "$number" ] || { detail="no invoice: $(cat "$run/billd-invoice.out")"; return 1; }
     show neargpu invoice show "$number"
     as kagaku-lab -o json invoice show "$number" >"$run/invoice.json"
     detail="invoice $number: $(jq -r '"net \(.net.micro / 1e6), tax \(.tax.micro / 1e6), total \(.total.micro / 1e6) \(.total.currency)"' "$run/invoice.json")"
-    jq -e '.net.micro + .tax.micro == .total.micro and .total.micro > 0' "$run/invoice.json" >/dev/null
+    [ -s "$run/invoice.json" ] && jq -e '.net.micro + .tax.micro == .total.micro and .total.micro > 0' "$run/invoice.json" >/dev/null
 }
 
 step_report_utilisation() {
