@@ -53,6 +53,13 @@ show() { # show COMMAND…: as a person would type it, then its output
     "$@" 2>&1 | sed 's/^/  /'
     return "${PIPESTATUS[0]}"
 }
+# holds FILE FILTER [jq options…]: the file holds JSON for which the filter is true. jq 1.6 calls an
+# empty file a success.
+holds() {
+    local file=$1 filter=$2
+    shift 2
+    [ -s "$file" ] && jq -e "$@" "$filter" "$file" >/dev/null
+}
 neargpu() { "$build/client/cli/neargpu" "$@"; }
 # shellcheck disable=SC2034
 export NEARGPU_ACCOUNT=kagaku-lab
@@ -109,7 +116,7 @@ step_bound_excludes() {
     show neargpu offers --near genome-tokyo --gpu H100 --gpus 8 --for 4h --profile llama2_70b_lora_8xh100 --max-rtt 5ms
     as kagaku-lab -o json offers --near genome-tokyo --gpu H100 --gpus 8 --for 4h --profile llama2_70b_lora_8xh100 --max-rtt 5ms >"$run/offers.json"
     detail="fukuoka: $(jq -r '.rejected[] | select(.site == "fukuoka") | .reason' "$run/offers.json")"
-    jq -e '(.offers | map(.site)) == ["tokyo"] and (.rejected[] | select(.site == "fukuoka") | .why == "too_far")' "$run/offers.json" >/dev/null
+    holds "$run/offers.json" '(.offers | map(.site)) == ["tokyo"] and (.rejected[] | select(.site == "fukuoka") | .why == "too_far")'
 }
 
 lease_s=100
@@ -120,7 +127,7 @@ step_reserved() {
     r1_end=$(date -d "$(jq -r .end "$run/r1.json")" +%s)
     show neargpu list
     detail="$r1: $(jq -r '.allocations[0] | "\(.site) \(.node) \(.gpus[0])"' "$run/r1.json") until $(jq -r .end "$run/r1.json")"
-    jq -e '.state == "confirmed" or .state == "active"' "$run/r1.json" >/dev/null &&
+    holds "$run/r1.json" '.state == "confirmed" or .state == "active"' &&
         [ "$(jq -r '.allocations[0].site' "$run/r1.json")" = fukuoka ]
 }
 
@@ -153,7 +160,7 @@ step_token_verified_elsewhere() {
     jq . "$run/claims.json" | sed 's/^/  /'
     audience=$(jq -r .aud "$run/claims.json")
     detail="Debian's python3-jwcrypto verified it from /.well-known/jwks.json; aud $audience"
-    jq -e --arg r "$r1" '.authorization_details[0].identifier == $r' "$run/claims.json" >/dev/null
+    holds "$run/claims.json" '.authorization_details[0].identifier == $r' --arg r "$r1"
 }
 
 step_job_sees_only_its_gpu() {
@@ -274,7 +281,7 @@ step_invoice_issued() {
     show neargpu invoice show "$number"
     as kagaku-lab -o json invoice show "$number" >"$run/invoice.json"
     detail="invoice $number: $(jq -r '"net \(.net.micro / 1e6), tax \(.tax.micro / 1e6), total \(.total.micro / 1e6) \(.total.currency)"' "$run/invoice.json")"
-    [ -s "$run/invoice.json" ] && jq -e '.net.micro + .tax.micro == .total.micro and .total.micro > 0' "$run/invoice.json" >/dev/null
+    holds "$run/invoice.json" '.net.micro + .tax.micro == .total.micro and .total.micro > 0'
 }
 
 step_report_utilisation() {
