@@ -31,7 +31,7 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 
 failed=0
-r1= r1_end=0 audience=
+r1="" r1_end=0 audience=""
 detail=
 # step NAME: runs step_NAME; what it prints is the transcript, $detail the result's text.
 step() {
@@ -177,8 +177,8 @@ step_job_sees_only_its_gpu() {
         echo "uid: $(id -u)"; exit 7' >"$run/sees.out" 2>&1 &
     local job=$!
     wait_for 20 grep -q '^granted' "$run/sees.out"
-    pid=$(job_pids | tail -n 1)
-    nsenter -t "$pid" -m sh -c "mkdir /tmp/outside && mount -t tmpfs -o mode=755 outside /tmp/outside && umask 0 && mknod /tmp/outside/nvidia7 c $gpu_major 7" ||
+    pid=$(job_pids | sed -n 2p) # after lease-init the first is the job itself; later ones come and go
+    nsenter -t "$pid" -m -r sh -c "mkdir /tmp/outside && mount -t tmpfs -o mode=755 outside /tmp/outside && umask 0 && mknod /tmp/outside/nvidia7 c $gpu_major 7" ||
         { detail="root could not put a device into the job's /tmp"; return 1; }
     wait $job
     code=$?
