@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "client/lib/clock.h"
+#include "client/lib/digest.h"
 #include "client/lib/fsx.h"
 #include "client/lib/log.h"
 #include "client/lib/strbuf.h"
@@ -198,8 +199,10 @@ static void on_change(void *arg)
 static int start_store(struct app *a, struct err *err)
 {
     char host[64] = "server", origin[96];
+    uint32_t once; /* containers may share host name and process id */
+    digest_random(&once, sizeof(once));
     gethostname(host, sizeof(host) - 1);
-    snprintf(origin, sizeof(origin), "%.60s/%d", host, (int)getpid());
+    snprintf(origin, sizeof(origin), "%.40s/%d/%08x", host, (int)getpid(), once);
     struct store_opts opts = {.conninfo = a->conninfo,
                               .report_conninfo = a->report_conninfo,
                               .readers = (int)a->conf.readers,

@@ -30,6 +30,7 @@ struct node {
     bool is_set;
     int site, model, gpus;
     uint64_t offered;
+    int run;             /* the longest in offered */
     int group, group_at; /* where in which group */
     struct calendar_span *windows;
     size_t window_count;
@@ -42,6 +43,7 @@ struct group {
     int site, model;
     int *nodes;
     size_t count, cap;
+    int largest; /* run of its nodes */
 };
 
 struct entry {
@@ -210,12 +212,51 @@ static struct node *node_at(struct calendar *c, int id)
     return &c->nodes[id];
 }
 
+static uint64_t low_bits(int count)
+{
+    return count >= 64 ? UINT64_MAX : (UINT64_C(1) << count) - 1;
+}
+
+static int longest_run(uint64_t mask)
+{
+    int longest = 0;
+    while (mask != 0) {
+        mask &= mask >> 1;
+        longest++;
+    }
+    return longest;
+}
+
+/* A node's run was `old` and is now `run`; 0: it was, or is, none of the group's. */
+static void group_run(struct calendar *c, struct group *g, int old, int run)
+{
+    if (run >= g->largest) {
+        g->largest = run;
+    } else if (old == g->largest) {
+        g->largest = 0;
+        for (size_t i = 0; i < g->count; i++) {
+            int other = c->nodes[g->nodes[i]].run;
+            g->largest = other > g->largest ? other : g->largest;
+        }
+    }
+}
+
+static void set_offered(struct calendar *c, struct node *n, uint64_t offered)
+{
+    int old = n->run;
+    n->offered = offered & low_bits(n->gpus);
+    n->run = longest_run(n->offered);
+    group_run(c, &c->groups[n->group], old, n->run);
+}
+
 static void group_leave(struct calendar *c, struct node *n)
 {
     struct group *g = &c->groups[n->group];
     int last = g->nodes[--g->count];
     g->nodes[n->group_at] = last;
     c->nodes[last].group_at = n->group_at;
+    group_run(c, g, n->run, 0);
+    n->run = 0;
 }
 
 static void group_join(struct calendar *c, int id, struct node *n)
@@ -228,11 +269,6 @@ static void group_join(struct calendar *c, int id, struct node *n)
     }
     n->group_at = (int)g->count;
     g->nodes[g->count++] = id;
-}
-
-static uint64_t low_bits(int count)
-{
-    return count >= 64 ? UINT64_MAX : (UINT64_C(1) << count) - 1;
 }
 
 static void set_windows(struct node *n, const struct calendar_span *w, size_t count)
@@ -270,18 +306,18 @@ void calendar_set_node(struct calendar *c, int id, const struct calendar_node *f
     n->site = from->site;
     n->model = from->model;
     n->gpus = from->gpus;
-    n->offered = from->offered & low_bits(from->gpus);
     set_windows(n, from->windows, from->window_count);
     if (moves) {
         group_join(c, id, n);
     }
+    set_offered(c, n, from->offered);
 }
 
 void calendar_set_offered(struct calendar *c, int id, uint64_t offered)
 {
     struct node *n = node_at(c, id);
     if (n->is_set) {
-        n->offered = offered & low_bits(n->gpus);
+        set_offered(c, n, offered);
     }
 }
 
@@ -424,16 +460,6 @@ int calendar_pick(uint64_t mask, int count)
 {
     int len;
     return count < 1 || count > 64 ? -1 : pick_run(mask, count, &len);
-}
-
-static int longest_run(uint64_t mask)
-{
-    int longest = 0;
-    while (mask != 0) {
-        mask &= mask >> 1;
-        longest++;
-    }
-    return longest;
 }
 
 /* ---- questions ---- */
@@ -600,10 +626,5 @@ void calendar_capacity(const struct calendar *c, int site, int model, int64_t fr
 int calendar_largest(const struct calendar *c, int site, int model)
 {
     const struct group *g = group_get(c, site, model);
-    int best = 0;
-    for (size_t i = 0; g != NULL && i < g->count; i++) {
-        int run = longest_run(c->nodes[g->nodes[i]].offered);
-        best = run > best ? run : best;
-    }
-    return best;
+    return g == NULL ? 0 : g->largest;
 }

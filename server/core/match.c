@@ -173,11 +173,10 @@ static enum match_why judge_calendar(const struct calendar *cal,
                                   .len_us = q->len_us,
                                   .spread = q->spread};
     bool fits = calendar_find(cal, &find, &p->slot);
-    int64_t at_us = fits ? p->slot.start_us : q->from_us;
-    int total;
-    calendar_capacity(cal, o->site, o->model, at_us, at_us + q->len_us, &p->free_gpus,
-                      &total);
     if (!fits) {
+        int total;
+        calendar_capacity(cal, o->site, o->model, q->from_us, q->from_us + q->len_us,
+                          &p->free_gpus, &total);
         find.from_us = q->latest_us;
         find.latest_us = q->latest_us + HORIZON_US;
         struct calendar_slot later;
@@ -188,6 +187,15 @@ static enum match_why judge_calendar(const struct calendar *cal,
     return q->max_effective_micro > 0 && p->effective_micro > q->max_effective_micro
                ? MATCH_OVER_BUDGET
                : MATCH_OK;
+}
+
+int match_free(const struct calendar *cal, const struct match_offer *o,
+               const struct match_place *p, int64_t len_us)
+{
+    int best, total;
+    calendar_capacity(cal, o->site, o->model, p->slot.start_us,
+                      p->slot.start_us + len_us, &best, &total);
+    return best;
 }
 
 struct order {

@@ -82,8 +82,7 @@ struct match_place {
     int64_t price_total_micro;        /* price x gpus x len: what is charged */
     int64_t effective_micro;          /* price_total x slow-down: what is ranked */
     int64_t effective_per_hour_micro; /* per GPU-hour x slow-down */
-    int free_gpus;    /* most free neighbours on one node at the start (asked start
-                         when it does not fit) */
+    int free_gpus;    /* busy: most free neighbours on one node at the asked start */
     char reason[160]; /* why not, with the numbers and the nearest relaxation:
                          "too far: 31.0 ms > 15.0 ms"; "" when it fits */
     char advice[120]; /* slowdown_advice */
@@ -97,5 +96,9 @@ struct match_place {
 size_t match_rank(const struct calendar *cal, const struct topo *topo,
                   const struct match_offer *offers, size_t offer_count,
                   const struct match_query *q, struct match_place *places);
+
+/* Most free neighbours on one node when the place, which fits, begins. */
+int match_free(const struct calendar *cal, const struct match_offer *o,
+               const struct match_place *p, int64_t len_us);
 
 #endif

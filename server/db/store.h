@@ -241,7 +241,9 @@ enum store_op {
     /* The change feed. A cursor is text; take FEED_HEAD first, then load the world,
        then CHANGES from that cursor: applying a change twice is harmless. */
     STORE_FEED_HEAD, /* () -> {cursor} */
-    STORE_CHANGES,   /* (cursor, limit) -> {events:[EVENT], cursor}. EVENT = {cursor,
+    STORE_CHANGES,   /* (cursor, limit, own) -> {events:[EVENT], cursor, read}. Not own:
+                        without the bookings of this server (origin), which it knows of;
+                        read: how many were passed, these too. EVENT = {cursor,
                         at_us,   kind, origin, tenant_id|null, reservation_id|null,
                         node_id|null,   payload}. Kinds: reservation.confirmed .extended
                         .cancelled .started   .ended .failed (payload {state, generation,

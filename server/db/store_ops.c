@@ -96,7 +96,7 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
     [STORE_ADMIN_STATUS] = READ("admin_status", "", "SELECT api.admin_status()"),
 
     [STORE_FEED_HEAD] = READ("feed_head", "", "SELECT api.feed_head()"),
-    [STORE_CHANGES] = READ("changes", "ti", "SELECT api.changes($1, $2)"),
+    [STORE_CHANGES] = READ("changes", "tib", "SELECT api.changes($1, $2, $3)"),
     [STORE_EVENTS] = READ("events", "ttti", "SELECT api.events($1, $2, $3, $4)"),
 
     [STORE_WORLD_KEYS] = ROWS("world_keys", "", "SELECT * FROM api.world_keys()"),

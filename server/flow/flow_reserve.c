@@ -235,6 +235,7 @@ static enum flow_turn reserve_outcome(struct flow *f)
     char total[MONEY_TEXT_MAX];
     if (s->db.status == STORE_UNKNOWN) {
         s->refusal = s->db.err;
+        world_unknown(world_of(f));
         return flow_goto(f, reserve_earlier);
     }
     if (db_failed(f))

@@ -29,7 +29,7 @@ static int find_data(const struct world *w, const struct request *rq,
 int plan_rank(struct world *w, const struct request *rq, const char *tenant_id,
               int64_t now_us, struct plan *ret, struct err *err)
 {
-    struct plan p = {.count = w->offer_count};
+    struct plan p = {.count = w->offer_count, .len_us = rq->len_us};
     if (find_data(w, rq, tenant_id, &p, err) != 0)
         return -1;
     struct match_query q = {.gpu_model = rq->gpu,
@@ -185,7 +185,8 @@ static json_t *rtt_age(const struct topo_rtt *rtt, int64_t now_us)
     return aged ? json_integer((now_us - rtt->at_us) / US_PER_S) : json_null();
 }
 
-static json_t *offer_json(const struct world *w, const struct match_place *place)
+static json_t *offer_json(const struct world *w, const struct match_place *place,
+                          int64_t len_us)
 {
     const struct match_offer *o = &w->offers[place->offer];
     bool known = place->rtt.source != TOPO_UNKNOWN;
@@ -197,7 +198,8 @@ static json_t *offer_json(const struct world *w, const struct match_place *place
     return json_pack(
         "{s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s}", "site",
         o->site_name, "provider", o->provider_name, "gpu_model", o->gpu_model, "free",
-        place->free_gpus, "start", jsonx_time(place->slot.start_us), "rtt_us",
+        match_free(w->calendar, o, place, len_us), "start",
+        jsonx_time(place->slot.start_us), "rtt_us",
         known ? json_integer(place->rtt.rtt_us) : json_null(), "rtt_source",
         known ? json_string(topo_source_name(place->rtt.source)) : json_null(),
         "rtt_age_s", rtt_age(&place->rtt, clock_now_us()), "slowdown",
@@ -209,7 +211,7 @@ json_t *plan_offers(const struct world *w, const struct plan *p)
 {
     json_t *out = json_array();
     for (size_t i = 0; i < p->fit; i++)
-        json_array_append_new(out, offer_json(w, &p->places[i]));
+        json_array_append_new(out, offer_json(w, &p->places[i], p->len_us));
     return out;
 }
 

@@ -13,6 +13,7 @@ struct plan {
     size_t count, fit;
     int data[DATASETS_PER_REQUEST_MAX]; /* the request's data sets, as indexes */
     size_t data_count;
+    int64_t len_us;
     int64_t match_us; /* time the ranking took */
 };
 

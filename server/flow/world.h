@@ -141,6 +141,8 @@ struct world {
     bool reload;   /* the copy cannot be trusted: load again */
     bool polling;  /* a read of the feed or a load is on its way */
     bool poll_due; /* asked for while one was */
+    int64_t
+        own_until_us; /* boot clock: until then the feed tells of our own bookings */
     size_t load_step;
     char *cursor;
     int64_t started_us;
@@ -188,6 +190,8 @@ void world_book(struct world *w, int64_t booking_id, int node, int first, int co
 void world_wake_node(struct world *w, int node);
 /* Something was or may have been committed by us or others: read the feed. */
 void world_poll(struct world *w);
+/* A booking of ours has an outcome that is not known. */
+void world_unknown(struct world *w);
 /* Reads one row (id 0: all) of a WORLD_ table again and wakes the flow (0: none): for
  * those who must see at once what they have just written. */
 void world_read(struct world *w, enum store_op op, int64_t id, uint64_t flow_id);

@@ -21,6 +21,8 @@
 #define EXPIRE_EACH_US  (60 * US_PER_S)
 /* A node that never sends its teardown receipt does not keep its lease open. */
 #define END_GRACE_US (120 * US_PER_S)
+/* A session that lost its client ends its transaction long before this. */
+#define UNKNOWN_US (300 * US_PER_S)
 /* Beyond this many nodes a new data set waits for the agents' own next poll. */
 #define WAKE_ALL_MAX 2000
 
@@ -245,14 +247,15 @@ static void on_polled(void *arg, uint64_t id, const struct store_result *r)
     const json_t *events = json_object_get(r->json, "events"), *event;
     const char *cursor = json_string_value(json_object_get(r->json, "cursor"));
     size_t i;
+    int64_t read = int_of(r->json, "read");
     json_array_foreach(events, i, event) apply(w, event);
     if (cursor != NULL) {
         free(w->cursor);
         w->cursor = xstrdup(cursor);
     }
-    if (i > 0)
+    if (read > 0)
         flow_runner_each(w->runner, &flow_events, wake, w->runner);
-    if (w->poll_due || i == CHANGES_AT_ONCE) {
+    if (w->poll_due || read == CHANGES_AT_ONCE) {
         w->poll_due = false;
         world_poll(w);
     }
@@ -266,8 +269,17 @@ void world_poll(struct world *w)
     }
     w->polling = true;
     store_call(w->store, STORE_CHANGES,
-               STORE_ARGS(S_TEXT(w->cursor), S_INT(CHANGES_AT_ONCE)),
+               STORE_ARGS(S_TEXT(w->cursor), S_INT(CHANGES_AT_ONCE),
+                          S_BOOL(clock_boot_us() < w->own_until_us)),
                store_to(on_polled, w, 0));
+}
+
+/* Perhaps booked, perhaps being committed still by a session that is cut off: the
+ * tables tell the one, the feed the other. */
+void world_unknown(struct world *w)
+{
+    w->reload = true;
+    w->own_until_us = clock_boot_us() + UNKNOWN_US;
 }
 
 void world_hint(void *world)

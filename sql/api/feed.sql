@@ -29,18 +29,29 @@ EXCEPTION WHEN data_exception THEN
     PERFORM ng.refuse(20, 'the cursor is not one of ours');
 END $$;
 
-CREATE OR REPLACE FUNCTION api.changes(p_cursor text, p_limit bigint) RETURNS jsonb
+-- Not p_own: without the bookings that the asking server made itself and knows of. They
+-- count: read is how many were passed.
+DROP FUNCTION IF EXISTS api.changes(text, bigint);
+CREATE OR REPLACE FUNCTION api.changes(p_cursor text, p_limit bigint, p_own boolean) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
     v_xid xid8 := cursor_xid(p_cursor);
     v_id bigint := cursor_id(p_cursor);
+    v_me text := coalesce(current_setting('neargpu.origin', true), '');
+    v_read bigint;
+    v_last text;
     v jsonb;
 BEGIN
-    SELECT jsonb_agg(event_json(e) ORDER BY e.xid, e.id) INTO v
-      FROM (SELECT * FROM event
-             WHERE (xid, id) > (v_xid, v_id) AND xid < pg_snapshot_xmin(pg_current_snapshot())
-             ORDER BY xid, id LIMIT p_limit) e;
-    RETURN jsonb_build_object('events', coalesce(v, '[]'), 'cursor', coalesce(v->-1->>'cursor', p_cursor));
+    WITH e AS MATERIALIZED (
+        SELECT * FROM event
+         WHERE (xid, id) > (v_xid, v_id) AND xid < pg_snapshot_xmin(pg_current_snapshot())
+         ORDER BY xid, id LIMIT p_limit)
+    SELECT (SELECT count(*) FROM e),
+           (SELECT e.xid || ':' || e.id FROM e ORDER BY e.xid DESC, e.id DESC LIMIT 1),
+           (SELECT jsonb_agg(event_json(e) ORDER BY e.xid, e.id) FROM e
+             WHERE p_own OR e.origin <> v_me OR e.kind <> 'reservation.confirmed')
+      INTO v_read, v_last, v;
+    RETURN jsonb_build_object('events', coalesce(v, '[]'), 'cursor', coalesce(v_last, p_cursor), 'read', v_read);
 END $$;
 
 CREATE OR REPLACE FUNCTION api.events(p_tenant uuid, p_provider uuid, p_cursor text, p_limit bigint) RETURNS jsonb

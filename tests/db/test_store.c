@@ -390,7 +390,8 @@ START_TEST(test_feed)
     market_booking(&m, &b, 1, 0, 2, 50 * HOUR_US, HOUR_US);
     market_book(&m, &b, &booked);
     market_wait(&m, &booked.done);
-    r = market_ok(&m, STORE_CHANGES, STORE_ARGS(S_TEXT(cursor), S_INT(100)));
+    r = market_ok(&m, STORE_CHANGES,
+                  STORE_ARGS(S_TEXT(cursor), S_INT(100), S_BOOL(true)));
     json_t *events = json_object_get(r, "events");
     json_t *e = json_array_get(events, json_array_size(events) - 1);
     ck_assert_str_eq(market_text(e, "kind"), "reservation.confirmed");
@@ -401,9 +402,19 @@ START_TEST(test_feed)
     ck_assert_int_eq(market_int(k, "booking"), booked.booking_id[0]);
     ck_assert_int_eq(market_int(k, "node_id"), m.node[1]);
     ck_assert_int_eq(market_int(k, "from_us"), b.book.start_us);
+    char *after = xstrdup(market_text(r, "cursor"));
+    /* Whoever made the booking may pass over it, with the same cursor after it. */
+    int64_t all = market_int(r, "read");
+    ck_assert_uint_eq(json_array_size(events), (size_t)all);
+    r = market_ok(&m, STORE_CHANGES,
+                  STORE_ARGS(S_TEXT(cursor), S_INT(100), S_BOOL(false)));
+    ck_assert_int_eq(market_int(r, "read"), all);
+    ck_assert_uint_eq(json_array_size(json_object_get(r, "events")), (size_t)all - 1);
+    ck_assert_str_eq(market_text(r, "cursor"), after);
     free(cursor);
-    cursor = xstrdup(market_text(r, "cursor"));
-    r = market_ok(&m, STORE_CHANGES, STORE_ARGS(S_TEXT(cursor), S_INT(100)));
+    cursor = after;
+    r = market_ok(&m, STORE_CHANGES,
+                  STORE_ARGS(S_TEXT(cursor), S_INT(100), S_BOOL(true)));
     ck_assert_uint_eq(json_array_size(json_object_get(r, "events")), 0);
     ck_assert_str_eq(market_text(r, "cursor"), cursor);
     /* A change whose transaction is still open hides all that began after it, so that
@@ -413,11 +424,13 @@ START_TEST(test_feed)
     market_ok(
         &m, STORE_RESV_CANCEL,
         STORE_ARGS(S_TEXT(m.tenant), S_TEXT(booked.id), S_TEXT(""), S_INT(m.now_us)));
-    r = market_ok(&m, STORE_CHANGES, STORE_ARGS(S_TEXT(cursor), S_INT(100)));
+    r = market_ok(&m, STORE_CHANGES,
+                  STORE_ARGS(S_TEXT(cursor), S_INT(100), S_BOOL(true)));
     ck_assert_uint_eq(json_array_size(json_object_get(r, "events")), 0);
     testdb_sql(slow, "COMMIT");
     PQfinish(slow);
-    r = market_ok(&m, STORE_CHANGES, STORE_ARGS(S_TEXT(cursor), S_INT(100)));
+    r = market_ok(&m, STORE_CHANGES,
+                  STORE_ARGS(S_TEXT(cursor), S_INT(100), S_BOOL(true)));
     events = json_object_get(r, "events");
     ck_assert_uint_eq(json_array_size(events), 2);
     ck_assert_str_eq(market_text(json_array_get(events, 0), "kind"), "node.changed");
@@ -436,7 +449,7 @@ START_TEST(test_feed)
                   STORE_ARGS(S_TEXT(m.provider), S_NULL, S_NULL, S_INT(9)));
     ck_assert_uint_eq(json_array_size(json_object_get(r, "events")), 0);
     market_refused(&m, ERR_BAD_REQUEST, STORE_CHANGES,
-                   STORE_ARGS(S_TEXT("x"), S_INT(1)));
+                   STORE_ARGS(S_TEXT("x"), S_INT(1), S_BOOL(true)));
     free(cursor);
     json_decref(b.request);
 }

@@ -114,7 +114,7 @@ START_TEST(test_effective_cost_decides)
     ck_assert_int_eq(p[0].effective_per_hour_micro, 300 * INT64_C(1173636));
     ck_assert_int_eq(p[0].slot.node, FUKUOKA);
     ck_assert_int_eq(p[0].slot.start_us, NOW);
-    ck_assert_int_eq(p[0].free_gpus, 8);
+    ck_assert_int_eq(match_free(m.cal, &m.offers[p[0].offer], &p[0], q.len_us), 8);
     ck_assert_str_eq(p[0].reason, "");
     ck_assert_str_eq(p[0].advice,
                      "bound by outstanding requests: raise prefetch from 8 "
