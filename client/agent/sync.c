@@ -253,6 +253,12 @@ static void post_receipts(evutil_socket_t fd, short what, void *arg)
     json_decref(body);
 }
 
+static void post_soon(struct sync *s)
+{
+    if (s->post == NULL && s->post_backoff_us == 0)
+        arm(s->post_timer, POKE_DELAY_US);
+}
+
 /* --- the poll --- */
 
 static bool has_fresh_status(const struct agent *a)
@@ -318,6 +324,7 @@ static void poll_done(void *arg, const struct httpc_reply *reply, const struct e
     s->was_failing = false;
     s->backoff_us = 0;
     take_acks(s->a, want.acks, want.ack_count);
+    post_soon(s); /* what running leases have written since the last poll */
     agent_take_desired(s->a, &want, clock_boot_us());
     renew_prove(s, true);
     renew_if_due(s);
@@ -346,8 +353,7 @@ void sync_poke(struct sync *s)
 {
     if (s == NULL)
         return;
-    if (s->post == NULL && s->post_backoff_us == 0)
-        arm(s->post_timer, POKE_DELAY_US);
+    post_soon(s);
     if (s->poll == NULL || s->poked) {
         s->poked = true; /* not yet sent, or on its way to be given up already */
         return;
