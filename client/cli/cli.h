@@ -101,6 +101,8 @@ void cli_query(struct strbuf *path, const char *name, const char *value);
 /* An option that holds a time, as a UTC query value; NULL option: nothing added. */
 int cli_query_time(struct cli *c, struct strbuf *path, const char *option,
                    struct err *err) MUST_USE;
+/* Options --from and --to. */
+int cli_query_period(struct cli *c, struct strbuf *path, struct err *err) MUST_USE;
 /* err_exit_status() with the shell's view of what is "not allowed" and "conflict". */
 int cli_exit_status(enum err_code code);
 /* "neargpu" with the --account and --server of this call, to begin a command that the

@@ -253,9 +253,7 @@ int cmd_admin_report(struct cli *c, struct err *err)
     strbuf_adds(&out, path);
     free(path);
     cli_query(&out, "site", opt_get(c->opts, "site"));
-    int rc = cli_query_time(c, &out, "from", err);
-    if (rc == 0)
-        rc = cli_query_time(c, &out, "to", err);
+    int rc = cli_query_period(c, &out, err);
     if (rc == 0)
         rc = cli_get(c, strbuf_str(&out), &reply, err);
     strbuf_reset(&out);

@@ -20,9 +20,7 @@ int cmd_usage(struct cli *c, struct err *err)
     json_t *reply = NULL;
     strbuf_adds(&path, "/v1/usage");
     cli_query(&path, "reservation", opt_get(c->opts, "reservation"));
-    int rc = cli_query_time(c, &path, "from", err);
-    if (rc == 0)
-        rc = cli_query_time(c, &path, "to", err);
+    int rc = cli_query_period(c, &path, err);
     if (rc == 0)
         rc = cli_get_list(c, strbuf_str(&path), "usage", &reply, err);
     strbuf_done(&path);

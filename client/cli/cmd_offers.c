@@ -126,9 +126,7 @@ int cmd_calendar(struct cli *c, struct err *err)
     cli_query(&path, "gpu", opt_get(c->opts, "gpu"));
     cli_query(&path, "site", opt_get(c->opts, "site"));
     cli_query(&path, "step", opt_get(c->opts, "step"));
-    int rc = cli_query_time(c, &path, "from", err);
-    if (rc == 0)
-        rc = cli_query_time(c, &path, "to", err);
+    int rc = cli_query_period(c, &path, err);
     if (rc == 0)
         rc = cli_get(c, strbuf_str(&path), &reply, err);
     strbuf_done(&path);

@@ -149,18 +149,23 @@ static int agree(struct cli *c, const json_t *request, char **ret_quote,
     return rc;
 }
 
-/* The body is the quote and nothing else, so that the same command with the same key
- * sends the same body, whatever "now" has become. */
-static int book(struct cli *c, const char *quote, const char *key, json_t **ret,
+/* The body says nothing that changes from one moment to the next: either the quote
+ * alone, or what was asked for; so that the same command with the same key sends the
+ * same body, whatever "now" has become. */
+static int book(struct cli *c, json_t *body, const char *key, json_t **ret,
                 struct err *err)
 {
-    json_t *body = json_pack("{s:s}", "quote", quote);
     const struct cli_call call = {"POST", "/v1/reservations", body, key};
+    const char *quote = json_string_value(json_object_get(body, "quote"));
     char *self = cli_self(c);
     char *text =
-        xasprintf("the outcome is not known; to find out without booking twice: "
-                  "%s reserve --quote %s --key %s",
-                  self, quote, key);
+        quote != NULL
+            ? xasprintf("the outcome is not known; to find out without booking twice: "
+                        "%s reserve --quote %s --key %s",
+                        self, quote, key)
+            : xasprintf("the outcome is not known; the same command again, with --key "
+                        "%s, finds out without booking twice",
+                        key);
     cli_unsettled(text);
     int rc = cli_call(c, &call, ret, err);
     cli_settled();
@@ -170,18 +175,17 @@ static int book(struct cli *c, const char *quote, const char *key, json_t **ret,
         show_rejected(c, err);
     free(text);
     free(self);
-    json_decref(body);
     return rc;
 }
 
-int cmd_reserve(struct cli *c, struct err *err)
+/* What to book: the quote named, the request itself when a script repeats it under its
+ * own key, or else a quote that is shown first. 1: book *ret. */
+static int choose(struct cli *c, json_t **ret, struct err *err)
 {
     const char *given = opt_get(c->opts, "quote");
-    json_t *request = NULL, *resv = NULL;
-    char *key = cli_key(c, err), *quote = NULL;
+    char *quote = NULL;
+    json_t *request = NULL;
     int rc = -1;
-    if (key == NULL || check_offered(c, err) < 0 || cli_open(c, err) < 0)
-        goto out;
     if (given != NULL && opt_get(c->opts, "for") != NULL) {
         err_set(err, ERR_USAGE,
                 "--quote books the quote as it is: leave --for and the like out");
@@ -192,17 +196,32 @@ int cmd_reserve(struct cli *c, struct err *err)
         quote = xstrdup(given);
     } else if (query_build(c->opts, &c->when, c->account.currency, &request, err) ==
                0) {
-        rc = agree(c, request, &quote, err);
+        rc = c->yes && opt_has(c->opts, "key") ? 1 : agree(c, request, &quote, err);
     }
+    if (rc == 1)
+        *ret =
+            quote != NULL ? json_pack("{s:s}", "quote", quote) : json_incref(request);
+    free(quote);
+    json_decref(request);
+    return rc;
+}
+
+int cmd_reserve(struct cli *c, struct err *err)
+{
+    json_t *body = NULL, *resv = NULL;
+    char *key = cli_key(c, err);
+    int rc = -1;
+    if (key == NULL || check_offered(c, err) < 0 || cli_open(c, err) < 0)
+        goto out;
+    rc = choose(c, &body, err);
     if (rc != 1)
         goto out;
-    rc = book(c, quote, key, &resv, err);
+    rc = book(c, body, key, &resv, err);
     if (rc == 0)
         rc = cli_print_reservation(c, resv, err);
 out:
     free(key);
-    free(quote);
-    json_decref(request);
+    json_decref(body);
     json_decref(resv);
     return rc;
 }

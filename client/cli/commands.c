@@ -279,8 +279,10 @@ static const struct opt_command commands[CMD_COUNT] = {
     [CMD_RESERVE] = {"reserve", "", "reserve GPUs near the data",
                      "Shows the plan and its price and asks, unless --yes. Each call "
                      "carries an idempotency key; when the outcome is not known (exit "
-                     "status 9) the key is printed, and the same command with --key "
-                     "KEY finds out without booking twice.",
+                     "status 9) the key is printed with the command that finds out "
+                     "without booking twice. Scripts give their own: the same command "
+                     "with --yes and the same --key is answered with the same "
+                     "reservation.",
                      OPTS(reserve_opts), ARGS(0, 0), EX(reserve_ex)},
     [CMD_LIST] = {"list", "", "list reservations", NULL, OPTS(list_opts), ARGS(0, 0),
                   EX(list_ex)},

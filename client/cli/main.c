@@ -2,6 +2,7 @@
  * commands.c, calls one command, prints at most one line of error, exits with the
  * documented status. */
 #include <assert.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>
@@ -87,11 +88,31 @@ static int print_text(char *text)
     return fflush(stdout) == 0 ? 0 : 1;
 }
 
+/* jansson drops a string that is no UTF-8: a bound or filter would be left out of the
+ * request without a word. The arguments of `run` are checked where they are packed. */
+static int check_text(const struct opt_values *opts, struct err *err)
+{
+    for (size_t i = 0; i < opts->given_count; i++) {
+        const struct opt_def *def = opts->given[i].def;
+        json_t *text = json_string(opts->given[i].value);
+        json_decref(text);
+        if (text == NULL && def->arg != NULL && strcmp(def->arg, "FILE") != 0)
+            return err_set(err, ERR_USAGE, "--%s: is no UTF-8 text", def->name);
+    }
+    for (int i = 0; i < opts->arg_count && !opts->command->rest; i++) {
+        json_t *text = json_string(opts->args[i]);
+        json_decref(text);
+        if (text == NULL)
+            return err_set(err, ERR_USAGE, "argument %d is no UTF-8 text", i + 1);
+    }
+    return 0;
+}
+
 static int run_command(struct cli *c, struct err *err)
 {
     const char *no_colour = getenv("NO_COLOR");
     const char *term = getenv("TERM");
-    if (pick_format(c->opts, c, err) < 0)
+    if (pick_format(c->opts, c, err) < 0 || check_text(c->opts, err) < 0)
         return -1;
     if (opt_has(c->opts, "utc"))
         c->render.zone = c->when.zone = zone_utc;
@@ -113,6 +134,26 @@ static int fail(const struct cli *c, const struct err *err)
     return cli_exit_status(err->code);
 }
 
+/* A socket must never get the number of a closed standard stream and then its text. */
+static int open_standard(void)
+{
+    for (int fd = 0; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 &&
+            open("/dev/null", fd == 0 ? O_RDONLY : O_WRONLY) != fd)
+            return -1;
+    return 0;
+}
+
+/* `help VERB` is `VERB --help`. */
+static void help_is_an_option(int argc, char **argv)
+{
+    static char option[] = "--help";
+    if (argc < 2 || strcmp(argv[1], "help") != 0)
+        return;
+    memmove(argv + 1, argv + 2, (size_t)(argc - 2) * sizeof(*argv));
+    argv[argc - 1] = option;
+}
+
 int main(int argc, char **argv)
 {
     struct opt_values opts = {0};
@@ -123,8 +164,11 @@ int main(int argc, char **argv)
     char *made = NULL;
     int status;
 
+    if (open_standard() < 0)
+        return 1;
     setlocale(LC_CTYPE, "");
     signal(SIGPIPE, SIG_IGN);
+    help_is_an_option(argc, argv);
     argc = when_join_between(argc, argv, &c.when, &made);
     if (opt_parse(&cli_program, argc, argv, &opts, &err) < 0)
         status = fail(&c, &err);

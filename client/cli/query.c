@@ -164,11 +164,41 @@ static int add_bounds(const struct opt_values *opts, const char *currency, json_
     return 0;
 }
 
+/* Bounds which are of the distance to data, and so bound nothing without any. */
+static int check_near(const json_t *rq, struct err *err)
+{
+    bool near = json_object_get(rq, "data") != NULL;
+    if (!near && json_object_get(rq, "max_rtt") != NULL)
+        return err_set(err, ERR_USAGE, "--max-rtt: say to which data set, with --near");
+    if (json_object_get(rq, "max_slowdown") != NULL &&
+        (!near || json_object_get(rq, "profile") == NULL))
+        return err_set(err, ERR_USAGE,
+                       "--max-slowdown: say of which workload and how near to what, "
+                       "with --profile and --near");
+    return 0;
+}
+
+static int add_residency(const struct opt_values *opts, json_t *rq, struct err *err)
+{
+    const char *value = opt_get(opts, "residency");
+    if (value == NULL)
+        return 0;
+    char country[3] = {(char)tolower((unsigned char)value[0]), '\0', '\0'};
+    if (value[0] != '\0')
+        country[1] = (char)tolower((unsigned char)value[1]);
+    if (strlen(value) != 2 || country[0] < 'a' || country[0] > 'z' ||
+        country[1] < 'a' || country[1] > 'z')
+        return err_set(err, ERR_USAGE,
+                       "--residency: '%.40s' is no country: two letters, such as jp",
+                       value);
+    json_object_set_new(rq, "residency", json_string(country));
+    return 0;
+}
+
 int query_build(const struct opt_values *opts, const struct when_env *env,
                 const char *currency, json_t **ret, struct err *err)
 {
-    static const char *const texts[] = {"gpu", "profile", "residency", "site",
-                                        "provider"};
+    static const char *const texts[] = {"gpu", "profile", "site", "provider"};
     json_t *rq = json_object();
     if (opt_get(opts, "for") == NULL) {
         json_decref(rq);
@@ -179,7 +209,8 @@ int query_build(const struct opt_values *opts, const struct when_env *env,
         add_int(opts, rq, "nodes", GANG_NODES_MAX, err) < 0 ||
         add_duration(opts, rq, "for", "duration", err) < 0 ||
         add_duration(opts, rq, "max-rtt", "max_rtt", err) < 0 ||
-        add_start(opts, env, rq, err) < 0 || add_bounds(opts, currency, rq, err) < 0) {
+        add_start(opts, env, rq, err) < 0 || add_bounds(opts, currency, rq, err) < 0 ||
+        add_residency(opts, rq, err) < 0) {
         json_decref(rq);
         return -1;
     }
@@ -187,6 +218,10 @@ int query_build(const struct opt_values *opts, const struct when_env *env,
         const char *value = opt_get(opts, texts[i]);
         if (value != NULL)
             json_object_set_new(rq, texts[i], json_string(value));
+    }
+    if (check_near(rq, err) < 0) {
+        json_decref(rq);
+        return -1;
     }
     *ret = rq;
     return 0;

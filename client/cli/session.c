@@ -236,6 +236,19 @@ int cli_query_time(struct cli *c, struct strbuf *path, const char *option,
     return 0;
 }
 
+int cli_query_period(struct cli *c, struct strbuf *path, struct err *err)
+{
+    const char *from = opt_get(c->opts, "from"), *to = opt_get(c->opts, "to");
+    int64_t from_us, to_us;
+    if (cli_query_time(c, path, "from", err) < 0 ||
+        cli_query_time(c, path, "to", err) < 0)
+        return -1;
+    if (from != NULL && to != NULL && when_parse(from, &c->when, &from_us, err) == 0 &&
+        when_parse(to, &c->when, &to_us, err) == 0 && to_us <= from_us)
+        return err_set(err, ERR_USAGE, "--to: must be later than --from");
+    return 0;
+}
+
 char *cli_self(const struct cli *c)
 {
     static const char *const names[] = {"account", "server"};

@@ -312,9 +312,9 @@ static int opt_count_args(const struct opt_run *r, struct err *err)
         return err_set(err, ERR_USAGE, "an argument is missing: %s%s%s %s",
                        r->program->name, space, c->name, c->args);
     if (c->max_args >= 0 && n > c->max_args)
-        return err_set(err, ERR_USAGE, "unexpected argument '%.60s': %s%s%s %s",
+        return err_set(err, ERR_USAGE, "unexpected argument '%.60s': %s%s%s%s%s",
                        r->v->args[c->max_args], r->program->name, space, c->name,
-                       c->args);
+                       *c->args != '\0' ? " " : "", c->args);
     return 0;
 }
 

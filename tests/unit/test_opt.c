@@ -212,7 +212,7 @@ START_TEST(test_refused)
         {"neargpu reserve a b", "unexpected argument 'b': neargpu reserve [NAME]"},
         {"neargpu data add", "an argument is missing: neargpu data add NAME"},
         {"neargpu run r1", "an argument is missing: neargpu run ID COMMAND..."},
-        {"neargpu data lits", "unexpected argument 'lits': neargpu data "},
+        {"neargpu data lits", "unexpected argument 'lits': neargpu data"},
     };
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
         struct opt_values v;

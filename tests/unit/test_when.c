@@ -209,7 +209,7 @@ START_TEST(test_request)
                     "--max-slowdown",
                     "1.25",
                     "--residency",
-                    "jp",
+                    "JP",
                     "--min-memory",
                     "80GB",
                     "--site",
@@ -227,8 +227,8 @@ START_TEST(test_request)
         "\"micro\":"
         "4000000000},\"max_price_per_gpu_hour\":{\"currency\":\"USD\",\"micro\":"
         "2500000},"
-        "\"max_slowdown\":1.25,\"min_memory_mib\":76293,\"gpu\":\"H100\",\"profile\":"
-        "\"llm\",\"residency\":\"jp\",\"site\":\"x y\"}");
+        "\"max_slowdown\":1.25,\"min_memory_mib\":76293,\"residency\":\"jp\",\"gpu\":"
+        "\"H100\",\"profile\":\"llm\",\"site\":\"x y\"}");
     free(text);
     struct strbuf q = STRBUF_INIT;
     query_string(rq, &q);
@@ -236,8 +236,8 @@ START_TEST(test_request)
         strbuf_str(&q),
         "near=a,b,c&gpus=8&duration=4h&max_rtt=15ms&start=2026-11-24T00%3A00"
         "%3A00Z&max_price=4000JPY&max_price_per_gpu_hour=2.50USD&"
-        "max_slowdown=1.250000&min_memory_mib=76293&gpu=H100&profile=llm&"
-        "residency=jp&site=x%20y");
+        "max_slowdown=1.250000&min_memory_mib=76293&residency=jp&gpu=H100&"
+        "profile=llm&site=x%20y");
     strbuf_done(&q);
     json_decref(rq);
 }
@@ -259,6 +259,10 @@ START_TEST(test_bad_requests)
         {"offers", "--for=4h", "--max-price", "-4", NULL, "no amount"},
         {"offers", "--for=4h", "--max-price", "4XXX", NULL, "no amount"},
         {"offers", "--for=4h", "--min-memory", "lots", NULL, "no size"},
+        {"offers", "--for=4h", "--max-rtt", "5ms", NULL, "--near"},
+        {"offers", "--for=4h", "--max-slowdown=2", "--near=a", NULL, "--profile"},
+        {"offers", "--for=4h", "--residency", "japan", NULL, "no country"},
+        {"offers", "--for=4h", "--residency", "", NULL, "no country"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         char *argv[9] = {"neargpu"};
