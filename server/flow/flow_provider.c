@@ -137,7 +137,10 @@ static enum flow_turn nodes_read(struct flow *f)
     static const char *const none[] = {NULL};
     struct db_page page;
     struct err err;
-    if (db_page(f, none, &page, &err) != 0)
+    int64_t id;
+    if (db_page(f, none, &page, &err) != 0 ||
+        (page.cursor != NULL &&
+         request_int("cursor", page.cursor, 0, INT32_MAX, &id, &err) != 0))
         return flow_fail(f, &err);
     return db_call(f, STORE_NODE_LIST,
                    STORE_ARGS(S_TEXT(db_provider_scope(f)), DB_PAGE(page)));

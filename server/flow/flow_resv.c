@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "client/lib/jsonx.h"
+#include "client/lib/uuid.h"
 #include "server/core/resv.h"
 #include "server/flow/call.h"
 #include "server/flow/flows.h"
@@ -35,6 +36,10 @@ static enum flow_turn list_read(struct flow *f)
     struct err err;
     if (db_page(f, names, &page, &err) != 0)
         return flow_fail(f, &err);
+    if (page.cursor != NULL && !uuid_is_valid(page.cursor)) {
+        err_set(&err, ERR_BAD_REQUEST, "cursor: is not one of ours");
+        return flow_fail(f, &err);
+    }
     if (state != NULL && !resv_state_from_name(state, &known)) {
         err_set(&err, ERR_BAD_REQUEST, "state: there is no state '%.30s'", state);
         return flow_fail(f, &err);

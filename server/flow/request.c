@@ -172,14 +172,23 @@ static int fill(const struct raw *raw, const char *currency, int64_t now_us,
                        "/nodes: more than one node a reservation is not offered; "
                        "reserve %" PRId64 " times",
                        raw->nodes);
+    if (rq->residency != NULL &&
+        strspn(rq->residency, "abcdefghijklmnopqrstuvwxyz") != 2)
+        return err_set(err, ERR_BAD_REQUEST,
+                       "/residency: two lower-case letters of a country, such as jp");
     if (raw->profile != NULL && (rq->profile = slowdown_find(raw->profile)) == NULL)
         return err_set(err, ERR_BAD_REQUEST,
-                       "/profile: '%s' is not known; see GET /v1/profiles",
+                       "/profile: '%s' is not known: neargpu profiles lists them (GET "
+                       "/v1/profiles)",
                        raw->profile);
-    return fill_times(raw, now_us, rq, err) != 0 ||
-                   fill_prices(raw, currency, rq, err) != 0
-               ? -1
-               : fill_data(raw, rq, err);
+    if (fill_times(raw, now_us, rq, err) != 0 ||
+        fill_prices(raw, currency, rq, err) != 0 || fill_data(raw, rq, err) != 0)
+        return -1;
+    /* A bound that would bound nothing is a mistake, not a wish. */
+    if (rq->max_rtt_us > 0 && rq->data_count == 0)
+        return err_set(err, ERR_BAD_REQUEST,
+                       "/max_rtt: bounds the distance to data: name the data sets");
+    return 0;
 }
 
 int request_from_body(const json_t *body, const char *currency, int64_t now_us,

@@ -90,6 +90,9 @@ START_TEST(test_refused)
         {"{\"duration\":\"4h\",\"max_price\":{\"currency\":\"JPY\",\"micro\":-1}}",
          "/max_price/micro"},
         {"{\"duration\":\"4h\",\"max_slowdown\":0.5}", "/max_slowdown"},
+        {"{\"duration\":\"4h\",\"max_rtt\":\"5ms\"}", "/max_rtt"},
+        {"{\"duration\":\"4h\",\"residency\":\"JP\"}", "/residency"},
+        {"{\"duration\":\"4h\",\"residency\":\"j1\"}", "/residency"},
         {"{\"quote\":\"0190\"}", "/quote"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
