@@ -26,7 +26,7 @@ struct target {
     struct probe *owner;
     struct target *next;
     char dataset[64], endpoint[512];
-    struct probe_endpoint ep;
+    struct endpoint ep;
     enum target_state state;
     struct event *timer, *io;
     struct evdns_getaddrinfo_request *lookup;
@@ -313,8 +313,8 @@ static void target_free(struct target *t)
 static struct target *target_new(struct probe *p, const struct desired_probe *want)
 {
     struct err err;
-    struct probe_endpoint ep;
-    if (probe_endpoint_parse(want->endpoint, &ep, &err) != 0) {
+    struct endpoint ep;
+    if (endpoint_parse(want->endpoint, &ep, &err) != 0) {
         log_warn("probe %s: %s", want->dataset, err.text);
         return NULL;
     }

@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "client/agent/desired.h"
+#include "client/lib/endpoint.h"
 #include "client/lib/err.h"
 
 #define PROBE_AT_ONCE     4
@@ -27,15 +28,6 @@
 #define PROBE_TIMEOUT_US                                        \
     INT64_C(3000000) /* one round trip; farther is no data near \
                       */
-
-struct probe_endpoint {
-    bool http;
-    char host[256];
-    char port[6];
-    char path[512];
-};
-int probe_endpoint_parse(const char *url, struct probe_endpoint *ret,
-                         struct err *err) MUST_USE;
 
 struct probe_result {
     int64_t min_us, p50_us, p99_us;

@@ -1,6 +1,7 @@
 /* /v1/datasets: where a tenant's data is. Agents measure the distance to each. */
 #include <string.h>
 
+#include "client/lib/endpoint.h"
 #include "client/lib/jsonx.h"
 #include "server/flow/call.h"
 #include "server/flow/flows.h"
@@ -57,15 +58,13 @@ static int body_decode(const struct flow *f, struct body *b, struct err *err)
         return err_set(err, ERR_BAD_REQUEST, "/site: give either site or lat and lon");
     if (b->site != NULL && world_site_find(world_of(f), b->site) < 0)
         return err_set(err, ERR_NOT_FOUND, "/site: there is no site '%s'", b->site);
+    struct endpoint ep;
     for (const char *p = b->endpoint; *p != '\0'; p++)
         if (*p <= ' ' || *p > '~')
             return err_set(err, ERR_BAD_REQUEST,
                            "/endpoint: expected HOST:PORT or a URL");
-    return strchr(b->endpoint, ':') != NULL
-               ? 0
-               : err_set(err, ERR_BAD_REQUEST,
-                         "/endpoint: HOST:PORT, the port is "
-                         "missing");
+    return endpoint_parse(b->endpoint, &ep, err) != 0 ? err_prefix(err, "/endpoint")
+                                                      : 0;
 }
 
 static enum flow_turn add_write(struct flow *f)

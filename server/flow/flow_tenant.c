@@ -1,12 +1,16 @@
 /* /v1/tenants, /v1/whoami: who buys, and with what money. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "client/lib/jsonx.h"
+#include "client/lib/money.h"
 #include "server/flow/call.h"
 #include "server/flow/flows.h"
 #include "server/flow/render.h"
 #include "server/flow/request.h"
 #include "server/flow/secret.h"
+
+#define TOPUP_MICRO_MAX INT64_C(1000000000000000) /* many fit into a balance */
 
 /* ---- create ---- */
 
@@ -96,6 +100,28 @@ const struct flow_kind flow_tenant_list =
 
 /* ---- top-up ---- */
 
+/* What can stand on a bank statement: whole minor units, a line of text. */
+static int topup_check(int64_t micro, const char *currency, const char *reference,
+                       struct err *err)
+{
+    int64_t unit = 1000000;
+    for (int n = money_exponent(currency); n > 0; n--)
+        unit /= 10;
+    if (micro == 0)
+        return err_set(err, ERR_BAD_REQUEST, "/amount/micro: is 0");
+    if (micro > TOPUP_MICRO_MAX)
+        return err_set(err, ERR_BAD_REQUEST, "/amount/micro: is more than %" PRId64,
+                       TOPUP_MICRO_MAX);
+    if (micro % unit != 0)
+        return err_set(err, ERR_BAD_REQUEST,
+                       "/amount/micro: money arrives in whole minor units of %s",
+                       currency);
+    for (const char *p = reference; *p != '\0'; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            return err_set(err, ERR_BAD_REQUEST, "/reference: control character");
+    return 0;
+}
+
 static enum flow_turn topup_write(struct flow *f)
 {
     struct body {
@@ -114,10 +140,8 @@ static enum flow_turn topup_write(struct flow *f)
         jsonx_decode(f->rq->body, fields, JSONX_COUNT(fields), &b, "", &err) != 0 ||
         request_money(b.amount, "/amount", currency, &micro, &err) != 0)
         return flow_fail(f, &err);
-    if (micro == 0) {
-        err_set(&err, ERR_BAD_REQUEST, "/amount/micro: is 0");
+    if (topup_check(micro, currency, b.reference, &err) != 0)
         return flow_fail(f, &err);
-    }
     db_idem(f, &idem);
     return db_call(f, STORE_TOPUP,
                    STORE_ARGS(S_TEXT(flow_param(f, "name")), S_INT(micro),

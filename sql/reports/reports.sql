@@ -86,7 +86,7 @@ COMMENT ON COLUMN report.match_latency.p999 IS 'us';
 CREATE VIEW report.unmet_demand AS
     SELECT date_trunc('day', at, 'UTC') AS day, nullif(gpu_model, '') AS gpu_model, why AS top_reason, outcome,
            count(*) AS requests, sum(gpus) AS gpus, round(sum(gpus * duration_s / 3600.0), 3) AS gpu_hours
-      FROM ng.match_log WHERE kind = 'reserve' AND outcome <> 'ok' GROUP BY 1, 2, 3, 4;
+      FROM ng.match_log WHERE kind IN ('quote', 'reserve') AND outcome <> 'ok' GROUP BY 1, 2, 3, 4;
 COMMENT ON COLUMN report.unmet_demand.gpu_hours IS 'GPU-hours';
 
 CREATE VIEW report.provider_revenue AS
@@ -133,7 +133,7 @@ INSERT INTO report.catalog (name, description, time_column, site_column, sort) V
     ('utilisation_hourly', 'GPU-hours there were and booked, by site, model and hour', 'hour', 'site', 'hour, site, gpu_model'),
     ('idle_capacity', 'GPUs offered, booked and idle now, by site, provider and model', NULL, 'site', 'site, provider, gpu_model'),
     ('match_latency', 'time the matching core took per request, by day and kind', 'day', NULL, 'day, kind'),
-    ('unmet_demand', 'reservations that found no place, with the reason that excluded most', 'day', NULL, 'day, requests DESC, top_reason'),
+    ('unmet_demand', 'quotes and reservations that found no place, with the reason that excluded most', 'day', NULL, 'day, requests DESC, top_reason'),
     ('provider_revenue', 'captured use by day, provider and site: gross, fee, provider''s share', 'day', 'site', 'day, provider, site'),
     ('top_tenants', 'tenants by what they spent', NULL, NULL, 'spent DESC, tenant'),
     ('rtt_matrix', 'measured round trips between sites and data sets', NULL, 'site', 'dataset, p50')

@@ -476,12 +476,13 @@ static void plant(void)
         "interval '6 h', ARRAY[a.id, b.id], ARRAY[0, 0], ARRAY[2, 1], 1000000) FROM "
         "ng.node a, ng.node b WHERE a.name = 'r2' AND b.name = 'r3';"
         "INSERT INTO ng.match_log (at, kind, outcome, match_us, gpu_model, gpus, "
-        "duration_s, why) SELECT '2026-03-01 12:00+00', 'quote', 'ok', n, '', 1, 60, "
+        "duration_s, why) SELECT '2026-03-01 12:00+00', 'offers', 'ok', n, '', 1, 60, "
         "'' "
         "FROM generate_series(1, 1000) n;"
         "INSERT INTO ng.match_log (at, kind, outcome, match_us, gpu_model, gpus, "
-        "duration_s, why) SELECT '2026-03-01 23:59:59+00', 'reserve', 'no_fit', 5, "
-        "'H100', 4, 1800, CASE WHEN n < 3 THEN 'price' ELSE 'rtt' END FROM "
+        "duration_s, why) SELECT '2026-03-01 23:59:59+00', CASE WHEN n = 1 THEN "
+        "'quote' ELSE 'reserve' END, 'no_fit', 5, 'H100', 4, 1800, CASE WHEN n < 3 "
+        "THEN 'price' ELSE 'rtt' END FROM "
         "generate_series(1, 5) n;");
 }
 
@@ -506,9 +507,10 @@ START_TEST(report_numbers)
                      "name = 'r2'");
     expect("0", "SELECT idle_now FROM report.idle_capacity WHERE site = 'osaka' AND "
                 "gpu_model = 'B'");
-    expect("1000 500.5 950.05 990.01 999.001",
-           "SELECT concat_ws(' ', requests, p50, p95, p99, p999) FROM "
-           "report.match_latency WHERE day = '2026-03-01 00:00+00' AND kind = 'quote'");
+    expect(
+        "1000 500.5 950.05 990.01 999.001",
+        "SELECT concat_ws(' ', requests, p50, p95, p99, p999) FROM "
+        "report.match_latency WHERE day = '2026-03-01 00:00+00' AND kind = 'offers'");
     expect(
         "rtt 3 12 6.000, price 2 8 4.000",
         "SELECT string_agg(concat_ws(' ', top_reason, requests, gpus, gpu_hours), ', "
@@ -574,7 +576,8 @@ START_TEST(report_run)
     char *got = testdb_one(
         pg, "SELECT jsonb_path_query_array(report.run('match_latency', '2026-03-01 "
             "00:00+00', '2026-03-02 00:00+00', NULL), '$.rows[*][1 to 3]')");
-    ck_assert_str_eq(got, "[\"quote\", 1000, 500.5, \"reserve\", 5, 5]");
+    ck_assert_str_eq(got,
+                     "[\"offers\", 1000, 500.5, \"quote\", 1, 5, \"reserve\", 4, 5]");
     free(got);
     PQfinish(pg);
 }

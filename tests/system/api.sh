@@ -96,6 +96,8 @@ ask "$admin" POST /v1/tenants/acme/topup '{"amount":{"currency":"USD","micro":10
 is "topup" "$code $(get .balance.micro)" "200 100000000"
 ask "$admin" POST /v1/tenants/acme/topup '{"amount":{"currency":"JPY","micro":1},"reference":"bank 2"}'
 is "topup in another currency" "$code" 400
+ask "$admin" POST /v1/tenants/acme/topup '{"amount":{"currency":"USD","micro":1001000},"reference":"bank 2"}'
+is "topup of a part of a cent" "$code" 400
 ask "$admin" POST /v1/providers '{"name":"seller"}'
 get .api_key >"$seller"
 ask "$acme" POST /v1/sites '{}'
@@ -387,6 +389,14 @@ ask "$acme" GET "/v1/reservations?limit=2"
 is "a page" "$(get '.reservations | length')" 2
 ask "$acme" GET "/v1/reservations?limit=2&cursor=$(get .next)"
 is "the next page" "$(get '.reservations | length')" 2
+for list in reservations nodes; do
+    ask "$admin" GET "/v1/$list?cursor=zzz"
+    is "a cursor that is none: $list" "$code $(get '.detail | startswith("cursor")')" "400 true"
+done
+for endpoint in http:// a:99999 ftp://a/ '[::1:80'; do
+    ask "$acme" POST /v1/datasets "{\"name\":\"odd\",\"endpoint\":\"$endpoint\",\"lat\":1,\"lon\":1}"
+    is "an endpoint nobody could probe: $endpoint" "$code $(get '.detail | startswith("/endpoint")')" "400 true"
+done
 ask - GET /metrics
 is "bookings are counted" "$(grep -c '^neargpu_booked_total [1-9]' <<<"$body")" 1
 printf '%d%%: Checks: %d, Failures: %d, Errors: 0\n' $(((checks - failures) * 100 / checks)) $checks $failures

@@ -270,18 +270,17 @@ START_TEST(test_endpoints)
         "http://h:/",
         "http://h/a\r\nX: y",
     };
-    struct probe_endpoint ep;
+    struct endpoint ep;
     struct err err;
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
-        ck_assert_msg(probe_endpoint_parse(good[i].url, &ep, &err) == 0, "%s",
-                      good[i].url);
+        ck_assert_msg(endpoint_parse(good[i].url, &ep, &err) == 0, "%s", good[i].url);
         ck_assert_str_eq(ep.host, good[i].host);
         ck_assert_str_eq(ep.port, good[i].port);
         ck_assert_str_eq(ep.path, good[i].path);
         ck_assert_int_eq(ep.http, good[i].http);
     }
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-        ck_assert_msg(probe_endpoint_parse(bad[i], &ep, &err) == -1, "%s", bad[i]);
+        ck_assert_msg(endpoint_parse(bad[i], &ep, &err) == -1, "%s", bad[i]);
 }
 END_TEST
 
