@@ -189,11 +189,11 @@ static bool market_known(const struct app *a)
     return a->market != NULL;
 }
 
-static void on_change(void *arg)
+static void on_change(void *arg, bool own)
 {
     struct app *a = arg;
     if (a->world != NULL)
-        world_hint(a->world);
+        world_hint(a->world, own);
 }
 
 static int start_store(struct app *a, struct err *err)

@@ -443,7 +443,7 @@ static void take_notifies(struct pgconn *c)
     PGnotify *n;
     while ((n = PQnotifies(c->pg)) != NULL) {
         if (c->opts.on_notify != NULL)
-            c->opts.on_notify(c->opts.arg, n->extra);
+            c->opts.on_notify(c->opts.arg, n->extra, n->be_pid);
         PQfreemem(n);
     }
 }

@@ -60,8 +60,9 @@ struct pgconn_opts {
     size_t stmt_count;
     const char *setup;  /* one command after connecting ("SET …"), NULL: none */
     const char *listen; /* channel (a plain identifier), NULL: none */
-    void (*on_notify)(void *arg, const char *payload); /* inside the drain */
-    void (*on_state)(void *arg, bool ready);           /* connected or lost */
+    /* Inside the drain. pid: the session that notified. */
+    void (*on_notify)(void *arg, const char *payload, int pid);
+    void (*on_state)(void *arg, bool ready); /* connected or lost */
     void *arg;
 };
 /* What pgconn_send() needs; everything is copied. values[i] NULL is SQL null. lengths

@@ -266,18 +266,22 @@ double store_real(const struct store_result *r, size_t row, int col)
 
 /* ---- the pool ------------------------------------------------------------------- */
 
-static void on_notify(void *arg, const char *payload)
+static void on_notify(void *arg, const char *payload, int pid)
 {
     (void)payload;
     struct store *s = arg;
-    if (s->opts.on_change != NULL && !s->closing)
-        s->opts.on_change(s->opts.arg);
+    bool own = false;
+    if (s->opts.on_change == NULL || s->closing)
+        return;
+    for (int i = 0; i < s->writer_count; i++)
+        own = own || (pid != 0 && pid == pgconn_backend_pid(s->writers[i]));
+    s->opts.on_change(s->opts.arg, own);
 }
 
 static void on_listener(void *arg, bool ready)
 {
     if (ready) /* what was notified meanwhile went past us */
-        on_notify(arg, "");
+        on_notify(arg, "", 0);
 }
 
 static void fill_tables(struct store *s)

@@ -313,8 +313,8 @@ struct store_opts {
     int writers;                 /* booking writers, 0: 1; two at most */
     const char *origin;          /* this server instance's name in events */
     /* NOTIFY arrived (or the feed should be read because the connection was renewed):
-       a hint to call STORE_CHANGES. May be NULL. */
-    void (*on_change)(void *arg);
+       a hint to call STORE_CHANGES. own: only bookings of store_book(). May be NULL. */
+    void (*on_change)(void *arg, bool own);
     void *arg;
 };
 struct store_stats {

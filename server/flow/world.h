@@ -195,8 +195,9 @@ void world_unknown(struct world *w);
 /* Reads one row (id 0: all) of a WORLD_ table again and wakes the flow (0: none): for
  * those who must see at once what they have just written. */
 void world_read(struct world *w, enum store_op op, int64_t id, uint64_t flow_id);
-/* For store_opts.on_change (arg: the world). */
-void world_hint(void *world);
+/* For store_opts.on_change. Of our own bookings the calendars know already; the next
+ * tick moves the cursor past them. */
+void world_hint(struct world *w, bool own);
 /* What is due by time: liveness, transitions, feed, revocations. About once a second.
  */
 void world_tick(struct world *w, int64_t now_us);

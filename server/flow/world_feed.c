@@ -282,10 +282,13 @@ void world_unknown(struct world *w)
     w->own_until_us = clock_boot_us() + UNKNOWN_US;
 }
 
-void world_hint(void *world)
+void world_hint(struct world *w, bool own)
 {
-    struct world *w = world;
-    if (w->store != NULL)
+    if (w->store == NULL)
+        return;
+    if (own && clock_boot_us() >= w->own_until_us)
+        flow_runner_each(w->runner, &flow_events, wake, w->runner);
+    else
         world_poll(w);
 }
 

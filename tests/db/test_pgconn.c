@@ -83,8 +83,9 @@ static void on_state(void *arg, bool ready)
         r->losses++;
 }
 
-static void on_notify(void *arg, const char *payload)
+static void on_notify(void *arg, const char *payload, int pid)
 {
+    ck_assert_int_ne(pid, 0);
     struct rig *r = arg;
     snprintf(r->note, sizeof r->note, "%s", payload);
 }
