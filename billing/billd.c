@@ -24,6 +24,8 @@
 #include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
 
+#define CONF_PATH "/etc/neargpu/billd.conf"
+
 struct billd_conf {
     char *database, *data_dir;
     int64_t interval_us, grace_us, check_us;
@@ -46,7 +48,8 @@ static const struct conf_key keys[] = {
 };
 
 static const struct opt_def common[] = {
-    {"conf", 'c', "FILE", "configuration file", false},
+    {"conf", 'c', "FILE", "configuration file; default: " CONF_PATH ", if it is there",
+     false},
     {"data-dir", 'd', "DIR", "neargpud's data directory (its private cluster is used)",
      false},
     {"database", 0, "CONNINFO", "libpq connection string of the role neargpu_billd",
@@ -104,7 +107,7 @@ static const struct opt_program program = {
     .command_count = sizeof(commands) / sizeof(commands[0]),
     .global = common,
     .global_count = sizeof(common) / sizeof(common[0]),
-    .files = "/etc/neargpu/billd.conf",
+    .files = CONF_PATH,
     .exit_status =
         "0 done; 1 failed; 2 usage; 5 no such tenant or transfer; 6 a check view is "
         "not "
@@ -120,7 +123,10 @@ static int load_conf(const struct opt_values *v, struct billd_conf *conf,
     static const char *const options[][2] = {
         {"data-dir", "data_dir"}, {"database", "database"}, {"interval", "interval"}};
     conf_defaults(KEYS, conf);
-    if (opt_has(v, "conf") && conf_read(opt_get(v, "conf"), KEYS, conf, err) != 0)
+    const char *file = opt_get(v, "conf");
+    if (file == NULL && access(CONF_PATH, F_OK) == 0)
+        file = CONF_PATH;
+    if (file != NULL && conf_read(file, KEYS, conf, err) != 0)
         return -1;
     for (size_t i = 0; i < 3; i++)
         if (opt_has(v, options[i][0]) &&

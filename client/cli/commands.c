@@ -323,11 +323,13 @@ static const struct opt_command commands[CMD_COUNT] = {
                                 OPTS(join_opts), ARGS(0, 0), EX(join_ex)},
     [CMD_PROVIDER_NODES] = {"provider nodes", "", "list nodes", NULL, NULL, 0,
                             ARGS(0, 0), EX(nodes_ex)},
-    [CMD_PROVIDER_PRICE] = {"provider price", "[AMOUNT]", "show or set prices",
-                            "With AMOUNT: the price of one GPU for an hour, on all "
-                            "nodes that match, from now on. Reservations made before "
-                            "keep theirs.",
-                            OPTS(price_opts), ARGS(0, 1), EX(price_ex)},
+    [CMD_PROVIDER_PRICE] =
+        {"provider price", "[AMOUNT]", "show or set prices",
+         "With AMOUNT: the price of one GPU for an hour, on all "
+         "nodes that match, from now on. Reservations made before "
+         "keep theirs. A node whose agent.conf has a price of its own "
+         "goes back to that price at its next sync.",
+         OPTS(price_opts), ARGS(0, 1), EX(price_ex)},
     [CMD_ADMIN_TENANT_CREATE] = {"admin tenant create", "NAME", "make a tenant",
                                  "Its API key is shown once, and stored nowhere.",
                                  OPTS(tenant_create_opts), ARGS(1, 1),
