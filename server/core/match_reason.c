@@ -42,16 +42,19 @@ static void compare(struct match_place *p, const char *label, int64_t have,
 static void busy(const struct match_query *q, const struct match_reason_facts *facts,
                  struct match_place *p)
 {
+    char when[TIMEFMT_MAX], lack[80];
+    if (q->gpus == 1)
+        snprintf(lack, sizeof lack, "no node has a free GPU");
+    else
+        snprintf(lack, sizeof lack,
+                 "no node has %d free GPUs side by side, best has %d", q->gpus,
+                 p->free_gpus);
     if (!facts->has_later) {
-        snprintf(p->reason, sizeof p->reason,
-                 "no node has %d free neighbours: best has %d", q->gpus, p->free_gpus);
+        snprintf(p->reason, sizeof p->reason, "%s", lack);
         return;
     }
-    char when[TIMEFMT_MAX];
     timefmt_utc(facts->later_us, when);
-    snprintf(p->reason, sizeof p->reason,
-             "busy until %s (no node has %d free neighbours before: best has %d)", when,
-             q->gpus, p->free_gpus);
+    snprintf(p->reason, sizeof p->reason, "busy until %s (before, %s)", when, lack);
 }
 
 static void excluded(const struct match_offer *o, const struct match_query *q,
@@ -70,8 +73,8 @@ static void too_small(const struct match_query *q,
         snprintf(p->reason, sizeof p->reason, "no node offers GPUs now");
     } else {
         snprintf(p->reason, sizeof p->reason,
-                 "node too small: %d neighbours asked, largest node offers %d", q->gpus,
-                 facts->largest);
+                 "node too small: %d GPUs side by side asked, largest node offers %d",
+                 q->gpus, facts->largest);
     }
 }
 

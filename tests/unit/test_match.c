@@ -155,10 +155,11 @@ START_TEST(test_reasons)
          "too dear: 300 per GPU-hour > 299.5 per GPU-hour"},
         {9, MATCH_TOO_SLOW, "too_slow", "too slow: 1.173636 > 1.1"},
         {10, MATCH_NODE_TOO_SMALL, "node_too_small",
-         "node too small: 9 neighbours asked, largest node offers 8"},
+         "node too small: 9 GPUs side by side asked, largest node offers 8"},
         {11, MATCH_BUSY, "busy",
-         "busy until 2026-11-23T23:40:00Z (no node has 8 free neighbours before: best "
-         "has 4)"},
+         "busy until 2026-11-23T23:40:00Z (before, no node has 8 free GPUs side by "
+         "side, "
+         "best has 4)"},
         {12, MATCH_OVER_BUDGET, "over_budget",
          "over budget: 11266.9056 effective > 10000 effective"},
     };
