@@ -52,6 +52,7 @@ int cmd_wallet(struct cli *c, struct err *err)
         {"Held", "held_micro", RENDER_MICRO, "currency"},
     };
     static const struct render_col moves[] = {
+        {"NUMBER", "id", RENDER_INT, NULL},
         {"WHEN", "at", RENDER_TIME, NULL},
         {"WHAT", "kind", RENDER_TEXT, NULL},
         {"AMOUNT", "amount", RENDER_MONEY, NULL},
