@@ -27,6 +27,23 @@ static int load_keys(const char *path, struct keyring **ret, struct err *err)
     return rc != 0 ? err_prefix(err, "%s", path) : 0;
 }
 
+/* What is wrong, in a word that a program can rely on; the step says where. */
+static const char *verdict(const char *step)
+{
+    static const char *const words[][2] = {
+        {"size", "too_large"},          {"parts", "malformed"},
+        {"base64", "malformed"},        {"header", "bad_header"},
+        {"key", "unknown_key"},         {"signature", "bad_signature"},
+        {"payload", "bad_payload"},     {"issuer", "wrong_issuer"},
+        {"audience", "wrong_audience"}, {"times", "not_in_time"},
+        {"status", "revoked_or_stale"}, {"details", "bad_details"},
+    };
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+        if (strcmp(words[i][0], step) == 0)
+            return words[i][1];
+    return "refused";
+}
+
 /* Prints one line; true when the token is good. */
 static bool check_one(const char *text, size_t len, const struct token_check *ctx)
 {
@@ -39,7 +56,7 @@ static bool check_one(const char *text, size_t len, const struct token_check *ct
         out = token_claims_json(claims);
     } else {
         out = json_object();
-        json_object_set_new(out, "error", json_string(err_code_name(err.code)));
+        json_object_set_new(out, "error", json_string(verdict(step)));
         json_object_set_new(out, "step", json_string(step));
         json_object_set_new(out, "detail", json_string(err.text));
     }

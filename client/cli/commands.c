@@ -327,8 +327,8 @@ static const struct opt_command commands[CMD_COUNT] = {
         {"provider price", "[AMOUNT]", "show or set prices",
          "With AMOUNT: the price of one GPU for an hour, on all "
          "nodes that match, from now on. Reservations made before "
-         "keep theirs. A node whose agent.conf has a price of its own "
-         "goes back to that price at its next sync.",
+         "keep theirs. It stays until it is set anew, here or by a changed "
+         "price in the node's agent.conf.",
          OPTS(price_opts), ARGS(0, 1), EX(price_ex)},
     [CMD_ADMIN_TENANT_CREATE] = {"admin tenant create", "NAME", "make a tenant",
                                  "Its API key is shown once, and stored nowhere.",

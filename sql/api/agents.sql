@@ -204,14 +204,16 @@ BEGIN
     v_new.address := coalesce(p_observed#>>'{agent,address}', '');
     v_new.boot_id := coalesce(p_observed#>>'{agent,boot_id}', '');
     v_new.state := 'up';
-    UPDATE node SET gpus = v_new.gpus, gpu_model = v_new.gpu_model, gpu_memory_mib = v_new.gpu_memory_mib,
+    v_new.advertised_price := nullif(v_price, 'null');
+    UPDATE node SET advertised_price = v_new.advertised_price, gpus = v_new.gpus, gpu_model = v_new.gpu_model, gpu_memory_mib = v_new.gpu_memory_mib,
         offered = v_new.offered, windows = v_new.windows, address = v_new.address, boot_id = v_new.boot_id,
         state = 'up', last_sync_at = v_now
      WHERE id = p_node;
     IF v_new IS DISTINCT FROM n THEN
         PERFORM tell('node.changed', NULL, NULL, n.id);
     END IF;
-    IF jsonb_typeof(v_price) = 'object' THEN
+    -- Only a change: a price that the provider has set since stays.
+    IF v_new.advertised_price IS NOT NULL AND v_new.advertised_price IS DISTINCT FROM n.advertised_price THEN
         PERFORM price_put(n.id, (v_price->>'micro')::bigint, v_price->>'currency', 'agent');
     END IF;
     PERFORM node_probes(n.id, coalesce(p_observed->'probes', '[]'));

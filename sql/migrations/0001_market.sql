@@ -75,6 +75,7 @@ CREATE TABLE ng.node (
     gpu_memory_mib integer NOT NULL DEFAULT 0,
     offered bigint NOT NULL DEFAULT 0, -- bit i: GPU i of the block is on offer
     windows tstzmultirange NOT NULL DEFAULT '{}', -- empty: always
+    advertised_price jsonb, -- what the agent's configuration said last; a change of it sets the price
     address text NOT NULL DEFAULT '',
     boot_id text NOT NULL DEFAULT '',
     state text NOT NULL DEFAULT 'enrolled' CHECK (state IN ('enrolled', 'up', 'unknown', 'lost', 'retired')),
