@@ -183,6 +183,38 @@ static json_t *inventory(const char *name, int from, int count, const char *stat
     return o;
 }
 
+static void sync_priced(int64_t micro)
+{
+    json_t *o = inventory("0", 0, 8, "idle");
+    json_object_set_new(
+        o, "price",
+        json_pack("{s:s,s:I}", "currency", "JPY", "micro", (json_int_t)micro));
+    market_ok(&m, STORE_SYNC, STORE_ARGS(S_INT(m.node[0]), S_JSON(o), S_INT(m.now_us)));
+    json_decref(o);
+}
+
+static int64_t price_of_first(void)
+{
+    json_t *r = market_ok(&m, STORE_NODE_LIST,
+                          STORE_ARGS(S_TEXT(m.provider), S_NULL, S_INT(10)));
+    return market_int(json_array_get(json_object_get(r, "nodes"), 0), "price_micro");
+}
+
+/* The agent repeats its configuration at every sync; only a change of it counts. */
+START_TEST(test_price_set_by_command_stays)
+{
+    sync_priced(100000000);
+    ck_assert_int_eq(price_of_first(), 100000000);
+    market_ok(&m, STORE_PRICE_SET,
+              STORE_ARGS(S_TEXT(m.provider), S_NULL, S_NULL, S_NULL, S_INT(90000000),
+                         S_TEXT("JPY")));
+    sync_priced(100000000);
+    ck_assert_int_eq(price_of_first(), 90000000);
+    sync_priced(80000000);
+    ck_assert_int_eq(price_of_first(), 80000000);
+}
+END_TEST
+
 START_TEST(test_datasets)
 {
     json_t *r =
@@ -653,6 +685,7 @@ int main(void)
     tcase_add_test(tc, test_pages);
     tcase_add_test(tc, test_sites_nodes_prices);
     tcase_add_test(tc, test_datasets);
+    tcase_add_test(tc, test_price_set_by_command_stays);
     tcase_add_test(tc, test_enrolment);
     tcase_add_test(tc, test_inventory_changes);
     tcase_add_test(tc, test_desired_version);
