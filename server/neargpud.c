@@ -59,6 +59,7 @@ struct app {
     struct net *net;
     struct event *on_term, *on_int, *on_day;
     char *market, *currency; /* as the database has them */
+    int64_t tax_ppm;
     char *issuer_url;
     const char *crash_at;
     bool ending;
@@ -182,6 +183,7 @@ static void on_market(void *arg, uint64_t id, const struct store_result *r)
     }
     a->market = xstrdup(name);
     a->currency = xstrdup(currency);
+    a->tax_ppm = json_integer_value(json_object_get(r->json, "tax_ppm"));
 }
 
 static bool market_known(const struct app *a)
@@ -366,6 +368,7 @@ static int start_world(struct app *a, struct err *err)
 {
     struct world_opts opts = {.market = a->market,
                               .currency = a->currency,
+                              .tax_ppm = a->tax_ppm,
                               .ca = a->ca,
                               .issuer = a->issuer,
                               .probe_interval_us = a->conf.probe_interval_us,

@@ -28,6 +28,7 @@ static void render_plan(struct cli *c, const json_t *quote, struct strbuf *out)
 {
     static const struct render_col price_cols[] = {
         {"Price", "plan.price.total_micro", RENDER_MICRO, "plan.price.currency"},
+        {"Tax on it", "tax.micro", RENDER_ABOUT, "tax.currency"},
         {"Per hour", "plan.price.per_hour_micro", RENDER_MICRO, "plan.price.currency"},
         {"Effective", "plan.price.effective_micro", RENDER_ABOUT,
          "plan.price.currency"},

@@ -5,6 +5,7 @@
 
 #include "client/lib/digest.h"
 #include "client/lib/jsonx.h"
+#include "client/lib/money.h"
 #include "client/lib/timefmt.h"
 #include "server/flow/call.h"
 #include "server/flow/flows.h"
@@ -68,6 +69,17 @@ static enum flow_turn quote_keep(struct flow *f)
     return turn;
 }
 
+/* Prices are net. What the invoice will add, should all of it be used; there it is
+ * computed once on the sum of lines and rounded to the minor unit. */
+static json_t *tax_json(const struct world *w, int64_t total_micro)
+{
+    int64_t micro;
+    if (money_mul(total_micro, w->tax_ppm, MONEY_MICRO, &micro, NULL) != 0)
+        return json_null();
+    return json_pack("{s:s, s:I, s:I}", "currency", w->currency, "micro",
+                     (json_int_t)micro, "rate_ppm", (json_int_t)w->tax_ppm);
+}
+
 static enum flow_turn quote_reply(struct flow *f)
 {
     struct quote *s = f->state;
@@ -78,9 +90,9 @@ static enum flow_turn quote_reply(struct flow *f)
     struct plan_resv who = {id, f->rq->who.name, "waiting", f->now_us};
     json_t *resv = plan_resv(world_of(f), &s->pick, &who);
     json_t *reply = json_pack(
-        "{s:s, s:o, s:o}", "id", id, "expires_at",
+        "{s:s, s:o, s:o, s:o}", "id", id, "expires_at",
         jsonx_time(json_integer_value(json_object_get(s->db.json, "expires_us"))),
-        "plan", render_resv(resv));
+        "plan", render_resv(resv), "tax", tax_json(world_of(f), s->pick.total_micro));
     json_decref(resv);
     return flow_reply_json(f, 201, reply);
 }

@@ -12,6 +12,7 @@ struct world *world_new(const struct world_opts *opts)
     struct world *w = xcalloc(1, sizeof(*w));
     w->market = xstrdup(opts->market);
     w->currency = xstrdup(opts->currency);
+    w->tax_ppm = opts->tax_ppm;
     w->ca = opts->ca;
     w->issuer = opts->issuer;
     w->probe_interval_us = opts->probe_interval_us;

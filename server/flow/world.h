@@ -97,6 +97,7 @@ struct world_offer {
 struct world_opts {
     const char *market; /* name; issuer is https://MARKET */
     const char *currency;
+    int64_t tax_ppm; /* what invoices add to prices */
     struct ca *ca;
     struct issuer *issuer;
     int64_t probe_interval_us, receipt_interval_us; /* what agents are told */
@@ -105,6 +106,7 @@ struct world_opts {
 
 struct world {
     char *market, *currency;
+    int64_t tax_ppm;
     struct store *store;
     struct ca *ca;
     struct issuer *issuer;
