@@ -117,6 +117,15 @@ static int read_leases(const json_t *list, struct desired *d, struct err *err)
     return 0;
 }
 
+/* Journalled, logged, shown: printable ASCII, cut to what fits. */
+static void plain_copy(char *out, size_t cap, const char *text)
+{
+    size_t n = 0;
+    for (; text[n] != '\0' && n + 1 < cap; n++)
+        out[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
+    out[n] = '\0';
+}
+
 static int read_ends(const json_t *list, struct desired *d, struct err *err)
 {
     struct row {
@@ -136,7 +145,7 @@ static int read_ends(const json_t *list, struct desired *d, struct err *err)
                          err) != 0)
             return -1;
         snprintf(d->end[i].id, sizeof(d->end[i].id), "%s", row.reservation);
-        snprintf(d->end[i].reason, sizeof(d->end[i].reason), "%s", row.reason);
+        plain_copy(d->end[i].reason, sizeof(d->end[i].reason), row.reason);
         d->end_count++;
     }
     return 0;

@@ -202,18 +202,22 @@ static int ec_status(struct enforce *e, const char *id, struct enforce_status *r
     if (id_check(id, err) < 0)
         return -1;
     char *dir = cgroup_path(s->mounts.v2, s->base, id, NULL);
-    *ret = (struct enforce_status){0};
+    struct enforce_status st = {0};
     int rc = 0;
     if (access(dir, F_OK) == 0) {
         uint32_t count = 0;
         bool multi = false;
-        ret->exists = true;
-        rc = cgroup_populated(dir, &ret->populated, err);
+        st.exists = true;
+        rc = cgroup_populated(dir, &st.populated, err);
         if (rc == 0)
             rc = cgroup_gate_query(dir, &count, &multi, err);
-        ret->gated = count > 0 && multi;
+        st.gated = count > 0 && multi;
+    } else if (errno != ENOENT) {
+        rc = err_sys(err, errno, "look at %s", dir);
     }
     free(dir);
+    if (rc == 0)
+        *ret = st;
     return rc;
 }
 

@@ -188,14 +188,15 @@ static json_t *lease_json(const struct journal_lease *l)
     for (size_t i = 0; i < l->gpu_count; i++)
         json_array_append_new(gpus, json_string(l->gpus[i]));
     return json_pack(
-        "{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:I,s:I,s:I,s:s,s:s,s:o,s:o}", "id",
+        "{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:I,s:I,s:I,s:I,s:s,s:s,s:o,s:o}", "id",
         l->id, "tenant", l->tenant, "state", lease_state_name(l->state), "epoch",
         (json_int_t)l->epoch, "generation", (json_int_t)l->generation, "not_before_us",
         (json_int_t)l->not_before_us, "not_after_us", (json_int_t)l->not_after_us,
         "deadline_boot_us", (json_int_t)l->deadline_boot_us, "boot_id", l->boot_id,
-        "drain_us", (json_int_t)l->drain_us, "memory_max_bytes",
-        (json_int_t)l->memory_max_bytes, "pids_max", (json_int_t)l->pids_max, "on_lost",
-        l->on_lost, "reason", l->reason, "gpus", gpus, "rules", rules_json(l));
+        "ended_boot_us", (json_int_t)l->ended_boot_us, "drain_us",
+        (json_int_t)l->drain_us, "memory_max_bytes", (json_int_t)l->memory_max_bytes,
+        "pids_max", (json_int_t)l->pids_max, "on_lost", l->on_lost, "reason", l->reason,
+        "gpus", gpus, "rules", rules_json(l));
 }
 
 int journal_lease_write(struct journal *j, const struct journal_lease *lease,
@@ -227,8 +228,8 @@ int journal_lease_write(struct journal *j, const struct journal_lease *lease,
 
 struct lease_raw { /* what jsonx hands out, before it is copied */
     const char *id, *tenant, *state, *boot_id, *on_lost, *reason;
-    int64_t epoch, generation, not_before_us, not_after_us, deadline_boot_us, drain_us,
-        memory_max_bytes, pids_max;
+    int64_t epoch, generation, not_before_us, not_after_us, deadline_boot_us,
+        ended_boot_us, drain_us, memory_max_bytes, pids_max;
     json_t *gpus, *rules;
 };
 
@@ -243,6 +244,7 @@ static const struct jsonx_field lease_fields[] = {
     {"not_after_us", JSONX_INT, true, RAW(not_after_us), 0, INT64_MAX},
     {"deadline_boot_us", JSONX_INT, true, RAW(deadline_boot_us), 0, INT64_MAX},
     {"boot_id", JSONX_STRING, true, RAW(boot_id), 0, JOURNAL_BOOT_ID_MAX - 1},
+    {"ended_boot_us", JSONX_INT, false, RAW(ended_boot_us), 0, INT64_MAX},
     {"drain_us", JSONX_INT, true, RAW(drain_us), 0, INT64_MAX},
     {"memory_max_bytes", JSONX_INT, true, RAW(memory_max_bytes), 0, INT64_MAX},
     {"pids_max", JSONX_INT, true, RAW(pids_max), 0, INT64_MAX},
@@ -289,6 +291,7 @@ static int lease_fill(const struct lease_raw *r, struct journal_lease *l,
     l->not_before_us = r->not_before_us;
     l->not_after_us = r->not_after_us;
     l->deadline_boot_us = r->deadline_boot_us;
+    l->ended_boot_us = r->ended_boot_us;
     l->drain_us = r->drain_us;
     l->memory_max_bytes = r->memory_max_bytes;
     l->pids_max = r->pids_max;

@@ -31,7 +31,8 @@ struct journal_lease {
     int64_t generation;
     int64_t not_before_us, not_after_us; /* realtime, from the server */
     int64_t deadline_boot_us;            /* not_after on this boot's clock */
-    char boot_id[JOURNAL_BOOT_ID_MAX];   /* the boot deadline_boot_us belongs to */
+    char boot_id[JOURNAL_BOOT_ID_MAX];   /* the boot both ends belong to */
+    int64_t ended_boot_us;               /* its gate was closed; 0: it has not ended */
     int64_t drain_us;
     int64_t memory_max_bytes, pids_max;
     char on_lost[24]; /* "run_to_end" or a duration text */

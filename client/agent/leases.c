@@ -93,6 +93,9 @@ void live_event(struct leases *l, struct live *v, enum lease_event ev)
         return;
     }
     v->j.state = to;
+    /* Metered up to here, however long killing, cleaning and a restart take. */
+    if (to == LEASE_DENIED && v->j.ended_boot_us == 0)
+        v->j.ended_boot_us = clock_boot_us();
     /* A journal that cannot be written must not keep a lease from ending. */
     if ((from != to || action != LEASE_ACT_NONE) &&
         journal_lease_write(l->a->journal, &v->j, &err) != 0)
@@ -253,6 +256,9 @@ int leases_extend(struct leases *l, const struct order *o, struct err *err)
         return err_set(err, ERR_NOT_FOUND, "no such lease here");
     if (o->not_after_us <= v->j.not_after_us)
         return 0;
+    if (!is_open(v->j.state) && v->j.state != LEASE_OPENING)
+        return err_set(err, ERR_CONFLICT, "the lease is %s",
+                       lease_state_name(v->j.state));
     if (!signedtime_is_known(&l->a->time) || v->rebooted)
         return err_set(err, ERR_UNAVAILABLE, "no signed time yet");
     if (check_policy(l, o, err) != 0)
@@ -373,19 +379,20 @@ int leases_launch(struct leases *l, const struct leases_launch *in,
 
 /* --- what time brings --- */
 
-static struct enforce_status look(struct leases *l, struct live *v)
+struct enforce_status live_look(struct leases *l, const struct live *v)
 {
-    struct enforce_status st = {.exists = true, .gated = true, .populated = true};
+    struct enforce_status st;
     struct err err;
-    if (l->a->enforce->ops->status(l->a->enforce, v->j.id, &st, &err) != 0)
-        log_warn("lease %s: %s", v->j.id, err.text);
-    return st;
+    if (l->a->enforce->ops->status(l->a->enforce, v->j.id, &st, &err) == 0)
+        return st;
+    log_warn("lease %s: %s", v->j.id, err.text);
+    return (struct enforce_status){.exists = true, .gated = true, .populated = true};
 }
 
 /* Are its jobs gone, or its gate? */
 static void poll_open(struct leases *l, struct live *v)
 {
-    struct enforce_status st = look(l, v);
+    struct enforce_status st = live_look(l, v);
     if (st.populated && !st.gated) {
         log_error("lease %s: processes without a gate: ended", v->j.id);
         leases_end(l, v->j.id, "gate_lost");
@@ -419,7 +426,7 @@ static void tick_denied(struct leases *l, struct live *v, int64_t boot_us)
     if (boot_us < v->next_poll_us)
         return;
     v->next_poll_us = boot_us + POLL_EMPTY_US;
-    if (!look(l, v).populated) {
+    if (!live_look(l, v).populated) {
         live_event(l, v, LEASE_EV_EMPTIED);
     } else if (boot_us - v->ending_boot_us > LEASE_KILL_US) {
         live_event(l, v, LEASE_EV_KILL_TIMEOUT);

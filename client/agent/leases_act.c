@@ -198,6 +198,8 @@ static void send_receipt(struct leases *l, struct live *v, enum usage_kind kind,
         p.boot_us = clock_boot_us();
         if (p.boot_us > v->j.deadline_boot_us)
             p.boot_us = v->j.deadline_boot_us;
+        if (v->j.ended_boot_us > 0 && p.boot_us > v->j.ended_boot_us)
+            p.boot_us = v->j.ended_boot_us;
         p.now_us = signedtime_at(&a->time, p.boot_us);
         if (p.now_us > v->j.not_after_us)
             p.now_us = v->j.not_after_us;

@@ -26,6 +26,9 @@ struct leases {
 /* Applies one event: journal, then the act it asks for. */
 void live_event(struct leases *l, struct live *v, enum lease_event ev);
 
+/* What the kernel shows of it. What cannot be seen counts as there and in order: it is
+ * neither taken for empty nor ended for a lost gate. */
+struct enforce_status live_look(struct leases *l, const struct live *v);
 int live_open_gate(struct leases *l, struct live *v, struct err *err) MUST_USE;
 void live_deny_kill(struct leases *l, struct live *v);
 void live_regate(struct leases *l, struct live *v);

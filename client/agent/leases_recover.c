@@ -55,11 +55,7 @@ static void mend_receipts(struct leases *l, struct live *v)
 
 static void recover_one(struct leases *l, struct live *v)
 {
-    struct enforce *e = l->a->enforce;
-    struct enforce_status st = {0};
-    struct err err;
-    if (e->ops->status(e, v->j.id, &st, &err) != 0)
-        log_warn("lease %s: %s", v->j.id, err.text);
+    struct enforce_status st = live_look(l, v);
     struct lease_found found = {.journalled = true,
                                 .same_boot = strcmp(v->j.boot_id, l->a->boot_id) == 0,
                                 .state = v->j.state,

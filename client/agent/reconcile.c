@@ -88,6 +88,21 @@ void reconcile_obstacle(const struct reconcile_in *in, const struct order *o, ch
         gpu_obstacle(in, o->gpus[i], o->id, why, cap);
 }
 
+/* The market never orders one GPU twice for one time; should it, the first holds. */
+static void order_obstacle(const struct reconcile_out *out, const struct order *o,
+                           char *why, size_t cap)
+{
+    for (size_t i = 0; i < out->count; i++) {
+        const struct order *other = out->actions[i].order;
+        if (out->actions[i].kind != RECONCILE_OPEN)
+            continue;
+        for (size_t g = 0; g < o->gpu_count * other->gpu_count; g++)
+            if (strcmp(o->gpus[g % o->gpu_count], other->gpus[g / o->gpu_count]) == 0)
+                snprintf(why, cap, "GPU %s is ordered for lease %.36s too",
+                         o->gpus[g % o->gpu_count], other->id);
+    }
+}
+
 static struct reconcile_action *add(struct reconcile_out *out, enum reconcile_kind kind,
                                     const char *id)
 {
@@ -151,11 +166,14 @@ static void consider(const struct reconcile_in *in, const struct order *o,
             out->next_us = o->not_before_us;
         return;
     }
-    struct reconcile_action *a = add(out, RECONCILE_OPEN, o->id);
+    char why[sizeof(out->actions->why)];
+    reconcile_obstacle(in, o, why, sizeof(why));
+    if (why[0] == '\0')
+        order_obstacle(out, o, why, sizeof(why));
+    struct reconcile_action *a =
+        add(out, why[0] == '\0' ? RECONCILE_OPEN : RECONCILE_WAIT, o->id);
     a->order = o;
-    reconcile_obstacle(in, o, a->why, sizeof(a->why));
-    if (a->why[0] != '\0')
-        a->kind = RECONCILE_WAIT;
+    snprintf(a->why, sizeof(a->why), "%s", why);
 }
 
 void reconcile(const struct reconcile_in *in, struct reconcile_out *ret)

@@ -2,6 +2,8 @@
  * Time is moved by handing leases_tick another boot time. */
 #include "tests/unit/agent_rig.h"
 
+#include <time.h>
+
 static int64_t end_boot(const struct rig *r)
 {
     return leases_find(r->a.leases, KIT_RES)->deadline_boot_us;
@@ -89,6 +91,71 @@ START_TEST(test_undying_is_quarantined)
 }
 END_TEST
 
+/* Not being able to look is not the same as seeing nothing. */
+START_TEST(test_unseen_is_not_empty)
+{
+    struct rig r;
+    rig_init(&r);
+    rig_lease(&r);
+    struct rig_cgroup *c = rig_cgroup(&r, KIT_RES);
+    c->populated = c->undying = true;
+    leases_end(r.a.leases, KIT_RES, "revoked");
+    r.status_fails = true;
+    leases_tick(r.a.leases, clock_boot_us());
+    ck_assert_int_eq(rig_state(&r), LEASE_DENIED);
+    rig_die(&r);
+    rig_start(&r);
+    ck_assert_int_eq(rig_state(&r), LEASE_DENIED);
+    r.status_fails = c->undying = false;
+    int64_t later = clock_boot_us() + US_PER_S;
+    leases_tick(r.a.leases, later); /* kills again */
+    leases_tick(r.a.leases, later + US_PER_S);
+    ck_assert_int_eq(rig_state(&r), LEASE_DONE);
+    rig_done(&r);
+}
+END_TEST
+
+static void pass_us(int64_t us)
+{
+    struct timespec t = {0, us * 1000};
+    ck_assert_int_eq(nanosleep(&t, NULL), 0);
+}
+
+/* The tenant pays until the gate was closed: not for killing, cleaning, a quarantine, a
+ * restart of the agent meanwhile. */
+START_TEST(test_nothing_is_metered_after_the_end)
+{
+    struct rig r;
+    struct err err;
+    rig_init(&r);
+    rig_lease(&r);
+    struct rig_cgroup *c = rig_cgroup(&r, KIT_RES);
+    c->populated = c->undying = true;
+    pass_us(2000);
+    leases_end(r.a.leases, KIT_RES, "stopped");
+    int64_t used_us = chain(&r)->gpu_us;
+    ck_assert_int_gt(used_us, 0);
+    pass_us(20000);
+    rig_die(&r);
+    rig_start(&r); /* still being killed */
+    ck_assert_int_eq(rig_state(&r), LEASE_DENIED);
+    ck_assert_int_le(chain(&r)->gpu_us, used_us);
+    int64_t now = clock_boot_us();
+    leases_tick(r.a.leases, now);
+    leases_tick(r.a.leases, now + LEASE_KILL_US + US_PER_S);
+    ck_assert_int_eq(rig_state(&r), LEASE_QUARANTINED);
+    char *mark = xasprintf("%s/leases/" KIT_RES "/released", r.dir);
+    ck_assert_int_eq(fsx_write(mark, "", 0, 0600, &err), 0);
+    free(mark);
+    c->undying = false;
+    leases_tick(r.a.leases, now + 100 * US_PER_S);
+    ck_assert_int_eq(rig_state(&r), LEASE_DONE);
+    ck_assert_int_eq(chain(&r)->last, USAGE_TEARDOWN);
+    ck_assert_int_le(chain(&r)->gpu_us, used_us);
+    rig_done(&r);
+}
+END_TEST
+
 START_TEST(test_unclean_gpu_is_quarantined)
 {
     struct rig r;
@@ -165,6 +232,22 @@ START_TEST(test_extend)
     rig_die(&r);
     rig_start(&r);
     ck_assert_int_eq(end_boot(&r), before + 60 * US_PER_S);
+    rig_done(&r);
+}
+END_TEST
+
+START_TEST(test_an_ended_lease_is_not_extended)
+{
+    struct rig r;
+    struct err err;
+    rig_init(&r);
+    rig_lease(&r);
+    int64_t before = end_boot(&r);
+    leases_end(r.a.leases, KIT_RES, "stopped");
+    r.order.not_after_us += 60 * US_PER_S;
+    ck_assert_int_eq(leases_extend(r.a.leases, &r.order, &err), -1);
+    ck_assert_int_eq(err.code, ERR_CONFLICT);
+    ck_assert_int_eq(end_boot(&r), before);
     rig_done(&r);
 }
 END_TEST
@@ -354,11 +437,14 @@ UNIT_MAIN("leases",
           UNIT_CASE(test_open) UNIT_CASE(test_end_to_done) UNIT_CASE(
               test_undying_is_quarantined) UNIT_CASE(test_unclean_gpu_is_quarantined)
               UNIT_CASE(test_open_fails) UNIT_CASE(test_refusals) UNIT_CASE(test_extend)
-                  UNIT_CASE(test_retime) UNIT_CASE(test_killed_and_restarted)
-                      UNIT_CASE(test_orphans_and_lost_gates_end)
-                          UNIT_CASE(test_receipt_after_death)
-                              UNIT_CASE(test_gate_taken_away)
-                                  UNIT_CASE(test_no_launch_without_gate)
-                                      UNIT_CASE(test_reboot)
-                                          UNIT_CASE(test_interval_receipts)
-                                              UNIT_CASE(test_forgotten_in_the_end))
+                  UNIT_CASE(test_an_ended_lease_is_not_extended)
+                      UNIT_CASE(test_unseen_is_not_empty) UNIT_CASE(
+                          test_nothing_is_metered_after_the_end) UNIT_CASE(test_retime)
+                          UNIT_CASE(test_killed_and_restarted)
+                              UNIT_CASE(test_orphans_and_lost_gates_end)
+                                  UNIT_CASE(test_receipt_after_death)
+                                      UNIT_CASE(test_gate_taken_away)
+                                          UNIT_CASE(test_no_launch_without_gate)
+                                              UNIT_CASE(test_reboot) UNIT_CASE(
+                                                  test_interval_receipts)
+                                                  UNIT_CASE(test_forgotten_in_the_end))

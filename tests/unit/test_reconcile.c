@@ -162,6 +162,25 @@ START_TEST(test_gpu_passes_on_only_when_done)
 }
 END_TEST
 
+/* A market that orders one GPU twice for one time: no node opens both. */
+START_TEST(test_one_gpu_ordered_twice)
+{
+    struct world w;
+    struct order both[2];
+    world_init(&w);
+    both[0] = both[1] = w.order;
+    snprintf(both[1].id, sizeof(both[1].id), "%s", ID_B);
+    w.want.leases = both;
+    w.want.lease_count = 2;
+    reconcile(&w.in, &w.out);
+    ck_assert_uint_eq(w.out.count, 2);
+    ck_assert_int_eq(w.out.actions[0].kind, RECONCILE_OPEN);
+    ck_assert_int_eq(w.out.actions[1].kind, RECONCILE_WAIT);
+    ck_assert_ptr_nonnull(strstr(w.out.actions[1].why, ID_A));
+    reconcile_out_done(&w.out);
+}
+END_TEST
+
 START_TEST(test_ends)
 {
     struct world w;
@@ -291,6 +310,22 @@ START_TEST(test_desired_refuses)
 }
 END_TEST
 
+/* A reason is journalled and shown: it comes out short, whole and plain. */
+START_TEST(test_end_reason_is_plain)
+{
+    struct desired d;
+    struct err err;
+    ck_assert_int_eq(
+        parse("{\"desired_version\":\"v\",\"leases\":[],\"end\":[{\"reservation\":"
+              "\"" ID_B "\",\"reason\":\"a\\u001b[1m "
+                        "\u5e83\u5cf6\u306e\u505c\u96fb\u306e\u305f\u3081\"}]}",
+              &d, &err),
+        0);
+    ck_assert_str_eq(d.end[0].reason, "a?[1m ?????????????????");
+    desired_done(&d);
+}
+END_TEST
+
 /* --- policy, signed time --- */
 
 START_TEST(test_policy)
@@ -335,8 +370,12 @@ END_TEST
 UNIT_MAIN("reconcile",
           UNIT_CASE(test_open) UNIT_CASE(test_not_yet_and_over)
               UNIT_CASE(test_no_start_without_fresh_time) UNIT_CASE(test_obstacles)
-                  UNIT_CASE(test_gpu_passes_on_only_when_done) UNIT_CASE(test_ends)
-                      UNIT_CASE(test_revoked_is_not_opened) UNIT_CASE(test_market_lost)
-                          UNIT_CASE(test_extend) UNIT_CASE(test_desired)
-                              UNIT_CASE(test_desired_refuses) UNIT_CASE(test_policy)
-                                  UNIT_CASE(test_signedtime))
+                  UNIT_CASE(test_gpu_passes_on_only_when_done)
+                      UNIT_CASE(test_one_gpu_ordered_twice) UNIT_CASE(test_ends)
+                          UNIT_CASE(test_revoked_is_not_opened)
+                              UNIT_CASE(test_market_lost) UNIT_CASE(test_extend)
+                                  UNIT_CASE(test_desired)
+                                      UNIT_CASE(test_desired_refuses)
+                                          UNIT_CASE(test_end_reason_is_plain)
+                                              UNIT_CASE(test_policy)
+                                                  UNIT_CASE(test_signedtime))
