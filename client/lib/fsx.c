@@ -177,7 +177,9 @@ int fsx_mkdirs(const char *path, mode_t mode, struct err *err)
         if (end != '/' && end != '\0')
             continue;
         *p = '\0';
-        if (mkdir(copy, mode) != 0 && errno != EEXIST)
+        if (mkdir(copy, mode) == 0)
+            rc = fsx_sync_parent(copy, err);
+        else if (errno != EEXIST)
             rc = err_sys(err, errno, "cannot create directory %s", copy);
         if (end == '\0')
             break;

@@ -20,7 +20,8 @@ int fsx_read_secret(const char *path, size_t max, char **ret_data, size_t *ret_l
  * directory. */
 int fsx_write(const char *path, const void *data, size_t len, mode_t mode,
               struct err *err) MUST_USE;
-/* mkdir -p; existing directories are left as they are. */
+/* mkdir -p; existing directories are left as they are, new ones are found again after a
+ * power cut. */
 int fsx_mkdirs(const char *path, mode_t mode, struct err *err) MUST_USE;
 /* rm -r of path; missing is fine. Never follows links. */
 int fsx_remove_tree(const char *path, struct err *err) MUST_USE;
