@@ -129,6 +129,7 @@ void agent_take_desired(struct agent *a, struct desired *want_take, int64_t boot
     if (want_take->jwks != NULL &&
         identity_set_jwks(&a->id, want_take->jwks, &err) != 0)
         log_error("%s", err.text);
+    revoke_kids(a); /* a new set knows none yet, and the status is checked with it */
     if (want_take->status != NULL)
         take_status(a, want_take->status, boot_us);
     revoke_kids(a);

@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,9 +95,15 @@ static bool holds(int proc_fd, const char *pid, const struct gpu_info *const *gp
     bool found = false;
     snprintf(path, sizeof(path), "%s/fd", pid);
     int fd = openat(proc_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+    if (fd < 0)
+        return errno != ENOENT && errno != ESRCH; /* gone, or not to be judged */
+    DIR *d = fdopendir(fd);
+    if (d == NULL) {
+        close(fd);
+        return true;
+    }
     const struct dirent *e;
-    while (d != NULL && !found && (e = readdir(d)) != NULL) {
+    while (!found && (e = readdir(d)) != NULL) {
         struct stat st;
         if (e->d_name[0] == '.' || fstatat(fd, e->d_name, &st, 0) != 0 ||
             !S_ISCHR(st.st_mode))
@@ -105,10 +112,7 @@ static bool holds(int proc_fd, const char *pid, const struct gpu_info *const *gp
             found = (int)major(st.st_rdev) == gpus[i]->major &&
                     (int)minor(st.st_rdev) == gpus[i]->minor;
     }
-    if (d != NULL)
-        closedir(d);
-    else if (fd >= 0)
-        close(fd);
+    closedir(d);
     return found;
 }
 
@@ -116,8 +120,8 @@ pid_t devnodes_holder(const struct gpu_info *const *gpus, size_t count, uid_t ui
 {
     DIR *d = opendir("/proc");
     const struct dirent *e;
-    pid_t found = 0;
-    while (d != NULL && found == 0 && (e = readdir(d)) != NULL) {
+    pid_t found = d != NULL ? 0 : -1;
+    while (found == 0 && (e = readdir(d)) != NULL) {
         struct stat st;
         if (!isdigit((unsigned char)e->d_name[0]) ||
             fstatat(dirfd(d), e->d_name, &st, 0) != 0 || st.st_uid != uid)

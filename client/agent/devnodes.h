@@ -20,8 +20,8 @@ int devnodes_find(const struct gpu_info *const *gpus, size_t count,
                   struct launch_node *out, size_t *ret_count, struct err *err) MUST_USE;
 void devnodes_done(struct launch_node *nodes, size_t count);
 
-/* A process of this uid that has one of these GPUs' nodes open: its pid, 0: none. Looks
- * through /proc. */
+/* A process of this uid that has one of these GPUs' nodes open: its pid, 0: none, -1:
+ * /proc cannot be read. One that cannot be looked into counts as a holder. */
 pid_t devnodes_holder(const struct gpu_info *const *gpus, size_t count, uid_t uid);
 
 #endif

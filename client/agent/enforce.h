@@ -41,15 +41,13 @@ struct enforce_ops {
     int (*deny)(struct enforce *e, const char *id, struct err *err);
     /* SIGKILL to everything in the lease's cgroup. Returns before they are gone. */
     int (*kill)(struct enforce *e, const char *id, struct err *err);
+    /* *ret is untouched on failure. */
     int (*status)(struct enforce *e, const char *id, struct enforce_status *ret,
                   struct err *err);
     /* Removes the lease's cgroups. ERR_CONFLICT while populated; missing is fine. */
     int (*close)(struct enforce *e, const char *id, struct err *err);
     /* Ids of every lease cgroup there is. Caller frees each and the array. */
     int (*list)(struct enforce *e, char ***ret_ids, size_t *ret_count, struct err *err);
-    /* A child cgroup for one job of an open lease, and how to enter it. */
-    int (*job_open)(struct enforce *e, const char *id, const char *job,
-                    struct err *err);
     void (*free)(struct enforce *e);
 };
 

@@ -284,18 +284,6 @@ static int ec_list(struct enforce *e, char ***ret_ids, size_t *ret_count,
     return 0;
 }
 
-static int ec_job_open(struct enforce *e, const char *id, const char *job,
-                       struct err *err)
-{
-    struct enforce_cgroup *s = self_of(e);
-    if (id_check(id, err) < 0 || id_check(job, err) < 0)
-        return -1;
-    char *dir = cgroup_path(s->mounts.v2, s->base, id, job);
-    int rc = cgroup_make(dir, err);
-    free(dir);
-    return rc;
-}
-
 static void ec_free(struct enforce *e)
 {
     if (e == NULL)
@@ -311,7 +299,6 @@ static const struct enforce_ops cgroup_ops = {
     .status = ec_status,
     .close = ec_close,
     .list = ec_list,
-    .job_open = ec_job_open,
     .free = ec_free,
 };
 

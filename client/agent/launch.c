@@ -177,15 +177,22 @@ static int check_room(const char *lease_dir, struct err *err)
     return 0;
 }
 
+bool launch_is_started(const char *lease_dir, const char *job)
+{
+    char *path = xasprintf("%s/jobs/%s/started", lease_dir, job);
+    bool is = access(path, F_OK) == 0;
+    free(path);
+    return is;
+}
+
 int launch_start(const char *lease_dir, const struct launch_spec *spec, const char *exe,
                  struct err *err)
 {
     if (spec->job == NULL || !journal_id_is_valid(spec->job))
         return err_set(err, ERR_BAD_REQUEST, "launch: job id not usable");
     char *dir = job_dir_of(lease_dir, spec->job);
-    char *started = xasprintf("%s/started", dir);
     int rc = 0;
-    if (access(started, F_OK) == 0)
+    if (launch_is_started(lease_dir, spec->job))
         rc = err_set(err, ERR_CONFLICT, "job %s was started already", spec->job);
     if (rc == 0)
         rc = check_room(lease_dir, err);
@@ -205,7 +212,6 @@ int launch_start(const char *lease_dir, const struct launch_spec *spec, const ch
     }
     if (rc == 0)
         step("ready");
-    free(started);
     free(dir);
     return rc;
 }
@@ -349,6 +355,19 @@ static int attach_new(const char *job_dir, int *ret_fd, struct err *err)
     }
 }
 
+/* The agent died and the keeper it had sent off may be about to start the job: a moment
+ * is given to it. A keeper sent now would start what nobody asked for now. */
+static bool is_started_soon(const char *lease_dir, const char *job)
+{
+    int64_t until = clock_boot_us() + ATTACH_WAIT_US;
+    while (!launch_is_started(lease_dir, job)) {
+        if (clock_boot_us() >= until)
+            return false;
+        pause_us(2000);
+    }
+    return true;
+}
+
 int launch_attach(const char *lease_dir, const char *job, int *ret_fd, struct err *err)
 {
     if (!journal_id_is_valid(job))
@@ -357,6 +376,8 @@ int launch_attach(const char *lease_dir, const char *job, int *ret_fd, struct er
     int rc = 0, fd = connect_to(dir);
     if (fd < 0 && access(spec, F_OK) < 0)
         rc = err_set(err, ERR_NOT_FOUND, "no job %s in this lease", job);
+    else if (fd < 0 && !is_started_soon(lease_dir, job))
+        rc = err_set(err, ERR_NOT_FOUND, "job %s was never started", job);
     else if (fd < 0)
         rc = attach_new(dir, &fd, err);
     if (rc == 0)

@@ -85,7 +85,10 @@ int launch_jobs(const char *lease_dir, struct launch_job **ret, size_t *ret_coun
                 struct err *err) MUST_USE;
 void launch_jobs_free(struct launch_job *jobs, size_t count);
 
+/* The job was made once, so it is never made again. */
+bool launch_is_started(const char *lease_dir, const char *job);
 /* A connected, non-blocking socket to the job's keeper (see keeper.h for what to say).
+ * ERR_NOT_FOUND when the job never got as far as being started; nothing starts it here.
  */
 int launch_attach(const char *lease_dir, const char *job, int *ret_fd,
                   struct err *err) MUST_USE;

@@ -355,10 +355,14 @@ int leases_launch(struct leases *l, const struct leases_launch *in,
     ret->step = "replay";
     if (journal_jti_claim(l->a->journal, &use, ret->job, err) != 0)
         return -1;
-    ret->again = ret->job[0] != '\0';
-    if (ret->again)
-        return 0;
     char *dir = leases_dir(l, v->j.id);
+    /* The agent may have died between the claim and the start: then it is started now.
+     * A job is marked as started before it is made, so never twice. */
+    ret->again = ret->job[0] != '\0' && launch_is_started(dir, ret->job);
+    if (ret->again) {
+        free(dir);
+        return 0;
+    }
     ret->step = "gpu";
     int rc = make_spec(l, v, in, &spec, err);
     spec.job = job;
@@ -470,6 +474,10 @@ static bool tick_done(struct leases *l, struct live *v, int64_t boot_us)
     if (failed ? boot_us < v->ending_boot_us + RETRY_OPEN_US
                : !agent_now(l->a, &now) || now < v->j.not_after_us + LEASES_REMEMBER_US)
         return false;
+    char *dir = leases_dir(l, v->j.id);
+    if (launch_close(dir, &err) != 0) /* who still reads the output is let go */
+        log_warn("lease %s: %s", v->j.id, err.text);
+    free(dir);
     if (journal_lease_remove(l->a->journal, v->j.id, &err) != 0)
         log_warn("lease %s: %s", v->j.id, err.text);
     log_info("lease %s: forgotten", v->j.id);

@@ -143,7 +143,11 @@ bool live_clean(struct leases *l, struct live *v)
         if (!gpu_is_clean(l, v, v->j.gpus[i]))
             return false;
     pid_t holder = devnodes_holder(gpus, n, l->a->conf.uid);
-    if (holder != 0) {
+    if (holder < 0) {
+        snprintf(v->obstacle, sizeof(v->obstacle), "/proc cannot be read");
+        return false;
+    }
+    if (holder > 0) {
         snprintf(v->obstacle, sizeof(v->obstacle), "process %d still holds a device",
                  (int)holder);
         return false;

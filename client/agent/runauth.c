@@ -154,6 +154,16 @@ static int check_possession(const struct agent *a, struct runauth *r, const char
                            err);
 }
 
+/* An open lease has the GPUs the token names, no more and no others. */
+static bool same_gpus(const struct token_lease *l, const struct journal_lease *j)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < l->gpu_count; i++)
+        for (size_t g = 0; g < j->gpu_count; g++)
+            found += strcmp(l->gpus[i], j->gpus[g]) == 0;
+    return found == l->gpu_count && l->gpu_count == j->gpu_count;
+}
+
 static int check_lease(struct agent *a, const struct runauth *r, int64_t now,
                        const char **ret_step, struct err *err)
 {
@@ -169,6 +179,9 @@ static int check_lease(struct agent *a, const struct runauth *r, int64_t now,
         return err_set(err, ERR_TOKEN, "the lease is another tenant's");
     if (j == NULL && r->kind != RUNAUTH_LAUNCH)
         return err_set(err, ERR_NOT_FOUND, "nothing of this lease is here");
+    *ret_step = "gpu";
+    if (j != NULL && !same_gpus(l, j))
+        return err_set(err, ERR_TOKEN, "the token names other GPUs than the lease has");
     *ret_step = "times";
     if (now < l->not_before_us)
         return err_set(err, ERR_TOKEN, "the lease has not begun");

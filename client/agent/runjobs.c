@@ -18,7 +18,8 @@ json_t *runjobs_json(const char *lease_dir)
     json_t *list = json_array();
     if (launch_jobs(lease_dir, &jobs, &count, NULL) != 0)
         return list;
-    for (size_t i = 0; i < count; i++) {
+    size_t first = count > RUNJOBS_LISTED_MAX ? count - RUNJOBS_LISTED_MAX : 0;
+    for (size_t i = first; i < count; i++) {
         json_t *o = json_object();
         json_object_set_new(o, "job", json_string(jobs[i].job));
         json_object_set_new(o, "state", json_string(state_of(&jobs[i])));

@@ -8,7 +8,11 @@
 #include "client/agent/leases.h"
 #include "client/lib/err.h"
 
-/* [{"job","state","started","exit"?}]; state: starting, running, ended. */
+/* At most so many fit into one frame, at 250 bytes a job. */
+#define RUNJOBS_LISTED_MAX 256
+
+/* [{"job","state","started","exit"?}] of the newest RUNJOBS_LISTED_MAX, oldest first;
+ * state: starting, running, ended. New reference. */
 json_t *runjobs_json(const char *lease_dir);
 /* ERR_NOT_FOUND when the lease has none. */
 int runjobs_latest(const char *lease_dir, char ret[JOURNAL_ID_MAX],

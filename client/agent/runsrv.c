@@ -124,9 +124,7 @@ static void send_frame(struct client *c, char type, const void *data, size_t len
 static void send_json(struct client *c, char type, json_t *take)
 {
     char *text = jsonx_dump(take);
-    size_t len = strlen(text);
-    if (len <= RUN_FRAME_MAX)
-        send_frame(c, type, text, len);
+    send_frame(c, type, text, strlen(text)); /* all of ours fit: runjobs.h */
     free(text);
     json_decref(take);
 }
@@ -148,6 +146,8 @@ static void finish(struct client *c)
     if (c->state >= CLIENT_FLUSHING)
         return;
     set_state(c, CLIENT_FLUSHING);
+    if (c->keeper != NULL) /* nothing comes behind the last frame */
+        bufferevent_disable(c->keeper, EV_READ | EV_WRITE);
     bufferevent_setwatermark(c->tenant, EV_WRITE, 0, 0);
     arm(c, RUNSRV_FIRST_US);
     if (evbuffer_get_length(bufferevent_get_output(c->tenant)) == 0)
@@ -194,7 +194,6 @@ static void keeper_event(struct bufferevent *bev, short what, void *arg)
     if (!(what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)))
         return;
     bufferevent_read_buffer(bev, bufferevent_get_output(c->tenant));
-    bufferevent_disable(bev, EV_READ | EV_WRITE);
     finish(c);
 }
 
@@ -392,16 +391,31 @@ static void greet(struct client *c)
     send_json(c, 'n', o);
 }
 
+/* Who vanished without a word (a laptop closed, a path cut) is noticed in about two
+ * minutes, though his job may print nothing for days. */
+static void tune_tcp(evutil_socket_t fd)
+{
+    static const struct {
+        int level, name, value;
+    } options[] = {
+        {IPPROTO_TCP, TCP_NODELAY, 1},   {SOL_SOCKET, SO_KEEPALIVE, 1},
+        {IPPROTO_TCP, TCP_KEEPIDLE, 60}, {IPPROTO_TCP, TCP_KEEPINTVL, 15},
+        {IPPROTO_TCP, TCP_KEEPCNT, 4},
+    };
+    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+        (void)setsockopt(fd, options[i].level, options[i].name, &options[i].value,
+                         sizeof(options[i].value));
+}
+
 static void add_client(struct runsrv *r, evutil_socket_t fd, SSL *ssl)
 {
     struct client *c = xcalloc(1, sizeof(*c));
-    int one = 1;
     c->srv = r;
     c->tls = ssl != NULL;
     frame_reader_init(&c->in);
     c->timer = evtimer_new(r->a->base, client_late, c);
     if (ssl != NULL)
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+        tune_tcp(fd);
     c->tenant = ssl != NULL
                     ? bufferevent_openssl_socket_new(r->a->base, fd, ssl,
                                                      BUFFEREVENT_SSL_ACCEPTING,

@@ -3,8 +3,6 @@
 
 #include <ctype.h>
 #include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -175,16 +173,6 @@ const struct usage_chain *spool_chain(const struct spool *s, const char *reserva
     return c != NULL && !c->broken ? &c->at : NULL;
 }
 
-/* A new chain's directory must be found again after a power cut. */
-static int sync_dir(const char *dir, struct err *err)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = fd >= 0 && fsync(fd) == 0 ? 0 : err_sys(err, errno, "%s: sync", dir);
-    if (fd >= 0)
-        close(fd);
-    return rc;
-}
-
 int spool_add(struct spool *s, const char *reservation, const struct usage_point *p,
               struct err *err)
 {
@@ -202,8 +190,6 @@ int spool_add(struct spool *s, const char *reservation, const struct usage_point
         rc = jws_sign(s->key, JWS_TYP_USAGE, payload, &text, err);
     if (rc == 0)
         rc = fsx_mkdirs(dir, 0700, err);
-    if (rc == 0 && c == NULL)
-        rc = sync_dir(s->dir, err);
     if (rc == 0) {
         path = receipt_path(s, reservation, next.seq);
         rc = fsx_write(path, text, strlen(text), 0600, err);
@@ -234,11 +220,11 @@ bool spool_has_pending(const struct spool *s, int64_t boot_us)
     return false;
 }
 
-json_t *spool_pending(const struct spool *s, size_t max, int64_t boot_us)
+json_t *spool_pending(struct spool *s, size_t max, int64_t boot_us)
 {
     json_t *list = json_array();
     size_t bytes = 0;
-    for (const struct chain *c = s->chains; c != NULL; c = c->next) {
+    for (struct chain *c = s->chains; c != NULL; c = c->next) {
         if (!wants_sending(c, boot_us))
             continue;
         for (int64_t seq = c->acked + 1; seq <= c->at.seq; seq++) {
@@ -249,6 +235,7 @@ json_t *spool_pending(const struct spool *s, size_t max, int64_t boot_us)
             if (read_receipt(s, c->at.reservation, seq, &text, &err) != 0) {
                 log_error("receipt %" PRId64 " of %s: %s", seq, c->at.reservation,
                           err.text);
+                c->hold_until_us = boot_us + SPOOL_HOLD_US;
                 break;
             }
             bytes += strlen(text);

@@ -16,8 +16,9 @@
 #include "client/agent/usage.h"
 #include "client/lib/err.h"
 
-#define SPOOL_BATCH_MAX   100          /* receipts in one post (docs/wire.md) */
-#define SPOOL_BATCH_BYTES (160 * 1024) /* and one more fits into HTTP_BODY_MAX */
+#define SPOOL_BATCH_MAX   100                /* receipts in one post (docs/wire.md) */
+#define SPOOL_HOLD_US     INT64_C(600000000) /* what cannot be sent is tried again then */
+#define SPOOL_BATCH_BYTES (160 * 1024)       /* and one more fits into HTTP_BODY_MAX */
 
 struct spool;
 
@@ -33,8 +34,8 @@ const struct usage_chain *spool_chain(const struct spool *s, const char *reserva
 int spool_add(struct spool *s, const char *reservation, const struct usage_point *p,
               struct err *err) MUST_USE;
 /* Up to max texts not yet acknowledged, oldest first within a chain, as a new JSON
- * array; chains on hold are left out. */
-json_t *spool_pending(const struct spool *s, size_t max, int64_t boot_us);
+ * array; chains on hold are left out, and one that cannot be read is put on hold. */
+json_t *spool_pending(struct spool *s, size_t max, int64_t boot_us);
 bool spool_has_pending(const struct spool *s, int64_t boot_us);
 /* The market has all receipts up to seq. */
 void spool_ack(struct spool *s, const char *reservation, int64_t seq);

@@ -18,7 +18,6 @@
 
 #define NO_STATUS_US       INT64_C(500000) /* a market just started has none for a moment */
 #define POKE_DELAY_US      INT64_C(50000) /* several changes become one sync */
-#define RECEIPT_HOLD_US    INT64_C(600000000)
 #define RENEW_RETRY_US     INT64_C(300000000)
 #define RECEIPT_TIMEOUT_US INT64_C(30000000)
 
@@ -199,7 +198,7 @@ static void take_rejected(struct sync *s, const json_t *list)
         log_error("the market refused receipt %lld of %s: %s: %s",
                   (long long)json_integer_value(json_object_get(v, "seq")), id,
                   code != NULL ? code : "?", detail != NULL ? detail : "");
-        spool_hold(s->a->spool, id, clock_boot_us() + RECEIPT_HOLD_US);
+        spool_hold(s->a->spool, id, clock_boot_us() + SPOOL_HOLD_US);
     }
 }
 
@@ -224,9 +223,12 @@ static void post_done(void *arg, const struct httpc_reply *reply, const struct e
         s->post_backoff_us = grown(s->post_backoff_us);
         log_warn("receipts: %s", why.text);
     } else {
-        s->post_backoff_us = 0;
+        const json_t *rejected = json_object_get(reply->body, "rejected");
+        /* An answer about nothing that was sent would come again and again. */
+        bool about_none = count == 0 && json_array_size(rejected) == 0;
+        s->post_backoff_us = about_none ? grown(s->post_backoff_us) : 0;
         take_acks(s->a, acks, count);
-        take_rejected(s, json_object_get(reply->body, "rejected"));
+        take_rejected(s, rejected);
         free(acks);
     }
     if (s->post_backoff_us > 0)
@@ -242,9 +244,13 @@ static void post_receipts(evutil_socket_t fd, short what, void *arg)
     (void)what;
     if (s->post != NULL || !spool_has_pending(s->a->spool, clock_boot_us()))
         return;
+    json_t *list = spool_pending(s->a->spool, SPOOL_BATCH_MAX, clock_boot_us());
+    if (json_array_size(list) == 0) {
+        json_decref(list);
+        return;
+    }
     json_t *body = json_object();
-    json_object_set_new(body, "receipts",
-                        spool_pending(s->a->spool, SPOOL_BATCH_MAX, clock_boot_us()));
+    json_object_set_new(body, "receipts", list);
     struct httpc_request rq = {.method = "POST",
                                .path = "/v1/agent/receipts",
                                .body = body,
@@ -303,6 +309,15 @@ static void poll_failed(struct sync *s, const char *why)
     arm(s->timer, jittered(s->backoff_us));
 }
 
+/* A market that answers every poll at once is not asked more often than this. */
+static int64_t next_poll_us(const struct sync *s)
+{
+    if (!s->poked && !has_fresh_status(s->a))
+        return NO_STATUS_US;
+    bool quick = clock_boot_us() - s->poll_started_us < POKE_DELAY_US;
+    return s->poked || quick ? POKE_DELAY_US : 0;
+}
+
 static void poll_done(void *arg, const struct httpc_reply *reply, const struct err *err)
 {
     struct sync *s = arg;
@@ -328,7 +343,7 @@ static void poll_done(void *arg, const struct httpc_reply *reply, const struct e
     agent_take_desired(s->a, &want, clock_boot_us());
     renew_prove(s, true);
     renew_if_due(s);
-    arm(s->timer, s->poked ? POKE_DELAY_US : has_fresh_status(s->a) ? 0 : NO_STATUS_US);
+    arm(s->timer, next_poll_us(s));
 }
 
 static void poll_now(evutil_socket_t fd, short what, void *arg)

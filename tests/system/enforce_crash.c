@@ -70,6 +70,13 @@ START_TEST(test_launcher_killed_after_each_step)
         crash(launch_and_die, rows[i].step);
         if (!rows[i].keeper) {
             ck_assert(!rig_populated("res1"));
+            /* Looking at it starts nothing: that is for a launch, which is checked. */
+            char *dir = rig_lease_dir("res1");
+            int fd;
+            ck_assert_int_eq(launch_attach(dir, "j1", &fd, &err), -1);
+            ck_assert_int_eq(err.code, ERR_NOT_FOUND);
+            free(dir);
+            ck_assert(!rig_populated("res1"));
             rig_ok(rig_start("res1", "j1", -1, COUNT, &err), &err);
         } else {
             /* Attaching waits for the keeper that is on its way. */

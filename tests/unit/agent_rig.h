@@ -85,7 +85,6 @@ static int rig_status(struct enforce *e, const char *id, struct enforce_status *
                       struct err *err)
 {
     const struct rig_cgroup *c = rig_cgroup(rig_of(e), id);
-    *ret = (struct enforce_status){0};
     if (rig_of(e)->status_fails)
         return err_set(err, ERR_IO, "no descriptors left");
     *ret = (struct enforce_status){c->exists, c->gated, c->populated};
@@ -114,19 +113,13 @@ static int rig_list(struct enforce *e, char ***ret, size_t *ret_count, struct er
     return 0;
 }
 
-static int rig_job(struct enforce *e, const char *id, const char *job, struct err *err)
-{
-    (void)e, (void)id, (void)job, (void)err;
-    return 0;
-}
-
 static void rig_free(struct enforce *e)
 {
     (void)e;
 }
 
 static const struct enforce_ops rig_ops = {rig_open,  rig_deny, rig_kill, rig_status,
-                                           rig_close, rig_list, rig_job,  rig_free};
+                                           rig_close, rig_list, rig_free};
 
 /* Two GPUs whose device nodes are there on any machine. */
 static inline void rig_gpus(struct rig *r, bool busy)

@@ -251,6 +251,12 @@ static void gpu_of_another_lease(struct ask *q)
     ck_assert_int_eq(leases_open(q->r.a.leases, &o, &step, &err), 0);
 }
 
+static void fewer_gpus_than_lease(struct ask *q)
+{
+    rig_lease(&q->r);
+    q->r.claims.lease.gpu_count = 1;
+}
+
 static void attach_nothing(struct ask *q)
 {
     q->type = 'a';
@@ -320,6 +326,7 @@ START_TEST(test_steps)
         ROW(gpu_busy, "gpu"),
         ROW(gpu_unknown, "gpu"),
         ROW(gpu_of_another_lease, "gpu"),
+        ROW(fewer_gpus_than_lease, "gpu"),
         ROW(attach_nothing, "lease"),
         ROW(attach_stale, ""),
         ROW(jobs, ""),

@@ -267,6 +267,23 @@ START_TEST(test_spool_broken_is_not_restarted)
 }
 END_TEST
 
+/* A receipt lost from the disk cannot be sent; it is not asked for all the time. */
+START_TEST(test_spool_unreadable_is_held)
+{
+    struct world w;
+    char path[128];
+    world_init(&w);
+    put(&w, USAGE_READY, 0);
+    put(&w, USAGE_INTERVAL, 60);
+    snprintf(path, sizeof(path), "%s/spool/" RES "/1", w.dir);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_uint_eq(pending(&w), 0);
+    ck_assert(!spool_has_pending(w.spool, SPOOL_HOLD_US - 1));
+    ck_assert(spool_has_pending(w.spool, SPOOL_HOLD_US));
+    world_done(&w);
+}
+END_TEST
+
 START_TEST(test_spool_hold)
 {
     struct world w;
@@ -285,4 +302,5 @@ UNIT_MAIN("usage",
                   UNIT_CASE(test_order_is_kept) UNIT_CASE(test_spool_survives)
                       UNIT_CASE(test_spool_acks)
                           UNIT_CASE(test_spool_broken_is_not_restarted)
-                              UNIT_CASE(test_spool_hold))
+                              UNIT_CASE(test_spool_hold)
+                                  UNIT_CASE(test_spool_unreadable_is_held))
