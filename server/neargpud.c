@@ -21,6 +21,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "client/lib/addr.h"
 #include "client/lib/clock.h"
 #include "client/lib/digest.h"
 #include "client/lib/fsx.h"
@@ -227,7 +228,8 @@ static int start_store(struct app *a, struct err *err)
 
 static bool is_wildcard(const char *host)
 {
-    return strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0 || *host == '\0';
+    return strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0 ||
+           strcmp(host, "*") == 0 || *host == '\0';
 }
 
 static void add_name(const char **names, size_t *count, const char *name)
@@ -248,7 +250,7 @@ static int ensure_certificate(struct app *a, struct err *err)
     for (char **p = a->conf.listen; *p != NULL; p++)
         max++;
     const char **names = xcalloc(max, sizeof(*names));
-    char **hosts = xcalloc(max, sizeof(*hosts));
+    struct addr *hosts = xcalloc(max, sizeof(*hosts));
     add_name(names, &count, "localhost");
     add_name(names, &count, "127.0.0.1");
     add_name(names, &count, "::1");
@@ -258,17 +260,11 @@ static int ensure_certificate(struct app *a, struct err *err)
     for (char **p = a->conf.names; p != NULL && *p != NULL; p++)
         add_name(names, &count, *p);
     for (char **p = a->conf.listen; *p != NULL; p++) {
-        const char *colon = strrchr(*p, ':');
-        bool v6 = **p == '[';
-        size_t len = colon == NULL ? strlen(*p) : (size_t)(colon - *p);
-        char *name = v6 && len > 2 ? xstrndup(*p + 1, len - 2) : xstrndup(*p, len);
-        hosts[host_count++] = name;
-        if (!is_wildcard(name))
-            add_name(names, &count, name);
+        struct addr *at = &hosts[host_count++];
+        if (addr_split(*p, strlen(*p), at) && !is_wildcard(at->host))
+            add_name(names, &count, at->host);
     }
     int rc = ca_ensure_server(a->ca, names, count, clock_now_us(), err);
-    for (size_t i = 0; i < host_count; i++)
-        free(hosts[i]);
     free(hosts);
     free(names);
     return rc;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "client/lib/bounds.h"
+#include "client/lib/cafetch.h"
 #include "client/lib/fsx.h"
 #include "client/lib/httpc.h"
 #include "client/lib/jsonx.h"
@@ -386,9 +387,8 @@ static int pin_ca(const struct identity *id, const struct identity_enrol *in,
                   struct err *err)
 {
     char *pem = NULL;
-    int rc = in->ca_file != NULL
-                 ? fsx_read(in->ca_file, PEM_FILE_MAX, &pem, NULL, err)
-                 : identity_fetch_ca(in->server, in->ca_sha256, &pem, err);
+    int rc = in->ca_file != NULL ? fsx_read(in->ca_file, PEM_FILE_MAX, &pem, NULL, err)
+                                 : cafetch(in->server, in->ca_sha256, &pem, err);
     if (rc == 0)
         rc = fsx_write(id->ca_file, pem, strlen(pem), 0644, err);
     free(pem);

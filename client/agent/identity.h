@@ -62,9 +62,4 @@ int identity_renew_store(struct identity *id, const char *cert_pem,
 int identity_renew_commit(struct identity *id, struct err *err) MUST_USE;
 void identity_renew_abort(struct identity *id);
 
-/* The CA certificate (PEM) with this SHA-256 from the chain the server shows; nothing
- * is sent and nothing else of the server is believed. Caller frees. */
-int identity_fetch_ca(const char *server_url, const char *sha256_hex, char **ret_pem,
-                      struct err *err) MUST_USE;
-
 #endif

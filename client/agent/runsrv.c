@@ -23,6 +23,7 @@
 
 #include "client/agent/runauth.h"
 #include "client/agent/runjobs.h"
+#include "client/lib/addr.h"
 #include "client/lib/b64.h"
 #include "client/lib/clock.h"
 #include "client/lib/digest.h"
@@ -496,16 +497,12 @@ static int listen_address(const char *text, struct sockaddr_storage *addr,
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
                              .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE};
     struct addrinfo *found = NULL;
-    char host[64];
-    const char *colon = strrchr(text, ':');
-    size_t n = colon != NULL ? (size_t)(colon - text) : 0;
-    bool bracketed = n >= 2 && text[0] == '[' && text[n - 1] == ']';
-    if (n == 0 || n >= sizeof(host))
+    struct addr at;
+    if (!addr_split(text, strlen(text), &at) || at.host[0] == '\0' ||
+        at.port[0] == '\0')
         return err_set(err, ERR_BAD_REQUEST, "listen: \"%s\" is no address and port",
                        text);
-    snprintf(host, sizeof(host), "%.*s", (int)(bracketed ? n - 2 : n),
-             bracketed ? text + 1 : text);
-    int rc = getaddrinfo(host, colon + 1, &hints, &found);
+    int rc = getaddrinfo(at.host, at.port, &hints, &found);
     if (rc != 0)
         return err_set(err, ERR_BAD_REQUEST,
                        "listen: \"%s\" is no address and port: %s", text,

@@ -32,11 +32,4 @@ int account_key(const struct account *a, int make, EVP_PKEY **ret,
 /* Removes the account's files; missing ones are fine. */
 int account_remove(const struct account *a, struct err *err) MUST_USE;
 
-/* Certificates: SHA-256 of the first certificate's DER, hex (64 characters and NUL). */
-int account_ca_sha256(const char *pem, char out[65], struct err *err) MUST_USE;
-/* Connects to server (https://host:port) without trusting it and returns, as PEM, the
- * self-signed CA it sends along that has signed its own certificate. The caller decides
- * by its fingerprint whether to trust it. */
-int account_fetch_ca(const char *server, char **ret_pem, struct err *err) MUST_USE;
-
 #endif

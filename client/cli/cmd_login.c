@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "client/cli/cli.h"
+#include "client/lib/cafetch.h"
 #include "client/lib/fsx.h"
 #include "client/lib/xalloc.h"
 
@@ -25,14 +26,14 @@ static const struct render_col whoami_cols[] = {
 static int get_ca(struct cli *c, const char *server, char **ret_pem, struct err *err)
 {
     const char *file = opt_get(c->opts, "ca"), *want = opt_get(c->opts, "ca-sha256");
-    char sha[65], *pem = NULL, *question;
+    char sha[SHA256_HEX], *pem = NULL, *question;
     if (file != NULL) {
         if (fsx_read(file, CA_BYTES_MAX, &pem, NULL, err) < 0)
             return -1;
-    } else if (account_fetch_ca(server, &pem, err) < 0) {
+    } else if (cafetch(server, NULL, &pem, err) < 0) {
         return -1;
     }
-    int rc = account_ca_sha256(pem, sha, err);
+    int rc = cafetch_sha256(pem, sha, err);
     if (rc < 0) {
         err_prefix(err, "%s", file != NULL ? file : server);
     } else if (want != NULL && strcasecmp(want, sha) != 0) {

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "client/cli/dial.h"
 #include "client/cli/run.h"
 #include "client/lib/clock.h"
+#include "client/lib/dial.h"
 #include "client/lib/tlsx.h"
 
 #define PEER_URI_MAX 512

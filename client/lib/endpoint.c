@@ -5,41 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool is_port(const char *text)
-{
-    char *end;
-    long v = strtol(text, &end, 10);
-    return text[0] >= '0' && text[0] <= '9' && *end == '\0' && v > 0 && v < 65536;
-}
+#include "client/lib/addr.h"
 
-/* "host:port", "[v6]:port", "host" into host and port (left alone when absent). */
-static bool split_authority(const char *at, size_t len, struct endpoint *ep)
+/* HOST[:PORT]; a port it has not keeps what is in ep. */
+static bool take_authority(const char *text, size_t len, struct endpoint *ep)
 {
-    size_t host_len, rest;
-    const char *host = at;
-    if (len > 0 && at[0] == '[') {
-        const char *end = memchr(at, ']', len);
-        if (end == NULL)
-            return false;
-        host = at + 1;
-        host_len = (size_t)(end - host);
-        rest = (size_t)(end + 1 - at);
-    } else {
-        const char *colon = memchr(at, ':', len);
-        host_len = colon != NULL ? (size_t)(colon - at) : len;
-        rest = host_len;
-    }
-    if (host_len == 0 || host_len >= sizeof(ep->host))
+    struct addr a;
+    if (!addr_split(text, len, &a) || a.host[0] == '\0')
         return false;
-    memcpy(ep->host, host, host_len);
-    if (rest == len)
-        return true;
-    size_t port_len = len - rest - 1;
-    if (at[rest] != ':' || port_len == 0 || port_len >= sizeof(ep->port))
-        return false;
-    memcpy(ep->port, at + rest + 1, port_len);
-    ep->port[port_len] = '\0';
-    return true;
+    memcpy(ep->host, a.host, sizeof(ep->host));
+    if (a.port[0] != '\0')
+        memcpy(ep->port, a.port, sizeof(ep->port));
+    return strtol(ep->port, NULL, 10) > 0;
 }
 
 int endpoint_parse(const char *url, struct endpoint *ret, struct err *err)
@@ -63,8 +40,7 @@ int endpoint_parse(const char *url, struct endpoint *ret, struct err *err)
         snprintf(ep.path, sizeof(ep.path), "%s%s", *path == '/' ? "" : "/", path);
         ep.path[strcspn(ep.path, "#")] = '\0';
         bool clean = ep.path[strcspn(ep.path, " \t\r\n")] == '\0';
-        if (clean && split_authority(at, (size_t)(path - at), &ep) &&
-            is_port(ep.port)) {
+        if (clean && take_authority(at, (size_t)(path - at), &ep)) {
             *ret = ep;
             return 0;
         }

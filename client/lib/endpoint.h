@@ -6,12 +6,13 @@
 #define NEARGPU_ENDPOINT_H
 #include <stdbool.h>
 
+#include "client/lib/addr.h"
 #include "client/lib/err.h"
 
 struct endpoint {
     bool http; /* answers requests; else only connections are timed */
-    char host[256];
-    char port[6];
+    char host[ADDR_HOST_MAX];
+    char port[ADDR_PORT_MAX];
     char path[512];
 };
 int endpoint_parse(const char *url, struct endpoint *ret, struct err *err) MUST_USE;

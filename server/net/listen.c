@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "client/lib/addr.h"
 #include "client/lib/log.h"
 #include "client/lib/xalloc.h"
 #include "server/flow/flow.h"
@@ -124,27 +125,6 @@ static void on_error(struct evconnlistener *socket, void *arg)
     event_add(l->retry, &tv);
 }
 
-/* "host:port" or "[host]:port" cut in two; an empty host or "*" is every address. */
-static int split_address(const char *text, char *host, size_t cap,
-                         const char **ret_port, struct err *err)
-{
-    const char *colon = strrchr(text, ':');
-    if (colon == NULL || colon[1] == '\0')
-        return err_set(err, ERR_USAGE, "listen address \"%s\": host:port is needed",
-                       text);
-    size_t len = (size_t)(colon - text);
-    if (len >= 2 && text[0] == '[' && text[len - 1] == ']') {
-        text++;
-        len -= 2;
-    }
-    if (len >= cap)
-        return err_set(err, ERR_USAGE, "listen address \"%s\": name too long", text);
-    memcpy(host, text, len);
-    host[len] = '\0';
-    *ret_port = colon + 1;
-    return 0;
-}
-
 static int listen_one(struct listener *l, const struct addrinfo *ai, const char *text,
                       struct err *err)
 {
@@ -168,14 +148,14 @@ static int listen_one(struct listener *l, const struct addrinfo *ai, const char 
 
 static int listen_on(struct listener *l, const char *text, struct err *err)
 {
-    char host[256];
-    const char *port = NULL;
-    if (split_address(text, host, sizeof(host), &port, err) < 0)
-        return -1;
-    bool any = host[0] == '\0' || strcmp(host, "*") == 0;
+    struct addr at;
+    if (!addr_split(text, strlen(text), &at) || at.port[0] == '\0')
+        return err_set(err, ERR_USAGE, "listen address \"%s\": host:port is needed",
+                       text);
+    bool any = at.host[0] == '\0' || strcmp(at.host, "*") == 0;
     struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
-    int rc = getaddrinfo(any ? NULL : host, port, &hints, &found);
+    int rc = getaddrinfo(any ? NULL : at.host, at.port, &hints, &found);
     if (rc != 0)
         return err_set(err, ERR_USAGE, "listen address \"%s\": %s", text,
                        gai_strerror(rc));

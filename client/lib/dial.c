@@ -1,5 +1,5 @@
 /* dial: see dial.h. */
-#include "client/cli/dial.h"
+#include "client/lib/dial.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -13,34 +13,23 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "client/lib/addr.h"
 #include "client/lib/clock.h"
 #include "client/lib/tlsx.h"
 
-static int split_host(const char *text, size_t len, const char *default_port,
-                      struct dial_addr *ret)
+static bool take_tcp(const char *text, size_t len, const char *default_port,
+                     struct dial_addr *ret)
 {
-    const char *host = text, *end = text + len, *colon;
-    size_t host_len, port_len;
-    if (len > 0 && *host == '[') {
-        const char *close = memchr(text, ']', len);
-        if (close == NULL || (close + 1 < end && close[1] != ':'))
-            return -1;
-        host++;
-        host_len = (size_t)(close - host);
-        colon = close + 1 < end ? close + 1 : NULL;
-    } else {
-        colon = memchr(text, ':', len);
-        host_len = colon != NULL ? (size_t)(colon - text) : len;
-    }
-    const char *port = colon != NULL ? colon + 1 : default_port;
-    port_len = colon != NULL ? (size_t)(end - port) : strlen(default_port);
-    if (host_len == 0 || host_len >= sizeof(ret->host) || port_len == 0 ||
-        port_len > 5 || strspn(port, "0123456789") < port_len)
-        return -1;
+    struct addr a;
+    if (!addr_split(text, len, &a) || a.host[0] == '\0')
+        return false;
+    const char *port = a.port[0] != '\0' ? a.port : default_port;
+    if (port[0] == '\0')
+        return false;
     memset(ret, 0, sizeof(*ret));
-    memcpy(ret->host, host, host_len);
-    memcpy(ret->port, port, port_len);
-    return 0;
+    memcpy(ret->host, a.host, sizeof(a.host));
+    memcpy(ret->port, port, strlen(port));
+    return true;
 }
 
 int dial_split_url(const char *url, struct dial_addr *ret, struct err *err)
@@ -49,7 +38,7 @@ int dial_split_url(const char *url, struct dial_addr *ret, struct err *err)
     size_t len;
     if (strncmp(url, "https://", 8) != 0 || (len = strcspn(rest, "/?#")) == 0 ||
         (rest[len] != '\0' && strcmp(rest + len, "/") != 0) ||
-        split_host(rest, len, "443", ret) < 0)
+        !take_tcp(rest, len, "443", ret))
         return err_set(err, ERR_USAGE,
                        "'%.120s' is no server address: write https://HOST:PORT", url);
     return 0;
@@ -63,7 +52,7 @@ int dial_split(const char *text, struct dial_addr *ret, struct err *err)
             memcpy(ret->path, text + 5, strlen(text + 5));
             return 0;
         }
-    } else if (split_host(text, strlen(text), "", ret) == 0) {
+    } else if (take_tcp(text, strlen(text), "", ret)) {
         return 0;
     }
     return err_set(err, ERR_USAGE,

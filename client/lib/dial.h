@@ -1,5 +1,5 @@
-/* dial: connections of the CLI that are not HTTP: TCP or a unix socket, non-blocking,
- * with a bound on the time, and a TLS handshake on top. An edge. */
+/* dial: connections that are not HTTP: TCP or a unix socket, non-blocking,
+ * with a bound on the time, and a TLS handshake on top. An edge; blocks. */
 #ifndef NEARGPU_DIAL_H
 #define NEARGPU_DIAL_H
 #include <openssl/ssl.h>
