@@ -24,9 +24,11 @@ struct sync {
     struct db_slot db;
     struct observed seen;
     int64_t until_us;
+    uint64_t wakes; /* the node's, when the database was last asked */
 };
 
 static enum flow_turn sync_look(struct flow *f);
+static enum flow_turn sync_ask(struct flow *f);
 static enum flow_turn sync_reply(struct flow *f);
 
 static void ignore(void *arg, uint64_t id, const struct store_result *r)
@@ -65,6 +67,7 @@ static enum flow_turn sync_check(struct flow *f)
     n->sync_flow = f->id;
     if (earlier != 0)
         flow_wake(f->runner, earlier); /* its agent does not wait for it any more */
+    s->wakes = n->wakes;
     certificate_used(w, n, f->rq->who.thumbprint);
     return db_call(f, STORE_SYNC,
                    STORE_ARGS(S_INT(n->id), S_JSON(s->seen.store), S_INT(f->now_us)));
@@ -87,6 +90,8 @@ static enum flow_turn sync_look(struct flow *f)
     if (strcmp(version_of(s), s->seen.version) != 0 || f->now_us >= s->until_us ||
         n->sync_flow != f->id)
         return flow_goto(f, sync_reply);
+    if (n->wakes != s->wakes) /* the answer may be older than what woke us */
+        return flow_goto(f, sync_ask);
     flow_wait_until(f, s->until_us);
     return FLOW_WAIT;
 }
@@ -95,6 +100,7 @@ static enum flow_turn sync_ask(struct flow *f)
 {
     struct sync *s = f->state;
     const struct world_node *n = world_node_of(world_of(f), &f->rq->who);
+    s->wakes = n->wakes;
     flow_goto(f, sync_look);
     return db_call(
         f, STORE_DESIRED,

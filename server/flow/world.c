@@ -77,6 +77,7 @@ void world_free(struct world *w)
     json_decref(w->offer_keys);
     json_decref(w->revoked);
     free(w->try_waiters);
+    free(w->late);
     free(w->cursor);
     free(w->status_doc);
     free(w->market);
@@ -217,19 +218,34 @@ void world_try_wait(struct world *w, uint64_t flow_id)
     w->try_waiters[w->try_waiter_count++] = flow_id;
 }
 
+/* A node that grew has new numbers: what was booked under the old ones is over, and its
+ * place, counted from the new first GPU, is none. */
+void world_block(struct world *w, const struct world_booking *b)
+{
+    bool placed = b->first >= 0 && b->count >= 1 && b->count <= GPUS_PER_NODE_MAX &&
+                  b->first <= GPUS_PER_NODE_MAX - b->count;
+    if (placed && b->during.from_us < b->during.to_us)
+        calendar_book(w->calendar, b->id, b->node, b->first, b->count,
+                      b->during.from_us, b->during.to_us);
+    else
+        calendar_release(w->calendar, b->id);
+}
+
 void world_book(struct world *w, int64_t booking_id, int node, int first, int count,
                 const struct calendar_span *during)
 {
-    if (during->from_us < during->to_us)
-        calendar_book(w->calendar, booking_id, node, first, count, during->from_us,
-                      during->to_us);
-    else
-        calendar_release(w->calendar, booking_id);
+    struct world_booking b = {booking_id, node, first, count, *during};
+    world_block(w, &b);
+    if (w->loading) {
+        w->late = xreallocarray(w->late, w->late_count + 1, sizeof(*w->late));
+        w->late[w->late_count++] = b;
+    }
     world_wake_node(w, node);
 }
 
 void world_wake_node(struct world *w, int node)
 {
+    w->nodes[node].wakes++;
     if (w->nodes[node].sync_flow != 0)
         flow_wake(w->runner, w->nodes[node].sync_flow);
 }

@@ -69,6 +69,7 @@ struct world_node {
     bool counted_up;     /* in its offer's nodes_up */
     int64_t ticks, ticks_up;
     uint64_t sync_flow; /* its long poll, 0: none */
+    uint64_t wakes;     /* how often it was to look again, heard or not */
 };
 
 struct world_rtt_sample {
@@ -92,6 +93,12 @@ struct world_offer {
     char provider_id[UUID_TEXT];
     char *provider, *gpu_model; /* what the match_offer borrows */
     int nodes, nodes_up;
+};
+
+struct world_booking {
+    int64_t id;
+    int node, first, count;
+    struct calendar_span during;
 };
 
 struct world_opts {
@@ -138,6 +145,11 @@ struct world {
     size_t try_count;
     uint64_t *try_waiters; /* flows */
     size_t try_waiter_count;
+
+    /* Bookings told of while the tables are being read, which may lack them. */
+    struct world_booking *late;
+    size_t late_count;
+    bool loading;
 
     bool loaded;
     bool reload;   /* the copy cannot be trusted: load again */
@@ -215,6 +227,8 @@ void world_put_data(struct world *w, const struct store_result *r);
 void world_put_rtts(struct world *w, const struct store_result *r);
 void world_put_bookings(struct world *w, const struct store_result *r);
 void world_put_keys(struct world *w, const struct store_result *r);
+/* Into the calendar; of a booking beside the node's present places, nothing. */
+void world_block(struct world *w, const struct world_booking *b);
 int world_node_slot(struct world *w, int node_id); /* makes one when it is new */
 void world_regroup(struct world *w, int node);     /* after its row changed */
 void world_leave_offer(struct world *w, int node);

@@ -49,7 +49,7 @@ static void on_load_step(void *arg, uint64_t id, const struct store_result *r);
 static void load_next(struct world *w)
 {
     if (w->load_step == LOAD_STEPS) {
-        w->polling = false;
+        w->polling = w->loading = false;
         if (!w->loaded || w->reload)
             log_info("world: %zu sites, %zu nodes, %zu offers, %zu bookings",
                      w->site_count, w->node_count, w->offer_count,
@@ -68,7 +68,7 @@ static void load_next(struct world *w)
 static void load_failed(struct world *w, const struct store_result *r)
 {
     w->reload = true;
-    w->polling = false;
+    w->polling = w->loading = false;
     log_warn("world: cannot be loaded yet: %s", r->err.text);
 }
 
@@ -101,7 +101,8 @@ static void on_head(void *arg, uint64_t id, const struct store_result *r)
 
 static void load(struct world *w)
 {
-    w->polling = true;
+    w->polling = w->loading = true;
+    w->late_count = 0;
     w->reloads++;
     store_call(w->store, STORE_FEED_HEAD, STORE_NO_ARGS, store_to(on_head, w, 0));
 }
@@ -227,7 +228,8 @@ static void apply(struct world *w, const json_t *event)
     } else if (strcmp(kind, "dataset.changed") == 0) {
         read_again(w, STORE_WORLD_DATASETS, json_object_get(payload, "dataset_id"));
         if (w->node_count <= WAKE_ALL_MAX)
-            flow_runner_each(w->runner, &flow_agent_sync, wake, w->runner);
+            for (size_t i = 0; i < w->node_count; i++)
+                world_wake_node(w, (int)i);
     }
     w->changes++;
 }

@@ -284,11 +284,17 @@ void world_put_bookings(struct world *w, const struct store_result *r)
         world_leave_offer(w, (int)i);
         world_regroup(w, (int)i);
     }
-    for (size_t row = 0; row < store_rows(r); row++)
-        calendar_book(w->calendar, store_i64(r, row, 0),
-                      world_node_slot(w, (int)store_i64(r, row, 1)),
-                      (int)store_i64(r, row, 2), (int)store_i64(r, row, 3),
-                      store_i64(r, row, 4), store_i64(r, row, 5));
+    for (size_t row = 0; row < store_rows(r); row++) {
+        struct world_booking b = {store_i64(r, row, 0),
+                                  world_node_slot(w, (int)store_i64(r, row, 1)),
+                                  (int)store_i64(r, row, 2),
+                                  (int)store_i64(r, row, 3),
+                                  {store_i64(r, row, 4), store_i64(r, row, 5)}};
+        world_block(w, &b);
+    }
+    /* Committed after the table was read, answered before it came. */
+    for (size_t i = 0; i < w->late_count; i++)
+        world_block(w, &w->late[i]);
 }
 
 void world_put_keys(struct world *w, const struct store_result *r)

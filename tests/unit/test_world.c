@@ -2,6 +2,8 @@
  * made anew each time; and of tries. No database: rows are set as world_rows.c does. */
 #include "server/flow/world.h"
 
+#include <libpq-fe.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -151,6 +153,40 @@ START_TEST(test_tries)
 }
 END_TEST
 
+/* A node that grew: bookings of its earlier numbers lie before its first GPU. */
+START_TEST(test_place_that_is_none)
+{
+    struct world *w = world_make();
+    struct calendar_span during = {100, 200};
+    node_set(w, world_node_slot(w, 7), 0, "H100", 1, "up");
+    world_book(w, 9, 0, -8, 8, &during);
+    world_book(w, 10, 0, 60, 8, &during);
+    world_book(w, 11, 0, 0, 0, &during);
+    world_book(w, 12, 0, INT_MAX, INT_MAX, &during);
+    ck_assert_uint_eq(calendar_free_mask(w->calendar, 0, 100, 200), 0xff);
+    ck_assert_uint_eq(w->nodes[0].wakes, 4);
+    world_free(w);
+}
+END_TEST
+
+/* Answered while the tables are read: they may have been read before it. */
+START_TEST(test_booked_while_loading)
+{
+    struct world *w = world_make();
+    struct calendar_span during = {100, 200};
+    struct store_result none = {.status = STORE_OK};
+    none.rows = (void *)PQmakeEmptyPGresult(NULL, PGRES_TUPLES_OK);
+    node_set(w, world_node_slot(w, 7), 0, "H100", 1, "up");
+    world_book(w, 8, 0, 4, 4, &during);
+    w->loading = true;
+    world_book(w, 9, 0, 0, 2, &during);
+    world_put_bookings(w, &none);
+    ck_assert_uint_eq(calendar_free_mask(w->calendar, 0, 100, 200), 0xfc);
+    PQclear((void *)(uintptr_t)none.rows);
+    world_free(w);
+}
+END_TEST
+
 START_TEST(test_who_asks)
 {
     struct world *w = world_make();
@@ -190,5 +226,7 @@ START_TEST(test_who_asks)
 }
 END_TEST
 
-UNIT_MAIN("world", UNIT_CASE(test_offers_are_the_groups) UNIT_CASE(test_tries)
-                       UNIT_CASE(test_who_asks))
+UNIT_MAIN("world",
+          UNIT_CASE(test_offers_are_the_groups) UNIT_CASE(test_tries)
+              UNIT_CASE(test_place_that_is_none) UNIT_CASE(test_booked_while_loading)
+                  UNIT_CASE(test_who_asks))
