@@ -146,7 +146,7 @@ BEGIN
     SELECT coalesce(jsonb_agg(jsonb_build_object('reservation', x.id, 'reason',
                CASE WHEN r.id IS NULL THEN 'unknown' WHEN r.reason <> '' THEN r.reason ELSE r.state END) ORDER BY x.id), '[]')
       INTO v_end
-      FROM unnest(p_reported) AS x(id) LEFT JOIN ng.reservation r ON r.id::text = x.id
+      FROM unnest(p_reported) AS x(id) LEFT JOIN ng.reservation r ON r.id = ng.uuid_of(x.id)
      WHERE r.id IS NULL OR r.state IN ('cancelled', 'failed', 'ended')
         OR NOT EXISTS (SELECT FROM ng.booking b WHERE b.reservation_id = r.id AND b.node_id = p_node);
     SELECT coalesce(jsonb_agg(jsonb_build_object('dataset', d.id, 'endpoint', d.endpoint) ORDER BY d.id), '[]')
@@ -154,7 +154,7 @@ BEGIN
     SELECT coalesce(jsonb_agg(jsonb_build_object('reservation', x.id, 'seq', a.seq) ORDER BY x.id), '[]')
       INTO v_acks
       FROM unnest(p_reported) AS x(id)
-      JOIN LATERAL (SELECT max(seq) AS seq FROM ng.receipt WHERE reservation_id::text = x.id AND node_id = p_node) a ON a.seq IS NOT NULL;
+      JOIN LATERAL (SELECT max(seq) AS seq FROM ng.receipt WHERE reservation_id = ng.uuid_of(x.id) AND node_id = p_node) a ON a.seq IS NOT NULL;
     RETURN jsonb_build_object('version', md5(concat_ws('|', v_leases, v_end, v_probes)),
         'leases', v_leases, 'end', v_end, 'probes', v_probes, 'acks', v_acks);
 END $$;

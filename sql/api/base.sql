@@ -16,6 +16,12 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT tstzrange(ng.ts(from_us), ng.ts(to_us))
 $$;
 
+-- NULL for what is no id; so that keys are compared as such, with their indexes.
+CREATE OR REPLACE FUNCTION ng.uuid_of(t text) RETURNS uuid
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN t ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN t::uuid END
+$$;
+
 CREATE OR REPLACE FUNCTION ng.refuse(code integer, text text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
