@@ -318,7 +318,7 @@ START_TEST(test_end_reason_is_plain)
     ck_assert_int_eq(
         parse("{\"desired_version\":\"v\",\"leases\":[],\"end\":[{\"reservation\":"
               "\"" ID_B "\",\"reason\":\"a\\u001b[1m "
-                        "\u5e83\u5cf6\u306e\u505c\u96fb\u306e\u305f\u3081\"}]}",
+              "\u5e83\u5cf6\u306e\u505c\u96fb\u306e\u305f\u3081\"}]}",
               &d, &err),
         0);
     ck_assert_str_eq(d.end[0].reason, "a?[1m ?????????????????");
