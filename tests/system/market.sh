@@ -113,7 +113,7 @@ agent_start() { # agent_start SITE
 data_start() {
     local args=() site
     for site in $sites; do args+=("${site_source[$site]}=${site_rtt_us[$site]}"); done
-    "$build/tests/tools/data_endpoint" 127.0.0.1:0 "${args[@]}" >"$run/data.port" &
+    "$build/tests/tools/data_endpoint" 127.0.0.1:0 "${args[@]}" >"$run/data.port" 2>>"$run/data.log" &
     remember data_endpoint $!
     wait_for 10 test -s "$run/data.port"
     data_url=http://127.0.0.1:$(cat "$run/data.port")/genome
