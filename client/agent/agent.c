@@ -23,6 +23,7 @@
 #define RECEIPT_INTERVAL_US (60 * US_PER_S)
 #define PROBE_INTERVAL_US   (60 * US_PER_S)
 #define TIME_KEEP_US        1000 /* a better estimate by this much is written down */
+#define FLOOR_STEP_US       (60 * US_PER_S) /* so old may the floor on disk be */
 
 static void arm(struct event *ev, int64_t us)
 {
@@ -53,33 +54,39 @@ void agent_changed(struct agent *a)
     agent_wake(a);
 }
 
-/* --- signed time, kept within one boot --- */
+/* --- signed time: the estimate is of one boot, the floor of all --- */
 
 static char *time_path(const struct agent *a)
 {
     return xasprintf("%s/time", a->conf.state_dir);
 }
 
-static void time_save(const struct agent *a)
+static void time_save(struct agent *a)
 {
     struct err err;
     char *path = time_path(a);
-    char *text = xasprintf("%s %" PRId64 "\n", a->boot_id, a->time.best_us);
-    if (fsx_write(path, text, strlen(text), 0600, &err) != 0)
+    char *text = xasprintf("%s %" PRId64 " %" PRId64 "\n", a->boot_id, a->time.best_us,
+                           a->status.iat_us);
+    if (fsx_write(path, text, strlen(text), 0600, &err) == 0)
+        a->floor_us = a->status.iat_us;
+    else
         log_warn("%s", err.text);
     free(text);
     free(path);
 }
 
-static void time_load(struct agent *a)
+void agent_load_time(struct agent *a)
 {
-    char *path = time_path(a), *text = NULL, *end;
-    size_t len = strlen(a->boot_id);
+    char *path = time_path(a), *text = NULL, boot_id[JOURNAL_BOOT_ID_MAX];
+    int64_t offset_us, floor_us;
+    char end;
     if (fsx_read(path, 200, &text, NULL, NULL) == 0 &&
-        strncmp(text, a->boot_id, len) == 0 && text[len] == ' ') {
-        int64_t offset = strtoll(text + len + 1, &end, 10);
-        if (*end == '\n')
-            signedtime_restore(&a->time, offset);
+        sscanf(text, "%39s %" SCNd64 " %" SCNd64 "%c", boot_id, &offset_us, &floor_us,
+               &end) == 4 &&
+        end == '\n') {
+        a->floor_us = floor_us;
+        if (strcmp(boot_id, a->boot_id) == 0)
+            signedtime_restore(&a->time, offset_us);
     }
     free(text);
     free(path);
@@ -103,7 +110,8 @@ static void take_status(struct agent *a, const char *text, int64_t boot_us)
         return;
     }
     bool older =
-        a->have_status && (st.seq < a->status.seq || st.iat_us < a->status.iat_us);
+        st.iat_us < a->floor_us ||
+        (a->have_status && (st.seq < a->status.seq || st.iat_us < a->status.iat_us));
     bool newer = !a->have_status || st.iat_us > a->status.iat_us;
     if (older || !newer) {
         if (older)
@@ -117,7 +125,8 @@ static void take_status(struct agent *a, const char *text, int64_t boot_us)
     a->status = st;
     a->have_status = true;
     signedtime_add(&a->time, st.iat_us, boot_us);
-    if (before == INT64_MIN || a->time.best_us > before + TIME_KEEP_US ||
+    if (st.iat_us >= a->floor_us + FLOOR_STEP_US || before == INT64_MIN ||
+        a->time.best_us > before + TIME_KEEP_US ||
         a->time.best_us < before - TIME_KEEP_US)
         time_save(a);
     leases_retime(a->leases);
@@ -295,7 +304,7 @@ static int open_state(struct agent *a, struct err *err)
         journal_open(a->conf.state_dir, &a->journal, err) != 0 ||
         spool_open(a->conf.state_dir, a->id.receipt_key, &a->spool, err) != 0)
         return -1;
-    time_load(a);
+    agent_load_time(a);
     return enforce_cgroup_new(a->conf.cgroup_base, &a->enforce, err);
 }
 

@@ -39,6 +39,7 @@ struct agent {
     struct signedtime time;
     struct token_status status; /* the newest that was verified */
     bool have_status;
+    int64_t floor_us; /* signed time known to have been reached, of any boot; 0: none */
     struct desired want; /* the newest reply to a sync */
     bool have_want;
     int64_t receipt_interval_us;
@@ -66,6 +67,8 @@ void agent_free(struct agent *a);
 /* Until SIGTERM or SIGINT. Leases and jobs go on after it. */
 void agent_run(struct agent *a);
 
+/* What STATE/time keeps: the estimate, if of this boot, and the floor. */
+void agent_load_time(struct agent *a);
 /* Signed time; false when it is not known since boot. */
 bool agent_now(const struct agent *a, int64_t *ret_us);
 /* Runs agent_turn soon. */

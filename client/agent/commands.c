@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "client/agent/agent.h"
@@ -322,23 +321,39 @@ int command_leases(const struct opt_values *v)
     return rc == 0 ? 0 : command_fail(&err);
 }
 
+/* Only what is quarantined now: a mark left for later would let a GPU go that nobody
+ * has looked at. */
+static int check_quarantined(struct journal *j, const char *id, struct err *err)
+{
+    struct journal_lease *l = xcalloc(1, sizeof(*l));
+    int rc = journal_lease_read(j, id, l, err);
+    if (rc != 0 && err->code != ERR_IO)
+        rc = err_set(err, ERR_NOT_FOUND, "no lease %.80s in this node's journal", id);
+    else if (rc == 0 && l->state != LEASE_QUARANTINED)
+        rc = err_set(err, ERR_CONFLICT, "lease %s is %s, not quarantined", id,
+                     lease_state_name(l->state));
+    free(l);
+    return rc;
+}
+
 int command_release(const struct opt_values *v)
 {
     struct settings conf;
     struct err err;
-    struct stat st;
+    struct journal *j = NULL;
     if (settings_load(command_conf_path(v), &conf, &err) != 0)
         return command_fail(&err);
-    int rc = 0;
-    char *dir = xasprintf("%s/leases/%s", conf.state_dir, v->args[0]);
-    char *mark = xasprintf("%s/released", dir);
-    if (!journal_id_is_valid(v->args[0]) || stat(dir, &st) != 0)
-        rc = err_set(&err, ERR_NOT_FOUND, "no lease %s in %s", v->args[0],
-                     conf.state_dir);
-    else
+    int rc = journal_open_reader(conf.state_dir, &j, &err);
+    if (rc == 0)
+        rc = check_quarantined(j, v->args[0], &err);
+    if (rc == 0) {
+        char *dir = journal_lease_dir(j, v->args[0]);
+        char *mark = xasprintf("%s/released", dir);
         rc = fsx_write(mark, "", 0, 0600, &err);
-    free(mark);
-    free(dir);
+        free(mark);
+        free(dir);
+    }
+    journal_free(j);
     settings_done(&conf);
     return rc == 0 ? 0 : command_fail(&err);
 }

@@ -287,6 +287,10 @@ static int stream(struct run *r, struct err *err)
         cli_settled();
         if (rc < 0)
             break;
+        if (r->fed)
+            cli_note("input sent just before the connection was lost may not have "
+                     "reached the job");
+        r->fed = false;
     }
     if (rc < 0)
         err_set(err, ERR_UNKNOWN, "%s; if it still can, %s", why.text, text);

@@ -58,6 +58,7 @@ struct run {
     char *job;      /* NULL: not known yet */
     int64_t offset; /* of the job's output log: seen so far */
     bool launched;  /* by us: its standard input is ours */
+    bool fed;       /* input was sent over the link; nothing says how much arrived */
     struct run_link link;
 };
 

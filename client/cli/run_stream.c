@@ -1,6 +1,6 @@
 /* run_stream: see run.h. One poll loop over the link, standard streams and a signalfd.
  * Each direction has a bound: a slow reader slows the agent's sending, a slow agent the
- * reading of standard input; nothing is dropped. */
+ * reading of standard input; nothing is dropped while the connection holds. */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -173,6 +173,7 @@ static void take_stdin(struct stream *s)
     ssize_t n = read(STDIN_FILENO, buf, sizeof(buf));
     if (n > 0) {
         run_link_send(&s->r->link, 'i', buf, (size_t)n);
+        s->r->fed = true;
     } else if (n == 0 || (errno != EINTR && errno != EAGAIN)) {
         s->stdin_open = false;
         if (s->r->launched)

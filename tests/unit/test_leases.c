@@ -412,6 +412,55 @@ START_TEST(test_interval_receipts)
 }
 END_TEST
 
+static void hear_status(struct rig *r, int64_t now_us, int64_t seq)
+{
+    struct desired d = {.version = "v"};
+    struct err err;
+    json_t *doc = json_pack("{s:s,s:I,s:I,s:I,s:[],s:[]}", "iss", KIT_ISSUER, "iat",
+                            (json_int_t)(now_us / US_PER_S), "seq", (json_int_t)seq,
+                            "now_us", (json_int_t)now_us, "revoked", "revoked_kids");
+    ck_assert_int_eq(jws_sign(r->kit.key, JWS_TYP_STATUS, doc, &d.status, &err), 0);
+    json_decref(doc);
+    agent_take_desired(&r->a, &d, clock_boot_us());
+}
+
+/* Neither while it runs nor after a reboot is an agent talked back into the past. */
+START_TEST(test_status_never_goes_back)
+{
+    struct rig r;
+    struct err err;
+    struct probe_conf conf = {.samples = 1, .interval_us = US_PER_S};
+    rig_init(&r);
+    free(r.a.conf.state_dir);
+    r.a.conf.state_dir = xstrdup(r.dir);
+    r.a.base = event_base_new();
+    ck_assert_int_eq(probe_new(r.a.base, &conf, &r.a.probe, &err), 0);
+    int64_t t = KIT_NOW + 300 * US_PER_S;
+    hear_status(&r, t, 20);
+    ck_assert_int_eq(r.a.status.iat_us, t);
+    hear_status(&r, t - 1, 21);
+    hear_status(&r, t + 1, 19);
+    ck_assert_int_eq(r.a.status.iat_us, t);
+    token_status_done(&r.a.status);
+    r.a.have_status = false;
+    r.a.floor_us = 0;
+    r.a.time = (struct signedtime){.count = 0};
+    snprintf(r.a.boot_id, sizeof(r.a.boot_id), "00000000-0000-4000-8000-000000000000");
+    agent_load_time(&r.a);
+    ck_assert(!signedtime_is_known(&r.a.time)); /* another boot */
+    hear_status(&r, t - 1, 21);
+    ck_assert(!r.a.have_status);
+    ck_assert(!signedtime_is_known(&r.a.time));
+    hear_status(&r, t, 5); /* a market restored from a backup numbers anew */
+    ck_assert(r.a.have_status);
+    token_status_done(&r.a.status);
+    desired_done(&r.a.want);
+    probe_free(r.a.probe);
+    event_base_free(r.a.base);
+    rig_done(&r);
+}
+END_TEST
+
 START_TEST(test_forgotten_in_the_end)
 {
     struct rig r;
@@ -433,18 +482,19 @@ START_TEST(test_forgotten_in_the_end)
 }
 END_TEST
 
-UNIT_MAIN("leases",
-          UNIT_CASE(test_open) UNIT_CASE(test_end_to_done) UNIT_CASE(
-              test_undying_is_quarantined) UNIT_CASE(test_unclean_gpu_is_quarantined)
-              UNIT_CASE(test_open_fails) UNIT_CASE(test_refusals) UNIT_CASE(test_extend)
-                  UNIT_CASE(test_an_ended_lease_is_not_extended)
-                      UNIT_CASE(test_unseen_is_not_empty) UNIT_CASE(
-                          test_nothing_is_metered_after_the_end) UNIT_CASE(test_retime)
-                          UNIT_CASE(test_killed_and_restarted)
-                              UNIT_CASE(test_orphans_and_lost_gates_end)
-                                  UNIT_CASE(test_receipt_after_death)
-                                      UNIT_CASE(test_gate_taken_away)
-                                          UNIT_CASE(test_no_launch_without_gate)
-                                              UNIT_CASE(test_reboot) UNIT_CASE(
-                                                  test_interval_receipts)
-                                                  UNIT_CASE(test_forgotten_in_the_end))
+UNIT_MAIN(
+    "leases",
+    UNIT_CASE(test_open) UNIT_CASE(test_end_to_done)
+        UNIT_CASE(test_undying_is_quarantined) UNIT_CASE(test_unseen_is_not_empty)
+            UNIT_CASE(test_nothing_is_metered_after_the_end) UNIT_CASE(
+                test_unclean_gpu_is_quarantined) UNIT_CASE(test_open_fails)
+                UNIT_CASE(test_refusals) UNIT_CASE(test_extend) UNIT_CASE(
+                    test_an_ended_lease_is_not_extended) UNIT_CASE(test_retime)
+                    UNIT_CASE(test_killed_and_restarted) UNIT_CASE(test_gate_taken_away)
+                        UNIT_CASE(test_no_launch_without_gate)
+                            UNIT_CASE(test_orphans_and_lost_gates_end)
+                                UNIT_CASE(test_receipt_after_death)
+                                    UNIT_CASE(test_reboot)
+                                        UNIT_CASE(test_interval_receipts)
+                                            UNIT_CASE(test_status_never_goes_back)
+                                                UNIT_CASE(test_forgotten_in_the_end))
