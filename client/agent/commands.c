@@ -3,6 +3,7 @@
 #include "client/agent/commands.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -197,6 +198,7 @@ int command_enroll(const struct opt_values *v)
     struct err err;
     char *code = NULL;
     const char *code_file = opt_get(v, "join-code-file");
+    (void)signal(SIGPIPE, SIG_IGN); /* a server that hangs up is an error like others */
     if (settings_load(command_conf_path(v), &conf, &err) != 0)
         return command_fail(&err);
     struct identity_enrol in = {.state_dir = conf.state_dir,
@@ -223,6 +225,8 @@ int command_enroll(const struct opt_values *v)
         printf("enrolled as %s\n", id.spiffe_id);
         identity_done(&id);
     }
+    if (code != NULL)
+        explicit_bzero(code, strlen(code));
     free(code);
     settings_done(&conf);
     return rc == 0 ? 0 : command_fail(&err);

@@ -118,7 +118,7 @@ static void restore_tty(int sig)
     _exit(128 + sig);
 }
 
-/* One line from the terminal, not shown; ^C gives the echo back first. */
+/* One line from the terminal, not shown; ^C and the like give the echo back first. */
 static int read_hidden(const char *prompt, char *out, size_t cap, struct err *err)
 {
     int fd = open("/dev/tty", O_RDWR | O_CLOEXEC);
@@ -126,13 +126,15 @@ static int read_hidden(const char *prompt, char *out, size_t cap, struct err *er
         return err_set(err, ERR_USAGE,
                        "cannot ask for the API key without a terminal: give it with "
                        "--api-key-file FILE (or - for standard input)");
-    struct sigaction catch = {.sa_handler = restore_tty}, before;
+    static const int ends[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    struct sigaction catch = {.sa_handler = restore_tty}, before[4];
     struct termios silent;
     size_t len = 0;
     ssize_t n = -1;
     if (tcgetattr(fd, &saved_tty) == 0) {
         saved_fd = fd;
-        sigaction(SIGINT, &catch, &before);
+        for (size_t i = 0; i < 4; i++)
+            sigaction(ends[i], &catch, &before[i]);
         silent = saved_tty;
         silent.c_lflag &= ~(tcflag_t)ECHO;
         tcsetattr(fd, TCSAFLUSH, &silent);
@@ -142,7 +144,8 @@ static int read_hidden(const char *prompt, char *out, size_t cap, struct err *er
             len++;
         tcsetattr(fd, TCSAFLUSH, &saved_tty);
         saved_fd = -1;
-        sigaction(SIGINT, &before, NULL);
+        for (size_t i = 0; i < 4; i++)
+            sigaction(ends[i], &before[i], NULL);
         fputc('\n', stderr);
     }
     out[len] = '\0';

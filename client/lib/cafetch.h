@@ -2,7 +2,7 @@
  * believing the server, and nothing but the certificates it shows is read from it: an
  * impostor can do no more than fail a comparison with a fingerprint that came another
  * way. What is secret is sent later, over a connection verified with that CA. An edge;
- * blocks. */
+ * blocks; the program ignores SIGPIPE. */
 #ifndef NEARGPU_CAFETCH_H
 #define NEARGPU_CAFETCH_H
 #include "client/lib/digest.h"

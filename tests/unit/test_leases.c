@@ -326,6 +326,34 @@ START_TEST(test_no_launch_without_gate)
 }
 END_TEST
 
+/* The agent died after the token was used up, before the job was made: repeating the
+ * launch makes it; once it was made, repeating finds it. */
+START_TEST(test_launch_cut_off_is_finished)
+{
+    struct rig r;
+    struct leases_launched out;
+    char *argv[] = {(char *)"/bin/true", NULL}, *envp[] = {NULL};
+    struct leases_launch in = {&r.claims, "h", argv, envp, NULL, false};
+    struct err err;
+    char found[JOURNAL_ID_MAX];
+    rig_init(&r);
+    rig_lease(&r);
+    struct journal_use use = {r.claims.jti, KIT_RES, "h", r.claims.jti,
+                              r.claims.exp_us};
+    ck_assert_int_eq(journal_jti_claim(r.a.journal, &use, found, &err), 0);
+    /* No keeper can be started here: it gets as far as that. */
+    ck_assert_int_eq(leases_launch(r.a.leases, &in, &out, &err), -1);
+    ck_assert_str_eq(out.step, "launch");
+    char *mark = xasprintf("%s/leases/" KIT_RES "/jobs/%s/started", r.dir, use.job);
+    ck_assert_int_eq(fsx_write(mark, "1\n", 2, 0600, &err), 0);
+    free(mark);
+    ck_assert_int_eq(leases_launch(r.a.leases, &in, &out, &err), 0);
+    ck_assert(out.again);
+    ck_assert_str_eq(out.job, use.job);
+    rig_done(&r);
+}
+END_TEST
+
 START_TEST(test_orphans_and_lost_gates_end)
 {
     struct rig r;
@@ -492,9 +520,9 @@ UNIT_MAIN(
                     test_an_ended_lease_is_not_extended) UNIT_CASE(test_retime)
                     UNIT_CASE(test_killed_and_restarted) UNIT_CASE(test_gate_taken_away)
                         UNIT_CASE(test_no_launch_without_gate)
-                            UNIT_CASE(test_orphans_and_lost_gates_end)
-                                UNIT_CASE(test_receipt_after_death)
-                                    UNIT_CASE(test_reboot)
-                                        UNIT_CASE(test_interval_receipts)
-                                            UNIT_CASE(test_status_never_goes_back)
-                                                UNIT_CASE(test_forgotten_in_the_end))
+                            UNIT_CASE(test_launch_cut_off_is_finished)
+                                UNIT_CASE(test_orphans_and_lost_gates_end) UNIT_CASE(
+                                    test_receipt_after_death) UNIT_CASE(test_reboot)
+                                    UNIT_CASE(test_interval_receipts)
+                                        UNIT_CASE(test_status_never_goes_back)
+                                            UNIT_CASE(test_forgotten_in_the_end))
