@@ -158,6 +158,7 @@ struct world {
     int64_t
         own_until_us; /* boot clock: until then the feed tells of our own bookings */
     size_t load_step;
+    int64_t load_asked_us;
     char *cursor;
     int64_t started_us;
     int64_t ticked_us, overdue_us, moved_us, expired_us;

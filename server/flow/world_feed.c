@@ -28,6 +28,34 @@
 
 static void on_polled(void *arg, uint64_t id, const struct store_result *r);
 
+/* ---- the revoked leases ---- */
+
+static int64_t int_of(const json_t *obj, const char *name)
+{
+    return json_integer_value(json_object_get(obj, name));
+}
+
+static void revoked_set(struct world *w, const struct store_result *r, int64_t asked_us)
+{
+    const json_t *list = json_object_get(r->json, "revoked"), *entry;
+    size_t i;
+    int64_t seq = int_of(r->json, "seq");
+    json_array_clear(w->revoked);
+    json_array_foreach(list, i, entry)
+        json_array_append(w->revoked, json_object_get(entry, "reservation"));
+    if (seq != w->revoked_seq) { /* the shared document would lack the new ones */
+        free(w->status_doc);
+        w->status_doc = NULL;
+    }
+    w->revoked_seq = seq;
+    w->revoked_at_us = asked_us;
+}
+
+static void put_revoked(struct world *w, const struct store_result *r)
+{
+    revoked_set(w, r, w->load_asked_us);
+}
+
 /* ---- loading ---- */
 
 static const struct load_step {
@@ -41,6 +69,7 @@ static const struct load_step {
     {STORE_WORLD_DATASETS, world_put_data, true, false},
     {STORE_WORLD_RTTS, world_put_rtts, true, false},
     {STORE_WORLD_BOOKINGS, world_put_bookings, false, true},
+    {STORE_STATUS, put_revoked, false, true},
 };
 #define LOAD_STEPS (sizeof(load_steps) / sizeof(load_steps[0]))
 
@@ -60,7 +89,8 @@ static void load_next(struct world *w)
         return;
     }
     const struct load_step *s = &load_steps[w->load_step];
-    struct store_arg arg = s->takes_now ? S_INT(clock_now_us()) : S_NULL;
+    w->load_asked_us = clock_now_us();
+    struct store_arg arg = s->takes_now ? S_INT(w->load_asked_us) : S_NULL;
     store_call(w->store, s->op, s->takes_now || s->takes_null ? &arg : NULL,
                s->takes_now || s->takes_null ? 1 : 0, store_to(on_load_step, w, 0));
 }
@@ -178,11 +208,6 @@ void world_read(struct world *w, enum store_op op, int64_t id, uint64_t flow_id)
 static void read_again(struct world *w, enum store_op op, const json_t *id)
 {
     world_read(w, op, json_integer_value(id), 0);
-}
-
-static int64_t int_of(const json_t *obj, const char *name)
-{
-    return json_integer_value(json_object_get(obj, name));
 }
 
 static void reservation_changed(struct world *w, const json_t *payload)
@@ -313,20 +338,8 @@ static void on_revoked(void *arg, uint64_t asked_us, const struct store_result *
 {
     struct world *w = arg;
     w->revoked_asked = false;
-    if (r->status != STORE_OK)
-        return;
-    const json_t *list = json_object_get(r->json, "revoked"), *entry;
-    size_t i;
-    int64_t seq = int_of(r->json, "seq");
-    json_array_clear(w->revoked);
-    json_array_foreach(list, i, entry)
-        json_array_append(w->revoked, json_object_get(entry, "reservation"));
-    if (seq != w->revoked_seq) { /* the shared document would lack the new ones */
-        free(w->status_doc);
-        w->status_doc = NULL;
-    }
-    w->revoked_seq = seq;
-    w->revoked_at_us = (int64_t)asked_us;
+    if (r->status == STORE_OK && (int64_t)asked_us >= w->revoked_at_us)
+        revoked_set(w, r, (int64_t)asked_us);
 }
 
 static void read_revoked(struct world *w, int64_t now_us)
