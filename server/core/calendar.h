@@ -2,7 +2,10 @@
  * microseconds; at one instant an end comes before a start, so [a,b) and [b,c) touch
  * and do not overlap. Each GPU of a node is a bit (0..gpus-1). The database decides
  * bookings; this is a server's own copy that it matches on (a lost race means re-read).
- * MATCHING puts a dyadic index behind the same calls. No clock, no I/O. Pure. */
+ * Lanes of a path are booked the same way: a path is a node, a lane a bit.
+ *
+ * No query scans the nodes of a site. Finding allocates nothing. No clock, no I/O.
+ * Pure. */
 #ifndef NEARGPU_CALENDAR_H
 #define NEARGPU_CALENDAR_H
 #include <stdbool.h>
@@ -16,6 +19,7 @@ struct calendar;
 struct calendar_node {
     int site;         /* dense site index */
     int model;        /* dense GPU model index */
+    int domain;       /* fabric domain within the site; 0: the site's common one */
     int gpus;         /* 1..GPUS_PER_NODE_MAX */
     uint64_t offered; /* advertised and healthy GPUs; 0: node is not offered now */
     /* Availability windows of the provider, sorted by start; empty: always. Windows
@@ -69,6 +73,24 @@ struct calendar_query {
 };
 bool calendar_find(const struct calendar *c, const struct calendar_query *q,
                    struct calendar_slot *ret);
+/* `nodes` different nodes of the site and model, each with query.gpus neighbours free
+ * during the same [start, start+len), with the earliest start in [from, latest].
+ * one_domain: all of one fabric domain. Fills ret[0..nodes), all with that start;
+ * false: there is none. */
+struct calendar_gang {
+    struct calendar_query query;
+    int nodes;
+    bool one_domain;
+};
+bool calendar_find_gang(const struct calendar *c, const struct calendar_gang *g,
+                        struct calendar_slot *ret);
+/* Capacity over time, for people to look at: for i in [0,count) what is free during
+ * all of [from + i step, from + (i+1) step), as calendar_capacity says it. */
+struct calendar_step {
+    int best_node, total;
+};
+void calendar_series(const struct calendar *c, int site, int model, int64_t from_us,
+                     int64_t step_us, size_t count, struct calendar_step *ret);
 /* Over [from,to), site and model: the longest run of free neighbours on one node (what
  * can be sold as one piece), and all free GPUs. */
 void calendar_capacity(const struct calendar *c, int site, int model, int64_t from_us,
@@ -77,5 +99,7 @@ void calendar_capacity(const struct calendar *c, int site, int model, int64_t fr
  * 0: no such node. Windows are not looked at. */
 int calendar_largest(const struct calendar *c, int site, int model);
 size_t calendar_booking_count(const struct calendar *c);
+/* Bytes held, all tables together. */
+size_t calendar_bytes(const struct calendar *c);
 
 #endif
