@@ -1,14 +1,53 @@
-/* slowdown: the formulas of the model. `pipe` is what the path can deliver to so many
- * outstanding requests of one size, and what holds it back. */
+/* slowdown: the formulas of the model. A `pipe` is what the path can deliver to so many
+ * outstanding requests of one size, and what holds it back. What a loss of time is due
+ * to is noted as it is added up: the largest one is what the tenant is told. */
 #include "server/core/slowdown.h"
 
 #include <math.h>
-#include <stdio.h>
+
+#define HUGE_AMOUNT 1e18
+#define ONCE_MAX_S  1e15
 
 struct pipe {
-    double supply_Bps; /* INFINITY: nothing limits */
+    double supply_Bps;
     enum slowdown_bound bound;
 };
+
+/* One input made ready: its path with sane numbers, and how much it carries. */
+struct lane {
+    struct slowdown_path path;
+    double group,
+        own; /* shares of the profile's demand: all on this path, this input */
+    double gpus;
+};
+
+/* Slow-down of one input, and what costs most of it. */
+struct loss_of {
+    double steady, largest;
+    enum slowdown_term term;
+    enum slowdown_bound bound;
+};
+
+/* Negative and NaN count as nothing; what is huge stays a number after a product. */
+static inline double amount(double x)
+{
+    return x > 0 ? (x < HUGE_AMOUNT ? x : HUGE_AMOUNT) : 0;
+}
+
+static struct slowdown_path sane(const struct slowdown_path *path)
+{
+    double loss = amount(path->loss), streams = amount(path->streams);
+    return (struct slowdown_path){
+        .rtt_s = amount(path->rtt_s),
+        .bandwidth_Bps = amount(path->bandwidth_Bps),
+        .service_s = amount(path->service_s),
+        .loss = path->lossless ? 0 : (loss < 1 ? loss : 1),
+        .streams = streams > 0 ? streams : 1,
+        .window_bytes = amount(path->window_bytes),
+        .storage_Bps = amount(path->storage_Bps),
+        .lossless = path->lossless,
+    };
+}
 
 /* RFC 3448 section 3.1 with b = 1 and t_RTO = 4 R: one TCP stream under loss p. */
 static double loss_limit_Bps(const struct slowdown_path *path)
@@ -18,7 +57,8 @@ static double loss_limit_Bps(const struct slowdown_path *path)
     return SLOWDOWN_MSS_BYTES / wait;
 }
 
-static void narrow(struct pipe *pipe, double limit_Bps, enum slowdown_bound bound)
+static inline void narrow(struct pipe *pipe, double limit_Bps,
+                          enum slowdown_bound bound)
 {
     if (limit_Bps < pipe->supply_Bps) {
         pipe->supply_Bps = limit_Bps;
@@ -26,156 +66,304 @@ static void narrow(struct pipe *pipe, double limit_Bps, enum slowdown_bound boun
     }
 }
 
-/* Time one request takes from send to last byte. */
-static double request_s(const struct slowdown_path *path, double request_bytes)
+/* What the way itself carries: all inputs on it share this. */
+static struct pipe carries(const struct slowdown_path *path)
 {
-    double transfer_s =
-        path->bandwidth_Bps > 0 ? request_bytes / path->bandwidth_Bps : 0;
-    return path->rtt_s + path->service_s + transfer_s;
-}
-
-static struct pipe pipe_of(const struct slowdown_path *path, double outstanding,
-                           double request_bytes)
-{
-    struct pipe pipe = {INFINITY, SLOWDOWN_NOT_BOUND};
+    struct pipe pipe = {SLOWDOWN_UNLIMITED_BPS, SLOWDOWN_NOT_BOUND};
     if (path->bandwidth_Bps > 0) {
         narrow(&pipe, path->bandwidth_Bps, SLOWDOWN_BOUND_BANDWIDTH);
     }
-    double streams = path->streams > 0 ? path->streams : 1;
-    if (path->streams > 0 && path->window_bytes > 0 && path->rtt_s > 0) {
-        narrow(&pipe, streams * path->window_bytes / path->rtt_s,
-               SLOWDOWN_BOUND_WINDOW);
-    }
-    if (path->loss > 0 && path->rtt_s > 0) {
-        narrow(&pipe, streams * loss_limit_Bps(path), SLOWDOWN_BOUND_LOSS);
-    }
-    double wait_s = request_s(path, request_bytes);
-    if (outstanding > 0 && request_bytes > 0 && wait_s > 0) {
-        narrow(&pipe, outstanding * request_bytes / wait_s, SLOWDOWN_BOUND_OUTSTANDING);
+    if (path->rtt_s > 0) {
+        if (path->window_bytes > 0) {
+            narrow(&pipe, path->streams * path->window_bytes / path->rtt_s,
+                   SLOWDOWN_BOUND_WINDOW);
+        }
+        if (path->loss > 0) {
+            narrow(&pipe, path->streams * loss_limit_Bps(path), SLOWDOWN_BOUND_LOSS);
+        }
     }
     return pipe;
 }
 
-static struct pipe bulk_pipe(const struct slowdown_profile *p,
-                             const struct slowdown_path *path, double gpus)
+/* ... and what the storage gives: `own` of every `group` bytes come from it. */
+static struct pipe delivers(const struct lane *lane)
+{
+    struct pipe pipe = carries(&lane->path);
+    if (lane->path.storage_Bps > 0) {
+        narrow(&pipe, lane->path.storage_Bps * lane->group / lane->own,
+               SLOWDOWN_BOUND_STORAGE);
+    }
+    return pipe;
+}
+
+/* Time one request takes from send to last byte, `trips` round trips in a row. */
+static double request_s(const struct slowdown_path *path, double request_bytes,
+                        double trips)
+{
+    double transfer_s =
+        path->bandwidth_Bps > 0 ? request_bytes / path->bandwidth_Bps : 0;
+    return trips * path->rtt_s + path->service_s + transfer_s;
+}
+
+/* ... and what so many requests in flight ask for. Every input has its share of them.
+ */
+static struct pipe reads(const struct lane *lane, double outstanding_per_gpu,
+                         double request_bytes, double trips)
+{
+    struct pipe pipe = delivers(lane);
+    double outstanding = lane->gpus * amount(outstanding_per_gpu) * lane->group;
+    double bytes = amount(request_bytes);
+    double wait_s = request_s(&lane->path, bytes, trips);
+    if (outstanding > 0 && bytes > 0 && wait_s > 0) {
+        narrow(&pipe, outstanding * bytes / wait_s, SLOWDOWN_BOUND_OUTSTANDING);
+    }
+    return pipe;
+}
+
+static double read_trips(const struct slowdown_profile *p)
+{
+    return p->kind == SLOWDOWN_REQUEST ? 1 : 1 + amount(p->trips_per_request);
+}
+
+static struct pipe reads_bulk(const struct slowdown_profile *p, const struct lane *lane)
 {
     return p->bulk_request_bytes > 0
-               ? pipe_of(path, gpus * p->bulk_outstanding_per_gpu,
-                         p->bulk_request_bytes)
-               : pipe_of(path, gpus * p->outstanding_per_gpu, p->request_bytes);
+               ? reads(lane, p->bulk_outstanding_per_gpu, p->bulk_request_bytes,
+                       read_trips(p))
+               : reads(lane, p->outstanding_per_gpu, p->request_bytes, read_trips(p));
 }
 
-static void predict_stream(const struct slowdown_profile *p,
-                           const struct slowdown_path *path, double gpus,
-                           struct slowdown_result *r)
+static void lose(struct loss_of *l, double part, enum slowdown_term term,
+                 enum slowdown_bound bound)
 {
-    struct pipe pipe = pipe_of(path, gpus * p->outstanding_per_gpu, p->request_bytes);
-    r->demand_Bps = gpus * p->demand_Bps_per_gpu;
-    r->supply_Bps = pipe.supply_Bps;
-    if (r->demand_Bps > pipe.supply_Bps) {
-        r->steady = r->demand_Bps / pipe.supply_Bps;
-        r->bound = pipe.bound;
+    l->steady += part;
+    if (part > l->largest) {
+        l->largest = part;
+        l->term = term;
+        l->bound = bound;
+    }
+}
+
+static void lose_stream(const struct slowdown_profile *p, const struct lane *lane,
+                        struct loss_of *l)
+{
+    double demand_Bps = lane->gpus * amount(p->demand_Bps_per_gpu) * lane->group;
+    double trips = read_trips(p);
+    struct pipe pipe = reads(lane, p->outstanding_per_gpu, p->request_bytes, trips);
+    if (demand_Bps > pipe.supply_Bps) {
+        double part = demand_Bps / pipe.supply_Bps - 1;
+        /* Without the extra trips the requests in flight would do. */
+        if (pipe.bound == SLOWDOWN_BOUND_OUTSTANDING && trips > 1 &&
+            reads(lane, p->outstanding_per_gpu, p->request_bytes, 1).supply_Bps >=
+                demand_Bps) {
+            pipe.bound = SLOWDOWN_BOUND_TRIPS;
+        }
+        lose(l, part, SLOWDOWN_TERM_STREAM, pipe.bound);
     }
     if (p->step_s > 0) {
-        r->steady += p->trips_per_step * path->rtt_s / p->step_s;
-    }
-    if (p->request_bytes > 0) {
-        r->outstanding_needed_per_gpu = p->demand_Bps_per_gpu *
-                                        request_s(path, p->request_bytes) /
-                                        p->request_bytes;
+        lose(l, amount(p->trips_per_step) * lane->path.rtt_s / p->step_s,
+             SLOWDOWN_TERM_STREAM, SLOWDOWN_BOUND_TRIPS);
     }
 }
 
-static void predict_once(const struct slowdown_profile *p,
-                         const struct slowdown_path *path, double gpus,
-                         struct slowdown_result *r)
+static void lose_checkpoint(const struct slowdown_profile *p, const struct lane *lane,
+                            struct loss_of *l)
 {
-    struct pipe pipe = bulk_pipe(p, path, gpus);
-    double extra_s = p->startup_bytes / pipe.supply_Bps - p->startup_local_s;
-    if (extra_s > 0) {
-        r->once_s = extra_s;
-        if (r->bound == SLOWDOWN_NOT_BOUND) {
-            r->bound = pipe.bound;
-        }
-    }
-}
-
-static void predict_checkpoint(const struct slowdown_profile *p,
-                               const struct slowdown_path *path, double gpus,
-                               struct slowdown_result *r)
-{
-    if (p->checkpoint_interval_s <= 0) {
+    if (!(p->checkpoint_interval_s > 0)) {
         return;
     }
-    struct pipe pipe = bulk_pipe(p, path, gpus);
-    double write_s = p->checkpoint_bytes / pipe.supply_Bps;
-    r->steady +=
-        (write_s + SLOWDOWN_CHECKPOINT_RTT * path->rtt_s) / p->checkpoint_interval_s;
-    if (r->bound == SLOWDOWN_NOT_BOUND && write_s > 0) {
-        r->bound = pipe.bound;
+    /* A checkpoint goes to one place, whole. */
+    struct lane whole = *lane;
+    whole.group = whole.own = 1;
+    struct pipe pipe = reads_bulk(p, &whole);
+    double write_s = amount(p->checkpoint_bytes) / pipe.supply_Bps;
+    double trips_s = SLOWDOWN_CHECKPOINT_RTT * lane->path.rtt_s;
+    lose(l, (write_s + trips_s) / p->checkpoint_interval_s, SLOWDOWN_TERM_CHECKPOINT,
+         write_s > trips_s ? pipe.bound : SLOWDOWN_BOUND_TRIPS);
+}
+
+static void lose_sync(const struct slowdown_profile *p, const struct lane *lane,
+                      struct loss_of *l)
+{
+    struct pipe pipe = carries(&lane->path);
+    double exchange = amount(p->sync_Bps) * lane->group / pipe.supply_Bps;
+    double trips = amount(p->sync_trips_Hz) * lane->path.rtt_s;
+    lose(l, exchange, SLOWDOWN_TERM_SYNC, pipe.bound);
+    lose(l, trips, SLOWDOWN_TERM_SYNC, SLOWDOWN_BOUND_TRIPS);
+}
+
+static void lose_response(const struct slowdown_profile *p, const struct lane *lane,
+                          struct loss_of *l)
+{
+    if (!(p->response_local_s > 0)) {
+        return;
     }
+    struct pipe pipe = delivers(lane);
+    double trips_s = amount(p->trips_per_request) * lane->path.rtt_s;
+    double transfer_s = amount(p->response_bytes) * lane->group / pipe.supply_Bps;
+    lose(l, trips_s / p->response_local_s, SLOWDOWN_TERM_RESPONSE,
+         SLOWDOWN_BOUND_TRIPS);
+    lose(l, transfer_s / p->response_local_s, SLOWDOWN_TERM_RESPONSE, pipe.bound);
+}
+
+static void lose_round(const struct slowdown_profile *p, const struct lane *lane,
+                       double round_s, struct loss_of *l)
+{
+    if (!(round_s > 0)) {
+        return;
+    }
+    struct pipe pipe = reads_bulk(p, lane);
+    lose(l, 2 * amount(p->model_bytes) * lane->group / pipe.supply_Bps / round_s,
+         SLOWDOWN_TERM_ROUND, pipe.bound);
+    lose(l, amount(p->sync_trips_Hz) * lane->path.rtt_s, SLOWDOWN_TERM_ROUND,
+         SLOWDOWN_BOUND_TRIPS);
+}
+
+static struct loss_of steady_of(const struct slowdown_profile *p,
+                                const struct lane *lane, double round_s)
+{
+    struct loss_of l = {.steady = 1};
+    switch (p->kind) {
+    case SLOWDOWN_STREAM:
+    case SLOWDOWN_STARTUP:
+        lose_stream(p, lane, &l);
+        lose_checkpoint(p, lane, &l);
+        break;
+    case SLOWDOWN_COLD:
+    case SLOWDOWN_CHECKPOINT: lose_checkpoint(p, lane, &l); break;
+    case SLOWDOWN_SYNC: lose_sync(p, lane, &l); break;
+    case SLOWDOWN_REQUEST:
+        lose_stream(p, lane, &l);
+        lose_response(p, lane, &l);
+        break;
+    case SLOWDOWN_FEDERATED: lose_round(p, lane, round_s, &l); break;
+    }
+    l.steady = l.steady < SLOWDOWN_CEILING ? l.steady : SLOWDOWN_CEILING;
+    return l;
+}
+
+/* Seconds added once by this input. */
+static double once_of(const struct slowdown_profile *p, const struct lane *lane,
+                      enum slowdown_bound *ret_bound)
+{
+    if (!(p->startup_bytes > 0)) {
+        return 0;
+    }
+    struct pipe pipe = reads_bulk(p, lane);
+    double load_s = amount(p->startup_bytes) * lane->group / pipe.supply_Bps;
+    double extra_s = load_s - amount(p->startup_local_s);
+    *ret_bound = pipe.bound;
+    return extra_s > 0 ? (extra_s < ONCE_MAX_S ? extra_s : ONCE_MAX_S) : 0;
+}
+
+static void show_stream(const struct slowdown_profile *p, const struct lane *lane,
+                        struct slowdown_result *r)
+{
+    double trips = read_trips(p), bytes = amount(p->request_bytes);
+    double demand_Bps = amount(p->demand_Bps_per_gpu);
+    r->demand_Bps = lane->gpus * demand_Bps * lane->group;
+    r->supply_Bps = reads(lane, p->outstanding_per_gpu, bytes, trips).supply_Bps;
+    r->outstanding_needed_per_gpu =
+        bytes > 0 ? demand_Bps * request_s(&lane->path, bytes, trips) / bytes : 0;
+}
+
+static void show_case(const struct lane *lane, size_t input, enum slowdown_term term,
+                      enum slowdown_bound bound, struct slowdown_result *r)
+{
+    r->term = term;
+    r->bound = bound;
+    r->input = input;
+    r->path = lane->path;
+    r->group_share = lane->group;
+    r->own_share = lane->own;
+}
+
+/* What all inputs on the path of inputs[i] carry of the profile's demand. Groups of a
+ * federated job send a model each, so there an input counts in full when not told. */
+static double group_share(const struct slowdown_profile *p,
+                          const struct slowdown_input *inputs, size_t count, size_t i)
+{
+    double told = 0;
+    bool untold = false;
+    for (size_t k = 0; k < count; k++) {
+        if (inputs[k].path_id != inputs[i].path_id) {
+            continue;
+        }
+        if (inputs[k].share > 0) {
+            told += amount(inputs[k].share);
+        } else if (p->kind == SLOWDOWN_FEDERATED) {
+            told += 1;
+        } else {
+            untold = true;
+        }
+    }
+    return untold && told < 1 ? 1 : amount(told);
+}
+
+static double longest_round_s(const struct slowdown_profile *p,
+                              const struct slowdown_input *inputs, size_t count)
+{
+    double longest = 0;
+    for (size_t i = 0; i < count; i++) {
+        double round_s = amount(inputs[i].round_s);
+        if (!(round_s > 0)) {
+            round_s = amount(p->round_s);
+        }
+        longest = round_s > longest ? round_s : longest;
+    }
+    return longest;
+}
+
+void slowdown_predict_inputs(const struct slowdown_profile *p,
+                             const struct slowdown_input *inputs, size_t count,
+                             double gpus, double t_local_s, struct slowdown_result *ret)
+{
+    struct slowdown_result r = {.steady = 1, .supply_Bps = SLOWDOWN_UNLIMITED_BPS};
+    struct loss_of slowest = {0};
+    struct lane steady_lane = {.gpus = 0}, once_lane = {.gpus = 0};
+    enum slowdown_bound once_bound = SLOWDOWN_NOT_BOUND;
+    size_t once_input = 0;
+    r.gpus = amount(gpus);
+    r.round_s = p->kind == SLOWDOWN_FEDERATED ? longest_round_s(p, inputs, count) : 0;
+    for (size_t i = 0; i < count; i++) {
+        double own = inputs[i].share > 0 ? amount(inputs[i].share) : 1;
+        struct lane lane = {.path = sane(&inputs[i].path),
+                            .group = count > 1 ? group_share(p, inputs, count, i) : own,
+                            .own = own,
+                            .gpus = r.gpus};
+        struct loss_of l = steady_of(p, &lane, r.round_s);
+        if (l.steady > slowest.steady) {
+            slowest = l;
+            steady_lane = lane;
+            show_case(&lane, i, l.term, l.bound, &r);
+        }
+        enum slowdown_bound bound = SLOWDOWN_NOT_BOUND;
+        double once_s = once_of(p, &lane, &bound);
+        if (once_s > r.once_s) {
+            r.once_s = once_s;
+            once_bound = bound;
+            once_lane = lane;
+            once_input = i;
+        }
+    }
+    if (count > 0) {
+        r.steady = slowest.steady;
+        show_stream(p, &steady_lane, &r);
+    }
+    double once_part = t_local_s > 0 ? r.once_s / amount(t_local_s) : 0;
+    if (r.once_s > 0 &&
+        (once_part > slowest.largest || slowest.term == SLOWDOWN_TERM_NONE)) {
+        show_case(&once_lane, once_input, SLOWDOWN_TERM_ONCE, once_bound, &r);
+    }
+    double job = r.steady * (1 + once_part);
+    r.job = job < SLOWDOWN_CEILING ? job : SLOWDOWN_CEILING;
+    *ret = r;
 }
 
 void slowdown_predict(const struct slowdown_profile *p,
                       const struct slowdown_path *path, double gpus, double t_local_s,
                       struct slowdown_result *ret)
 {
-    struct slowdown_result r = {.steady = 1, .bound = SLOWDOWN_NOT_BOUND};
-    switch (p->kind) {
-    case SLOWDOWN_STREAM:
-        predict_stream(p, path, gpus, &r);
-        predict_checkpoint(p, path, gpus, &r);
-        break;
-    case SLOWDOWN_STARTUP:
-        predict_stream(p, path, gpus, &r);
-        predict_once(p, path, gpus, &r);
-        predict_checkpoint(p, path, gpus, &r);
-        break;
-    case SLOWDOWN_COLD:
-        predict_once(p, path, gpus, &r);
-        predict_checkpoint(p, path, gpus, &r);
-        break;
-    case SLOWDOWN_CHECKPOINT: predict_checkpoint(p, path, gpus, &r); break;
-    case SLOWDOWN_SYNC:
-        if (path->bandwidth_Bps > 0) {
-            r.steady += p->sync_Bps / path->bandwidth_Bps;
-        }
-        r.steady += p->sync_trips_Hz * path->rtt_s;
-        break;
-    }
-    r.job = t_local_s > 0 ? (t_local_s + r.once_s) / t_local_s * r.steady : r.steady;
-    *ret = r;
-}
-
-void slowdown_advice(const struct slowdown_profile *p, const struct slowdown_result *r,
-                     char *out, size_t cap)
-{
-    out[0] = '\0';
-    switch (r->bound) {
-    case SLOWDOWN_NOT_BOUND: break;
-    case SLOWDOWN_BOUND_BANDWIDTH:
-        snprintf(out, cap, "bound by bandwidth: distance does not matter, %s",
-                 r->steady > 1 && r->demand_Bps > 0 ? "a wider path does"
-                                                    : "a wider path shortens the load");
-        break;
-    case SLOWDOWN_BOUND_OUTSTANDING:
-        if (r->demand_Bps > r->supply_Bps) {
-            snprintf(out, cap,
-                     "bound by outstanding requests: raise prefetch from %.0f to %.0f "
-                     "per GPU",
-                     p->outstanding_per_gpu, ceil(r->outstanding_needed_per_gpu));
-        } else {
-            snprintf(out, cap,
-                     "bulk transfer bound by outstanding requests: read larger or more "
-                     "parallel blocks");
-        }
-        break;
-    case SLOWDOWN_BOUND_WINDOW:
-        snprintf(out, cap,
-                 "bound by the TCP window: use more streams or larger buffers");
-        break;
-    case SLOWDOWN_BOUND_LOSS:
-        snprintf(out, cap, "bound by packet loss: use more streams or a lossless path");
-        break;
-    }
+    struct slowdown_input one = {.path = *path};
+    slowdown_predict_inputs(p, &one, 1, gpus, t_local_s, ret);
 }

@@ -113,14 +113,29 @@ const struct slowdown_profile *slowdown_find(const char *name)
     return NULL;
 }
 
+static const char *const kind_names[SLOWDOWN_KINDS] = {
+    [SLOWDOWN_STREAM] = "stream",       [SLOWDOWN_COLD] = "cold_then_cached",
+    [SLOWDOWN_STARTUP] = "startup",     [SLOWDOWN_CHECKPOINT] = "checkpoint",
+    [SLOWDOWN_SYNC] = "sync",           [SLOWDOWN_REQUEST] = "request",
+    [SLOWDOWN_FEDERATED] = "federated",
+};
+
 const char *slowdown_kind_name(enum slowdown_kind kind)
 {
-    switch (kind) {
-    case SLOWDOWN_STREAM: return "stream";
-    case SLOWDOWN_COLD: return "cold_then_cached";
-    case SLOWDOWN_STARTUP: return "startup";
-    case SLOWDOWN_CHECKPOINT: return "checkpoint";
-    case SLOWDOWN_SYNC: return "sync";
+    return (unsigned)kind < SLOWDOWN_KINDS ? kind_names[kind] : "unknown";
+}
+
+bool slowdown_kind_find(const char *name, enum slowdown_kind *ret)
+{
+    if (strcmp(name, "cold") == 0) {
+        *ret = SLOWDOWN_COLD;
+        return true;
     }
-    return "unknown";
+    for (int i = 0; i < SLOWDOWN_KINDS; i++) {
+        if (strcmp(name, kind_names[i]) == 0) {
+            *ret = (enum slowdown_kind)i;
+            return true;
+        }
+    }
+    return false;
 }
