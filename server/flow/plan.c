@@ -30,6 +30,9 @@ int plan_rank(struct world *w, const struct request *rq, const char *tenant_id,
               int64_t now_us, struct plan *ret, struct err *err)
 {
     struct plan p = {.count = w->offer_count, .len_us = rq->len_us};
+    if (rq->nodes > 1 || rq->federated)
+        return err_set(err, ERR_BAD_REQUEST,
+                       "/nodes: more than one node a reservation is not offered");
     if (find_data(w, rq, tenant_id, &p, err) != 0)
         return -1;
     struct match_query q = {.gpu_model = rq->gpu,
@@ -46,7 +49,7 @@ int plan_rank(struct world *w, const struct request *rq, const char *tenant_id,
                             .max_slowdown_ppm = rq->max_slowdown_ppm,
                             .residency = rq->residency,
                             .only_site = rq->site,
-                            .only_provider = rq->provider,
+                            .only_provider = rq->only_provider.name[0],
                             .now_us = now_us};
     digest_random(&q.spread, sizeof(q.spread));
     p.places = xcalloc(p.count + 1, sizeof(*p.places));
