@@ -274,6 +274,8 @@ json_t *advert_sync_body(const struct advert_body *b)
     json_object_set_new(agent, "boot_id", json_string(b->boot_id));
     json_object_set_new(agent, "seq", json_integer(b->seq));
     json_object_set_new(agent, "address", json_string(b->address));
+    if (b->fabric != NULL)
+        json_object_set_new(agent, "fabric", json_string(b->fabric));
     for (size_t i = 0; i < b->window_count; i++) {
         json_t *w = json_object();
         json_object_set_new(w, "from", jsonx_time(b->windows[i].from_us));

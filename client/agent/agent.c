@@ -199,6 +199,10 @@ static void perform(struct agent *a, const struct reconcile_action *action)
         if (leases_extend(a->leases, action->order, &err) != 0)
             tell_once(a, action->id, err.text);
         break;
+    case RECONCILE_SHORTEN:
+        if (leases_shorten(a->leases, action->order, &err) != 0)
+            tell_once(a, action->id, err.text);
+        break;
     case RECONCILE_END: leases_end(a->leases, action->id, action->why); break;
     case RECONCILE_WAIT: tell_once(a, action->id, action->why); break;
     }

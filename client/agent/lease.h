@@ -37,6 +37,7 @@ enum lease_event {
     LEASE_EV_JOBS_GONE,    /* no job runs any more */
     LEASE_EV_DRAIN_DUE,    /* deadline minus drain has come */
     LEASE_EV_EXTENDED,     /* a later end was granted */
+    LEASE_EV_SHORTENED,    /* an earlier end was ordered */
     LEASE_EV_END,          /* deadline, revocation, stop, or lost market */
     LEASE_EV_EMPTIED,      /* cgroup seen unpopulated after END */
     LEASE_EV_KILL_TIMEOUT, /* still populated LEASE_KILL_US after END */

@@ -249,26 +249,70 @@ int leases_open(struct leases *l, const struct order *o, const char **ret_step,
     return open_new(l, o, ret_step, err);
 }
 
-int leases_extend(struct leases *l, const struct order *o, struct err *err)
+/* Only the end of a lease that goes on, and whose deadline can be computed, moves. */
+static int check_moves(struct leases *l, const struct live *v, struct err *err)
 {
-    struct live *v = find(l, o->id);
     if (v == NULL)
         return err_set(err, ERR_NOT_FOUND, "no such lease here");
-    if (o->not_after_us <= v->j.not_after_us)
-        return 0;
     if (!is_open(v->j.state) && v->j.state != LEASE_OPENING)
         return err_set(err, ERR_CONFLICT, "the lease is %s",
                        lease_state_name(v->j.state));
     if (!signedtime_is_known(&l->a->time) || v->rebooted)
         return err_set(err, ERR_UNAVAILABLE, "no signed time yet");
+    return 0;
+}
+
+static void move_end(struct leases *l, struct live *v, int64_t not_after_us,
+                     int64_t generation)
+{
+    v->j.shortened = not_after_us < v->j.not_after_us;
+    v->j.not_after_us = not_after_us;
+    if (generation > v->j.generation)
+        v->j.generation = generation;
+    v->j.deadline_boot_us = signedtime_boot(&l->a->time, not_after_us);
+    live_event(l, v, v->j.shortened ? LEASE_EV_SHORTENED : LEASE_EV_EXTENDED);
+}
+
+int leases_extend(struct leases *l, const struct order *o, struct err *err)
+{
+    struct live *v = find(l, o->id);
+    if (v != NULL && o->not_after_us <= v->j.not_after_us)
+        return 0;
+    if (check_moves(l, v, err) != 0)
+        return -1;
+    if (v->j.shortened && o->generation <= v->j.generation)
+        return 0;
     if (check_policy(l, o, err) != 0)
         return -1;
-    v->j.not_after_us = o->not_after_us;
-    if (o->generation > v->j.generation)
-        v->j.generation = o->generation;
-    v->j.deadline_boot_us = signedtime_boot(&l->a->time, o->not_after_us);
-    live_event(l, v, LEASE_EV_EXTENDED);
+    move_end(l, v, o->not_after_us, o->generation);
     return 0;
+}
+
+int leases_shorten(struct leases *l, const struct order *o, struct err *err)
+{
+    struct live *v = find(l, o->id);
+    int64_t now;
+    if (check_moves(l, v, err) != 0)
+        return -1;
+    if (!agent_now(l->a, &now))
+        return err_set(err, ERR_UNAVAILABLE, "no signed time yet");
+    int64_t end = now + v->j.drain_us;
+    if (end < o->not_after_us)
+        end = o->not_after_us;
+    if (end > v->j.not_after_us)
+        end = v->j.not_after_us;
+    if (o->generation <= v->j.generation)
+        return 0;
+    log_info("lease %s: ends %lld s earlier", v->j.id,
+             (long long)((v->j.not_after_us - end) / US_PER_S));
+    if (end < v->j.not_after_us) {
+        move_end(l, v, end, o->generation);
+        return 0;
+    }
+    /* Its drain is longer than what is left: it ends as it would have. */
+    v->j.generation = o->generation;
+    v->j.shortened = true;
+    return journal_lease_write(l->a->journal, &v->j, err);
 }
 
 void leases_end(struct leases *l, const char *id, const char *reason)

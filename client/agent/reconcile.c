@@ -149,8 +149,12 @@ static void consider(const struct reconcile_in *in, const struct order *o,
     const struct reconcile_have *h = have_find(in, o->id);
     if (h != NULL) {
         if (!is_ending(h->state) && o->generation > h->generation &&
-            o->not_after_us > h->not_after_us && end_reason(in, h) == NULL)
-            add(out, RECONCILE_EXTEND, o->id)->order = o;
+            o->not_after_us != h->not_after_us && end_reason(in, h) == NULL)
+            add(out,
+                o->not_after_us > h->not_after_us ? RECONCILE_EXTEND
+                                                  : RECONCILE_SHORTEN,
+                o->id)
+                ->order = o;
         return;
     }
     if (!in->time_known) {

@@ -39,10 +39,11 @@ struct reconcile_in {
 };
 
 enum reconcile_kind {
-    RECONCILE_OPEN,   /* order */
-    RECONCILE_EXTEND, /* order: later end */
-    RECONCILE_END,    /* id, reason */
-    RECONCILE_WAIT,   /* order cannot be opened now; why, retried on the next run */
+    RECONCILE_OPEN,    /* order */
+    RECONCILE_EXTEND,  /* order: later end */
+    RECONCILE_SHORTEN, /* order: earlier end */
+    RECONCILE_END,     /* id, reason */
+    RECONCILE_WAIT,    /* order cannot be opened now; why, retried on the next run */
 };
 
 struct reconcile_action {

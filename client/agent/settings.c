@@ -31,6 +31,10 @@ const struct conf_key settings_keys[] = {
      "Address told to tenants, host:port; needed when the listen address is 0.0.0.0 or "
      "behind translation.",
      0, 0},
+    {"fabric", CONF_STRING, AT(fabric), NULL,
+     "Name of the fast network this node shares with others of its site (NVLink or "
+     "InfiniBand domain, rail); nodes of one name make a gang of one domain.",
+     0, 0},
     {"inventory", CONF_STRING, AT(inventory), "nvml",
      "Where GPUs are looked up: `nvml`, or `sim` for a simulated list in sim_file.", 0,
      0},
@@ -125,6 +129,14 @@ static char *default_base(const char *state_dir)
     return xasprintf("neargpu-%.12s", hex);
 }
 
+static bool is_fabric(const char *name)
+{
+    size_t len = strlen(name);
+    return len >= 1 && len <= SETTINGS_FABRIC_MAX &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                        "0123456789._-") == len;
+}
+
 static int check(struct settings *s, struct err *err)
 {
     if (s->server != NULL && strncmp(s->server, "https://", 8) != 0)
@@ -140,6 +152,11 @@ static int check(struct settings *s, struct err *err)
                        s->currency);
     if (s->price_micro > 0 && s->currency == NULL)
         return err_set(err, ERR_BAD_REQUEST, "price_per_gpu_hour needs currency");
+    if (s->fabric != NULL && !is_fabric(s->fabric))
+        return err_set(err, ERR_BAD_REQUEST,
+                       "fabric: \"%s\" is no name of 1 to %d letters, digits, '.', "
+                       "'_' and '-'",
+                       s->fabric, SETTINGS_FABRIC_MAX);
     if (s->cgroup_base == NULL)
         s->cgroup_base = default_base(s->state_dir);
     if (strchr(s->cgroup_base, '/') != NULL || s->cgroup_base[0] == '.' ||

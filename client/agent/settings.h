@@ -10,10 +10,11 @@
 
 #define SETTINGS_DEFAULT_PATH  "/etc/neargpu/agent.conf"
 #define SETTINGS_DEFAULT_STATE "/var/lib/neargpu/agent"
+#define SETTINGS_FABRIC_MAX    63 /* as the market stores it */
 
 struct settings {
     char *server, *state_dir, *runtime_dir;
-    char *listen, *advertise;
+    char *listen, *advertise, *fabric;
     char *inventory, *sim_file, *nvml_library;
     int64_t sample_interval_us, busy_memory_mib, busy_utilisation_percent;
     char *currency;

@@ -282,6 +282,7 @@ static json_t *observed(struct sync *s)
         .version = PACKAGE_VERSION,
         .boot_id = a->boot_id,
         .address = runsrv_address(a->runsrv),
+        .fabric = a->conf.fabric,
         .seq = ++s->seq,
         .gpus = &a->advert,
         .currency = a->conf.price_micro > 0 ? a->conf.currency : NULL,

@@ -18,7 +18,9 @@ START_TEST(test_a_whole_life)
         {LEASE_EV_JOB_STARTED, LEASE_RUNNING, LEASE_ACT_NONE},
         {LEASE_EV_DRAIN_DUE, LEASE_DRAINING, LEASE_ACT_TERM_JOBS},
         {LEASE_EV_EXTENDED, LEASE_RUNNING, LEASE_ACT_REGATE},
+        {LEASE_EV_SHORTENED, LEASE_RUNNING, LEASE_ACT_REGATE},
         {LEASE_EV_DRAIN_DUE, LEASE_DRAINING, LEASE_ACT_TERM_JOBS},
+        {LEASE_EV_SHORTENED, LEASE_DRAINING, LEASE_ACT_REGATE},
         {LEASE_EV_END, LEASE_DENIED, LEASE_ACT_DENY_KILL},
         {LEASE_EV_END, LEASE_DENIED, LEASE_ACT_DENY_KILL},
         {LEASE_EV_EMPTIED, LEASE_CLEANING, LEASE_ACT_CLEAN},
@@ -76,6 +78,7 @@ START_TEST(test_impossible_events_are_refused)
     ck_assert_int_eq(lease_apply(LEASE_DRAINING, LEASE_EV_JOB_STARTED, &to, &a, &err),
                      -1);
     ck_assert_int_eq(lease_apply(LEASE_DENIED, LEASE_EV_EXTENDED, &to, &a, &err), -1);
+    ck_assert_int_eq(lease_apply(LEASE_DENIED, LEASE_EV_SHORTENED, &to, &a, &err), -1);
 }
 END_TEST
 

@@ -236,6 +236,76 @@ START_TEST(test_extend)
 }
 END_TEST
 
+/* A shorter end reaches gate and journal, outlives the agent, and is not undone by a
+ * token, which may have been issued before. */
+START_TEST(test_shorten)
+{
+    struct rig r;
+    struct err err;
+    rig_init(&r);
+    rig_lease(&r);
+    int64_t before = end_boot(&r), after = before - 600 * US_PER_S;
+    struct order token = r.order;
+    token.generation = 0;
+    r.order.not_after_us -= 600 * US_PER_S;
+    ck_assert_int_eq(leases_shorten(r.a.leases, &r.order, &err), 0);
+    ck_assert_int_eq(end_boot(&r),
+                     before); /* no newer generation: not this one's word */
+    r.order.generation = 2;
+    ck_assert_msg(leases_shorten(r.a.leases, &r.order, &err) == 0, "%s", err.text);
+    ck_assert_int_eq(end_boot(&r), after);
+    ck_assert_int_eq(rig_cgroup(&r, KIT_RES)->deadline_boot_us, after);
+    ck_assert_int_eq(leases_extend(r.a.leases, &token, &err), 0);
+    ck_assert_int_eq(end_boot(&r), after);
+    rig_die(&r);
+    rig_start(&r);
+    ck_assert_int_eq(end_boot(&r), after);
+    ck_assert_int_eq(leases_find(r.a.leases, KIT_RES)->generation, 2);
+    ck_assert_int_eq(leases_extend(r.a.leases, &token, &err), 0);
+    ck_assert_int_eq(end_boot(&r), after);
+    r.order.not_after_us += 300 * US_PER_S;
+    r.order.generation = 3; /* the market's later word lengthens it again */
+    ck_assert_int_eq(leases_extend(r.a.leases, &r.order, &err), 0);
+    ck_assert_int_eq(end_boot(&r), after + 300 * US_PER_S);
+    leases_tick(r.a.leases, end_boot(&r));
+    ck_assert_int_eq(rig_state(&r), LEASE_DONE);
+    ck_assert_str_eq(leases_find(r.a.leases, KIT_RES)->reason, "lease_end");
+    rig_done(&r);
+}
+END_TEST
+
+/* Jobs have their drain whatever is ordered, and an end never becomes a later one. */
+START_TEST(test_shorten_leaves_the_drain)
+{
+    struct rig r;
+    struct err err;
+    int64_t now;
+    rig_init(&r);
+    r.order.drain_us = 20 * US_PER_S;
+    rig_lease(&r);
+    rig_cgroup(&r, KIT_RES)->populated = true;
+    ck_assert(agent_now(&r.a, &now));
+    r.order.not_after_us = now - 5 * US_PER_S;
+    r.order.generation = 2;
+    ck_assert_int_eq(leases_shorten(r.a.leases, &r.order, &err), 0);
+    int64_t left = end_boot(&r) - clock_boot_us();
+    ck_assert_int_le(left, 20 * US_PER_S);
+    ck_assert_int_ge(left, 19 * US_PER_S);
+    leases_tick(r.a.leases, end_boot(&r) - US_PER_S);
+    ck_assert_int_eq(rig_state(&r), LEASE_DRAINING);
+    int64_t end = end_boot(&r);
+    r.order.generation = 3;
+    ck_assert_int_eq(leases_shorten(r.a.leases, &r.order, &err), 0);
+    ck_assert_int_le(end_boot(&r), end);
+    ck_assert_int_eq(rig_state(&r), LEASE_DRAINING);
+    leases_end(r.a.leases, KIT_RES, "stopped");
+    r.order.generation = 4;
+    ck_assert_int_eq(leases_shorten(r.a.leases, &r.order, &err), -1);
+    ck_assert_int_eq(err.code, ERR_CONFLICT);
+    rig_done(&r);
+}
+END_TEST
+
 START_TEST(test_an_ended_lease_is_not_extended)
 {
     struct rig r;
@@ -512,11 +582,12 @@ END_TEST
 
 UNIT_MAIN(
     "leases",
-    UNIT_CASE(test_open) UNIT_CASE(test_end_to_done)
-        UNIT_CASE(test_undying_is_quarantined) UNIT_CASE(test_unseen_is_not_empty)
-            UNIT_CASE(test_nothing_is_metered_after_the_end) UNIT_CASE(
-                test_unclean_gpu_is_quarantined) UNIT_CASE(test_open_fails)
-                UNIT_CASE(test_refusals) UNIT_CASE(test_extend) UNIT_CASE(
+    UNIT_CASE(test_open) UNIT_CASE(test_end_to_done) UNIT_CASE(
+        test_undying_is_quarantined) UNIT_CASE(test_unseen_is_not_empty)
+        UNIT_CASE(test_nothing_is_metered_after_the_end) UNIT_CASE(
+            test_unclean_gpu_is_quarantined) UNIT_CASE(test_open_fails)
+            UNIT_CASE(test_refusals) UNIT_CASE(test_extend) UNIT_CASE(test_shorten)
+                UNIT_CASE(test_shorten_leaves_the_drain) UNIT_CASE(
                     test_an_ended_lease_is_not_extended) UNIT_CASE(test_retime)
                     UNIT_CASE(test_killed_and_restarted) UNIT_CASE(test_gate_taken_away)
                         UNIT_CASE(test_no_launch_without_gate)

@@ -65,11 +65,12 @@ static void have(struct world *w, const char *id, enum lease_state state)
     w->in.have_count = 1;
 }
 
-/* "open", "extend", "end:why", "wait:why", "" for nothing; one action at most. */
+/* "open", "extend", "shorten", "end:why", "wait:why", "" for nothing; one action at
+ * most. */
 static const char *outcome(struct world *w)
 {
     static char text[200];
-    static const char *const names[] = {"open", "extend", "end", "wait"};
+    static const char *const names[] = {"open", "extend", "shorten", "end", "wait"};
     reconcile(&w->in, &w->out);
     text[0] = '\0';
     ck_assert_uint_le(w->out.count, 1);
@@ -234,12 +235,30 @@ START_TEST(test_extend)
     EXPECT(&w, ""); /* same generation: a replay */
     w.order.generation = 2;
     EXPECT(&w, "extend");
-    w.order.not_after_us -= 2 * US_PER_S;
-    EXPECT(&w, "");
+    w.order.not_after_us -= US_PER_S;
+    EXPECT(&w, ""); /* the same end */
     w.order.not_after_us += 5 * US_PER_S;
     have(&w, ID_A, LEASE_DENIED);
     w.have.not_after_us = NOW;
     EXPECT(&w, "");
+}
+END_TEST
+
+START_TEST(test_shorten)
+{
+    struct world w;
+    world_init(&w);
+    have(&w, ID_A, LEASE_RUNNING);
+    w.order.not_after_us -= US_PER_S;
+    EXPECT(&w, ""); /* same generation: an older word than the one that opened it */
+    w.order.generation = 2;
+    EXPECT(&w, "shorten");
+    have(&w, ID_A, LEASE_DRAINING);
+    w.have.not_after_us += US_PER_S;
+    EXPECT(&w, "shorten");
+    have(&w, ID_A, LEASE_DENIED);
+    w.have.not_after_us += US_PER_S;
+    EXPECT(&w, ""); /* it ends anyway */
 }
 END_TEST
 
@@ -374,7 +393,7 @@ UNIT_MAIN("reconcile",
                       UNIT_CASE(test_one_gpu_ordered_twice) UNIT_CASE(test_ends)
                           UNIT_CASE(test_revoked_is_not_opened)
                               UNIT_CASE(test_market_lost) UNIT_CASE(test_extend)
-                                  UNIT_CASE(test_desired)
+                                  UNIT_CASE(test_shorten) UNIT_CASE(test_desired)
                                       UNIT_CASE(test_desired_refuses)
                                           UNIT_CASE(test_end_reason_is_plain)
                                               UNIT_CASE(test_policy)
