@@ -65,6 +65,15 @@ extern const struct flow_kind flow_price_list;
 /* POST /v1/prices: provider */
 extern const struct flow_kind flow_price_set;
 
+/* GET /v1/paths: keyed */
+extern const struct flow_kind flow_path_list;
+/* POST /v1/paths: admin */
+extern const struct flow_kind flow_path_create;
+/* PATCH /v1/paths/{name}: admin */
+extern const struct flow_kind flow_path_patch;
+/* GET /v1/admin/drill: admin */
+extern const struct flow_kind flow_drill;
+
 /* Money and use. */
 /* GET /v1/wallet: tenant */
 extern const struct flow_kind flow_wallet;
@@ -109,5 +118,13 @@ extern const struct flow_kind flow_openapi;
 
 /* Started by main, not by requests; see flow_ticker.c. Runs until the runner ends. */
 extern const struct flow_kind flow_ticker;
+/* Started by the ticker, one of each at a time: what this server does for the market
+ * as a whole. Several servers may; the database decides. */
+/* Books standing orders when their time has come, tells the others their place. */
+extern const struct flow_kind flow_waiting;
+/* Finds another place for what was booked on nodes that are lost. */
+extern const struct flow_kind flow_outage;
+/* Has booked paths lit and released by their operator. */
+extern const struct flow_kind flow_paths_due;
 
 #endif
