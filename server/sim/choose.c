@@ -1,0 +1,395 @@
+/* choose: a job that fits one node and wants to start now is ranked by match_rank, as a
+ * server would; a gang, and a start in the future (where each place occupies its GPUs
+ * for another length, because it slows the job down differently), by a loop over the
+ * same facts. */
+#include "server/sim/choose.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/lib/money.h"
+#include "client/lib/timefmt.h"
+#include "client/lib/xalloc.h"
+
+static const char *const policy_names[SIM_POLICIES] = {"neargpu", "nearest", "cheapest",
+                                                       "random"};
+
+const char *sim_policy_name(enum sim_policy policy)
+{
+    return policy_names[policy];
+}
+
+const char *sim_why_name(int why)
+{
+    switch (why) {
+    case SIM_TOO_FEW_NODES: return "too_few_nodes";
+    case SIM_NO_PRICE: return "no_price";
+    case SIM_ENDLESS: return "endless";
+    default: return match_why_name((enum match_why)why);
+    }
+}
+
+uint64_t sim_draw(uint64_t seed, uint64_t a, uint64_t b)
+{
+    uint64_t x = seed;
+    const uint64_t in[] = {a, b, 0};
+    for (size_t i = 0; i < sizeof in / sizeof in[0]; i++) {
+        x = (x ^ in[i]) + UINT64_C(0x9e3779b97f4a7c15);
+        x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+        x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+        x ^= x >> 31;
+    }
+    return x;
+}
+
+/* ---- the market ---- */
+
+/* Does the wish "A|B" name this model? "" is any. */
+static bool wish_fits(const char *wish, const char *model)
+{
+    if (wish[0] == '\0') {
+        return true;
+    }
+    while (*wish != '\0') {
+        size_t len = strcspn(wish, "|");
+        char part[256];
+        assert(len < sizeof part);
+        memcpy(part, wish, len);
+        part[len] = '\0';
+        if (match_model_fits(model, part)) {
+            return true;
+        }
+        wish += len + (wish[len] == '|');
+    }
+    return false;
+}
+
+static void fill_wish(struct sim_market *m, const char *text, struct sim_wish *wish)
+{
+    const struct sim_world *w = m->world;
+    wish->offers = xcalloc(m->offer_count + 1, sizeof *wish->offers);
+    wish->ids = xcalloc(m->offer_count + 1, sizeof *wish->ids);
+    wish->no_offer = MATCH_MODEL;
+    for (int i = 0; i < w->models.count; i++) {
+        if (wish_fits(text, w->models.items[i])) {
+            wish->no_offer = SIM_NO_PRICE; /* nodes it has */
+        }
+    }
+    for (size_t i = 0; i < m->offer_count; i++) {
+        if (wish_fits(text, m->offers[i].gpu_model)) {
+            wish->offers[wish->count] = m->offers[i];
+            wish->ids[wish->count++] = (int)i;
+            wish->largest =
+                wish->largest > m->largest[i] ? wish->largest : m->largest[i];
+        }
+    }
+}
+
+/* One offer per (site, model) in order of site, then model. */
+static void fill_offers(struct sim_market *m)
+{
+    const struct sim_world *w = m->world;
+    size_t models = (size_t)w->models.count;
+    size_t cells = (size_t)w->sites.count * models;
+    int *largest = xcalloc(cells, sizeof *largest);
+    int *whole = xcalloc(cells, sizeof *whole);
+    for (size_t i = 0; i < w->node_count; i++) {
+        const struct sim_node *n = &w->nodes[i];
+        size_t cell = (size_t)n->site * models + (size_t)n->model;
+        if (n->gpus > largest[cell]) {
+            largest[cell] = n->gpus;
+            whole[cell] = 0;
+        }
+        whole[cell] += n->gpus == largest[cell];
+    }
+    m->offers = xcalloc(cells, sizeof *m->offers);
+    for (size_t i = 0; i < cells; i++) {
+        if (largest[i] == 0 || w->price_micro[i] == SIM_PRICE_UNKNOWN) {
+            continue;
+        }
+        m->offers[m->offer_count] =
+            (struct match_offer){.site = (int)(i / models),
+                                 .model = (int)(i % models),
+                                 .site_name = w->sites.items[i / models],
+                                 .provider_name = "",
+                                 .gpu_model = w->models.items[i % models],
+                                 .residency = "",
+                                 .price_micro = w->price_micro[i],
+                                 .reliability_ppm = MATCH_PPM,
+                                 .up = true};
+        largest[m->offer_count] = largest[i]; /* never ahead of i */
+        whole[m->offer_count++] = whole[i];
+    }
+    m->largest = largest;
+    m->whole = whole;
+}
+
+void sim_market_init(struct sim_market *m, const struct sim_world *w)
+{
+    *m =
+        (struct sim_market){.world = w, .calendar = calendar_new(), .topo = topo_new()};
+    for (size_t i = 0; i < w->node_count; i++) {
+        const struct sim_node *n = &w->nodes[i];
+        calendar_set_node(
+            m->calendar, (int)i,
+            &(struct calendar_node){.site = n->site,
+                                    .model = n->model,
+                                    .gpus = n->gpus,
+                                    .offered = UINT64_MAX >> (64 - n->gpus)});
+    }
+    int sites = w->sites.count;
+    for (int site = 0; site < sites; site++) {
+        for (int data = 0; data < sites; data++) {
+            int64_t rtt_us = w->rtt_us[(size_t)site * (size_t)sites + (size_t)data];
+            if (rtt_us != SIM_RTT_UNKNOWN) {
+                topo_declared(m->topo, site, data, rtt_us, 0);
+            }
+        }
+    }
+    fill_offers(m);
+    m->places = xcalloc(m->offer_count + 1, sizeof *m->places);
+    m->wishes = xcalloc((size_t)w->wishes.count + 1, sizeof *m->wishes);
+    for (int i = 0; i < w->wishes.count; i++) {
+        fill_wish(m, w->wishes.items[i], &m->wishes[i]);
+    }
+}
+
+void sim_market_done(struct sim_market *m)
+{
+    for (int i = 0; m->wishes != NULL && i < m->world->wishes.count; i++) {
+        free(m->wishes[i].offers);
+        free(m->wishes[i].ids);
+    }
+    calendar_free(m->calendar);
+    topo_free(m->topo);
+    free(m->offers);
+    free(m->largest);
+    free(m->whole);
+    free(m->wishes);
+    free(m->places);
+    *m = (struct sim_market){0};
+}
+
+/* ---- the order of places ---- */
+
+/* Smaller is better, member by member. */
+struct rank {
+    int64_t start_us, first, second;
+    uint64_t chance;
+};
+
+static bool is_better(const struct rank *a, const struct rank *b)
+{
+    if (a->start_us != b->start_us) {
+        return a->start_us < b->start_us;
+    }
+    if (a->first != b->first) {
+        return a->first < b->first;
+    }
+    return a->second != b->second ? a->second < b->second : a->chance < b->chance;
+}
+
+static struct rank rank_of(const struct sim_market *m, const struct sim_ask *ask,
+                           const struct sim_choice *c)
+{
+    int64_t rtt = c->rtt_us == SIM_RTT_UNKNOWN ? INT64_MAX : c->rtt_us;
+    int64_t price = m->offers[c->offer].price_micro;
+    struct rank r = {.start_us = c->start_us,
+                     .chance = sim_draw(ask->chance, (uint64_t)c->offer, 1)};
+    switch (ask->policy) {
+    case SIM_NEARGPU:
+        r.first = c->effective_micro * c->nodes; /* bounded by facts() */
+        r.second = rtt;
+        break;
+    case SIM_NEAREST:
+        r.first = rtt;
+        r.second = price;
+        break;
+    case SIM_CHEAPEST: r.first = price; break;
+    case SIM_RANDOM: break;
+    }
+    return r;
+}
+
+/* ---- one node, now: the server's own ranking ---- */
+
+/* Duration times slow-down, half up; -1 when it leaves counted time. */
+static int64_t occupied_us(int64_t duration_us, int64_t slowdown_ppm)
+{
+    __int128 us = ((__int128)duration_us * slowdown_ppm + MATCH_PPM / 2) / MATCH_PPM;
+    return us > SIM_TIME_MAX_US ? -1 : (int64_t)us;
+}
+
+static void take_place(const struct sim_job *job, const struct match_place *p, int id,
+                       struct sim_choice *c)
+{
+    c->why = (int)p->why;
+    c->offer = id;
+    c->start_us = p->slot.start_us;
+    c->rtt_us = p->rtt.source == TOPO_UNKNOWN ? SIM_RTT_UNKNOWN : p->rtt.rtt_us;
+    c->slowdown_ppm = p->slowdown_ppm;
+    c->charged_micro = job->duration_us == 0 ? 0 : p->price_total_micro;
+    c->effective_micro = job->duration_us == 0 ? 0 : p->effective_micro;
+    c->nodes = 1;
+    c->gpus = job->gpus;
+    c->slots[0] = p->slot;
+    c->len_us = occupied_us(job->duration_us, p->slowdown_ppm);
+    if (c->why == MATCH_OK && c->len_us < 0) {
+        c->why = SIM_ENDLESS;
+    }
+}
+
+static void choose_node_now(const struct sim_market *m, const struct sim_job *job,
+                            const struct sim_ask *ask, struct sim_choice *ret)
+{
+    const struct sim_wish *wish = &m->wishes[job->wish];
+    struct slowdown_profile profile;
+    bool has_profile = sim_job_profile(m->world, job, &profile);
+    struct match_query q = {.gpus = job->gpus,
+                            .len_us = job->duration_us > 0 ? job->duration_us : 1,
+                            .from_us = ask->now_us,
+                            .latest_us = ask->now_us,
+                            .data = &ask->data,
+                            .data_count = 1,
+                            .profile = has_profile ? &profile : NULL,
+                            .now_us = ask->now_us,
+                            .spread = (uint32_t)ask->chance};
+    size_t fitting =
+        match_rank(m->calendar, m->topo, wish->offers, wish->count, &q, m->places);
+    if (fitting == 0) {
+        /* The refusal that got farthest: rejected ones stand in the order of why. */
+        const struct match_place *last = &m->places[wish->count - 1];
+        for (size_t i = 0; i < wish->count; i++) {
+            last = m->places[i].why == MATCH_BUSY ? &m->places[i] : last;
+        }
+        ret->why = (int)last->why;
+        return;
+    }
+    struct rank best = {0};
+    for (size_t i = 0; i < (ask->policy == SIM_NEARGPU ? 1 : fitting); i++) {
+        struct sim_choice c; /* only slots[0] of it is used */
+        take_place(job, &m->places[i], wish->ids[m->places[i].offer], &c);
+        struct rank rank = rank_of(m, ask, &c);
+        if (i == 0 || is_better(&rank, &best)) {
+            best = rank;
+            take_place(job, &m->places[i], c.offer, ret);
+        }
+    }
+}
+
+/* ---- gangs, and starts in the future ---- */
+
+/* All but the calendar: what the place costs this job, or why it never serves it. */
+static void facts(const struct sim_market *m, const struct sim_job *job,
+                  const struct slowdown_profile *profile, const struct sim_ask *ask,
+                  struct sim_choice *c)
+{
+    const struct match_offer *o = &m->offers[c->offer];
+    const struct sim_wish *wish = &m->wishes[job->wish];
+    bool is_gang = job->gpus > wish->largest;
+    int size = m->largest[c->offer];
+    c->gpus = is_gang ? size : job->gpus;
+    c->nodes = is_gang ? (job->gpus + size - 1) / size : 1;
+    c->why = MATCH_OK;
+    struct topo_rtt rtt = topo_rtt(m->topo, o->site, ask->data, ask->now_us);
+    c->rtt_us = rtt.source == TOPO_UNKNOWN ? SIM_RTT_UNKNOWN : rtt.rtt_us;
+    c->slowdown_ppm = MATCH_PPM;
+    if (profile != NULL && rtt.source != TOPO_UNKNOWN) {
+        struct slowdown_path path = {.rtt_s = (double)rtt.rtt_us * 1e-6,
+                                     .service_s = SLOWDOWN_SERVICE_S};
+        struct slowdown_result r;
+        int64_t len_us = job->duration_us > 0 ? job->duration_us : 1;
+        slowdown_predict(profile, &path, c->gpus * c->nodes, (double)len_us * 1e-6, &r);
+        c->slowdown_ppm = (int64_t)floor(fmin(r.job, 1e6) * (double)MATCH_PPM + 0.5);
+    }
+    c->len_us = occupied_us(job->duration_us, c->slowdown_ppm);
+    int64_t gpu_us, all;
+    bool is_counted =
+        !__builtin_mul_overflow(job->duration_us, (int64_t)c->gpus, &gpu_us) &&
+        money_mul(gpu_us, o->price_micro, US_PER_HOUR, &c->charged_micro, NULL) == 0 &&
+        money_mul(c->slowdown_ppm, c->charged_micro, MATCH_PPM, &c->effective_micro,
+                  NULL) == 0 &&
+        !__builtin_mul_overflow(c->effective_micro, (int64_t)c->nodes, &all);
+    if (profile != NULL && rtt.source == TOPO_UNKNOWN) {
+        c->why = MATCH_NO_RTT;
+    } else if (!is_counted) {
+        c->why = MATCH_TOO_DEAR;
+    } else if (size < c->gpus) {
+        c->why = MATCH_NODE_TOO_SMALL;
+    } else if (is_gang &&
+               (c->nodes > m->whole[c->offer] || c->nodes > GANG_NODES_MAX)) {
+        c->why = SIM_TOO_FEW_NODES;
+    } else if (c->len_us < 0) {
+        c->why = SIM_ENDLESS;
+    }
+}
+
+static bool find_slots(const struct sim_market *m, const struct sim_ask *ask,
+                       int64_t latest_us, struct sim_choice *c)
+{
+    const struct match_offer *o = &m->offers[c->offer];
+    struct calendar_query q = {.site = o->site,
+                               .model = o->model,
+                               .gpus = c->gpus,
+                               .from_us = ask->now_us,
+                               .latest_us = latest_us,
+                               .len_us = c->len_us > 0 ? c->len_us : 1,
+                               .spread = (uint32_t)ask->chance};
+    if (c->nodes == 1) {
+        return calendar_find(m->calendar, &q, &c->slots[0]);
+    }
+    struct calendar_gang gang = {.query = q, .nodes = c->nodes};
+    return calendar_find_gang(m->calendar, &gang, c->slots);
+}
+
+/* A place that can start later than the best so far is not looked for. */
+static void choose_by_facts(const struct sim_market *m, const struct sim_job *job,
+                            const struct sim_ask *ask, struct sim_choice *ret)
+{
+    const struct sim_wish *wish = &m->wishes[job->wish];
+    struct slowdown_profile profile;
+    bool has_profile = sim_job_profile(m->world, job, &profile);
+    int64_t latest_us = ask->latest_us;
+    struct rank best = {0};
+    ret->why = -1;
+    for (size_t i = 0; i < wish->count; i++) {
+        struct sim_choice c;
+        c.offer = wish->ids[i];
+        facts(m, job, has_profile ? &profile : NULL, ask, &c);
+        if (c.why == MATCH_OK && !find_slots(m, ask, latest_us, &c)) {
+            c.why = MATCH_BUSY;
+        }
+        if (c.why != MATCH_OK) {
+            /* Busy says more than any other refusal: it will fit. */
+            if (ret->why != MATCH_OK && ret->why != MATCH_BUSY &&
+                (c.why == MATCH_BUSY || c.why > ret->why)) {
+                ret->why = c.why;
+            }
+            continue;
+        }
+        c.start_us = c.slots[0].start_us;
+        struct rank rank = rank_of(m, ask, &c);
+        if (ret->why != MATCH_OK || is_better(&rank, &best)) {
+            best = rank;
+            latest_us = c.start_us;
+            *ret = c;
+        }
+    }
+}
+
+void sim_choose(const struct sim_market *m, const struct sim_job *job,
+                const struct sim_ask *ask, struct sim_choice *ret)
+{
+    const struct sim_wish *wish = &m->wishes[job->wish];
+    if (wish->count == 0) {
+        ret->why = wish->no_offer;
+        return;
+    }
+    if (job->gpus <= wish->largest && ask->latest_us == ask->now_us) {
+        choose_node_now(m, job, ask, ret);
+    } else {
+        choose_by_facts(m, job, ask, ret);
+    }
+}
