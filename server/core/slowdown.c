@@ -267,11 +267,12 @@ static void show_stream(const struct slowdown_profile *p, const struct lane *lan
         bytes > 0 ? demand_Bps * request_s(&lane->path, bytes, trips) / bytes : 0;
 }
 
-static void show_case(const struct lane *lane, size_t input, enum slowdown_term term,
-                      enum slowdown_bound bound, struct slowdown_result *r)
+static void show_case(const struct lane *lane, size_t input, const struct loss_of *l,
+                      struct slowdown_result *r)
 {
-    r->term = term;
-    r->bound = bound;
+    r->term = l->term;
+    r->bound = l->bound;
+    r->lost = l->largest < SLOWDOWN_CEILING ? l->largest : SLOWDOWN_CEILING;
     r->input = input;
     r->path = lane->path;
     r->group_share = lane->group;
@@ -335,7 +336,7 @@ void slowdown_predict_inputs(const struct slowdown_profile *p,
         if (l.steady > slowest.steady) {
             slowest = l;
             steady_lane = lane;
-            show_case(&lane, i, l.term, l.bound, &r);
+            show_case(&lane, i, &l, &r);
         }
         enum slowdown_bound bound = SLOWDOWN_NOT_BOUND;
         double once_s = once_of(p, &lane, &bound);
@@ -353,7 +354,9 @@ void slowdown_predict_inputs(const struct slowdown_profile *p,
     double once_part = t_local_s > 0 ? r.once_s / amount(t_local_s) : 0;
     if (r.once_s > 0 &&
         (once_part > slowest.largest || slowest.term == SLOWDOWN_TERM_NONE)) {
-        show_case(&once_lane, once_input, SLOWDOWN_TERM_ONCE, once_bound, &r);
+        struct loss_of once = {
+            .largest = once_part, .term = SLOWDOWN_TERM_ONCE, .bound = once_bound};
+        show_case(&once_lane, once_input, &once, &r);
     }
     double job = r.steady * (1 + once_part);
     r.job = job < SLOWDOWN_CEILING ? job : SLOWDOWN_CEILING;

@@ -137,10 +137,12 @@ struct slowdown_result {
     enum slowdown_bound bound;
     enum slowdown_term term;
     size_t input;
+    double lost; /* its part: of the local time (0.12: 12 %); start-up without a
+                    t_local_s: 0 */
     /* Of the stream of the input that decides `steady`. */
     double demand_Bps, supply_Bps;     /* of all inputs that go this way */
     double outstanding_needed_per_gpu; /* to be unbound by outstanding requests */
-    /* For slowdown_advice: the case of the binding input. */
+    /* For slowdown_advice: the case of the binding input, sane numbers. */
     struct slowdown_path path;
     double gpus, group_share, own_share, round_s;
 };

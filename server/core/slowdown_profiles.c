@@ -1,6 +1,7 @@
 /* slowdown_profiles: the published facts behind the slow-down model. Each row names its
  * source; `assumed` names the fields that no source gives. Demand is samples/s times
- * bytes/sample of the source. */
+ * bytes/sample of the source. test_slowdown compares the rows with the public table
+ * they mirror when that is at hand. */
 #include "server/core/slowdown.h"
 
 #include <string.h>
@@ -17,6 +18,7 @@
 #define DLIO_ARGONNE "argonne-lcf/dlio_benchmark: dlio_benchmark/configs/workload/"
 #define MLPERF_V4    "mlcommons/training_results_v4.0: NVIDIA/results/"
 #define CKPT_SOURCE  "mlcommons/storage: Submission_guidelines.md Table 2"
+#define AZURE_TRACE  "Azure/AzurePublicDataset: data/AzureLLMInferenceTrace_"
 #define CKPT_ASSUMED "bulk_request_bytes; bulk_outstanding; checkpoint_interval"
 
 #define CHECKPOINT(label, bytes, gpus)                                    \
@@ -29,32 +31,44 @@
 
 /* The sources of streams name the size of a checkpoint, not how often one is written:
  * without an interval it is shown and not counted. */
-#define STREAM(label, model, demand, request, requests, step, checkpoint, from, guess) \
+#define STREAM(label, au, model, demand, request, requests, step, checkpoint, from, \
+               guess)                                                               \
+    {                                                                               \
+        .name = label, .kind = SLOWDOWN_STREAM, .gpu = model,                       \
+        .demand_Bps_per_gpu = demand, .request_bytes = request,                     \
+        .outstanding_per_gpu = requests, .step_s = step, .au_min = au,              \
+        .checkpoint_bytes = checkpoint, .source = from, .assumed = guess            \
+    }
+
+/* The traces name tokens. Text has about 4 bytes a token; a response is taken to cost
+ * 0.2 s and 25 ms a generated token, and one round trip on an open connection. */
+#define REQUEST(label, context, generated, from)                                       \
     {                                                                                  \
-        .name = label, .kind = SLOWDOWN_STREAM, .gpu = model,                          \
-        .demand_Bps_per_gpu = demand, .request_bytes = request,                        \
-        .outstanding_per_gpu = requests, .step_s = step,                               \
-        .checkpoint_bytes = checkpoint, .source = from, .assumed = guess               \
+        .name = label, .kind = SLOWDOWN_REQUEST, .gpu = "any", .trips_per_request = 1, \
+        .response_bytes = 4 * ((context) + (generated)),                               \
+        .response_local_s = 0.2 + 0.025 * (generated), .source = from,                 \
+        .assumed = "response_bytes=4 a token; response_local=0.2 s + 25 ms a token; "  \
+                   "trips_per_request"                                                 \
     }
 
 const struct slowdown_profile slowdown_profiles[] = {
-    STREAM("unet3d_h100", "H100", 3177.103e6, 146600628, 4, 0.323, 499153191,
+    STREAM("unet3d_h100", 0.90, "H100", 3177.103e6, 146600628, 4, 0.323, 499153191,
            DLIO_STORAGE "unet3d_h100.yaml", "request_bytes=sample"),
-    STREAM("unet3d_a100", "A100", 1613.529e6, 146600628, 4, 0.636, 499153191,
+    STREAM("unet3d_a100", 0.90, "A100", 1613.529e6, 146600628, 4, 0.636, 499153191,
            DLIO_STORAGE "unet3d_a100.yaml", "request_bytes=sample"),
-    STREAM("resnet50_h100", "H100", 204.750e6, 262144, 8, 0.224, 0,
+    STREAM("resnet50_h100", 0.90, "H100", 204.750e6, 262144, 8, 0.224, 0,
            DLIO_STORAGE "resnet50_h100.yaml", "request_bytes"),
-    STREAM("resnet50_a100", "A100", 105.435e6, 262144, 8, 0.435, 0,
+    STREAM("resnet50_a100", 0.90, "A100", 105.435e6, 262144, 8, 0.435, 0,
            DLIO_STORAGE "resnet50_a100.yaml", "request_bytes"),
-    STREAM("cosmoflow_h100", "H100", 808.139e6, 2828486, 4, 0.0035, 0,
+    STREAM("cosmoflow_h100", 0.70, "H100", 808.139e6, 2828486, 4, 0.0035, 0,
            DLIO_STORAGE "cosmoflow_h100.yaml", "request_bytes=sample"),
-    STREAM("cosmoflow_a100", "A100", 513.337e6, 2828486, 4, 0.00551, 0,
+    STREAM("cosmoflow_a100", 0.70, "A100", 513.337e6, 2828486, 4, 0.00551, 0,
            DLIO_STORAGE "cosmoflow_a100.yaml", "request_bytes=sample"),
-    STREAM("dlrm", "A100", 10437.487e6, 671088640, 1, 0.064296, 0,
+    STREAM("dlrm", 0, "A100", 10437.487e6, 671088640, 1, 0.064296, 0,
            DLIO_ARGONNE "dlrm.yaml", "gpu; request_bytes=sample"),
-    STREAM("bert_v100", "V100", 0.124e6, 262144, 1, 0.968, 4034713312,
+    STREAM("bert_v100", 0, "V100", 0.124e6, 262144, 1, 0.968, 4034713312,
            DLIO_ARGONNE "bert_v100.yaml", ""),
-    STREAM("llm_pretrain_megatron", "any", 0.0134e6, 2048, 1, 2.44, 0,
+    STREAM("llm_pretrain_megatron", 0, "any", 0.0134e6, 2048, 1, 2.44, 0,
            DLIO_ARGONNE "megatron_deepspeed_LLNL.yaml", "gpu"),
     {.name = "resnet50_mlperf_dgxh100",
      .kind = SLOWDOWN_COLD,
@@ -90,15 +104,19 @@ const struct slowdown_profile slowdown_profiles[] = {
      .gpu = "H100",
      .sync_Bps = 275.118e6,
      .sync_trips_Hz = 1.6,
-     .source = "NTT, MPLS Japan 2025: tsuzumi-7B on two sites, 0.526 ms and 15 ms",
+     .source = "fit to notes.yuuk.io MPLS Japan 2025 (NTT, tsuzumi-7B on two sites)",
      .assumed = "sync_Bps and sync_trips are a fit, not a measurement"},
     {.name = "llm_diloco_7b",
      .kind = SLOWDOWN_SYNC,
      .gpu = "any",
      .sync_Bps = 550236,
      .sync_trips_Hz = 1.6 / 500,
-     .source = "DiLoCo (arXiv 2311.08105): 500 times less communication",
+     .source = "syncedreview.com DiLoCo: 500x less communication (arXiv 2311.08105)",
      .assumed = "derived from llm_dataparallel_2site_7b"},
+    REQUEST("llm_inference_conv", 1020, 129,
+            AZURE_TRACE "conv.csv: medians 1020 context and 129 generated tokens"),
+    REQUEST("llm_inference_code", 1469, 13,
+            AZURE_TRACE "code.csv: medians 1469 context and 13 generated tokens"),
 };
 const size_t slowdown_profile_count =
     sizeof slowdown_profiles / sizeof slowdown_profiles[0];
