@@ -27,7 +27,8 @@ allowed() {
     server/issuer) echo "client/lib server/core server/issuer" ;;
     server/flow) echo "client/lib server/core billing/core server/db server/issuer server/flow" ;;
     server/net) echo "client/lib server/core billing/core server/db server/issuer server/flow server/net" ;;
-    server | billing) echo "client/lib server/core billing/core server/db server/issuer server/flow server/net server billing" ;;
+    server/sim) echo "client/lib server/core server/sim" ;;
+    server | billing) echo "client/lib server/core billing/core server/db server/issuer server/flow server/net server/sim server billing" ;;
     *) echo "" ;;
     esac
 }
