@@ -7,6 +7,7 @@
 
 #define HUGE_AMOUNT 1e18
 #define ONCE_MAX_S  1e15
+#define SUPPLY_MIN  1e-18 /* something always comes through: no division by 0 */
 
 struct pipe {
     double supply_Bps;
@@ -61,7 +62,7 @@ static inline void narrow(struct pipe *pipe, double limit_Bps,
                           enum slowdown_bound bound)
 {
     if (limit_Bps < pipe->supply_Bps) {
-        pipe->supply_Bps = limit_Bps;
+        pipe->supply_Bps = limit_Bps > SUPPLY_MIN ? limit_Bps : SUPPLY_MIN;
         pipe->bound = bound;
     }
 }
@@ -261,10 +262,12 @@ static void show_stream(const struct slowdown_profile *p, const struct lane *lan
 {
     double trips = read_trips(p), bytes = amount(p->request_bytes);
     double demand_Bps = amount(p->demand_Bps_per_gpu);
-    r->demand_Bps = lane->gpus * demand_Bps * lane->group;
+    r->demand_Bps = amount(lane->gpus * demand_Bps * lane->group);
     r->supply_Bps = reads(lane, p->outstanding_per_gpu, bytes, trips).supply_Bps;
-    r->outstanding_needed_per_gpu =
-        bytes > 0 ? demand_Bps * request_s(&lane->path, bytes, trips) / bytes : 0;
+    if (bytes > 0) {
+        r->outstanding_needed_per_gpu =
+            amount(demand_Bps * request_s(&lane->path, bytes, trips) / bytes);
+    }
 }
 
 static void show_case(const struct lane *lane, size_t input, const struct loss_of *l,

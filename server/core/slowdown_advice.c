@@ -3,8 +3,8 @@
  * again to see what would bind then.
  *
  * What can be hidden altogether (a stream, a start-up that is slow when local too) is
- * advised away; what only becomes smaller is advised down to LEFT, and what is less than
- * twice that to half. */
+ * advised away; what only becomes smaller is advised down to LEFT, and what is less
+ * than twice that to half. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -38,11 +38,8 @@ struct figure {
 static struct figure figure(double x)
 {
     struct figure f;
-    snprintf(f.text, sizeof f.text,
-             x >= 100    ? "%.0f"
-             : x < 0.001 ? "%.6f"
-                         : "%.3g",
-             fmin(x, 1e18));
+    x = fmax(fmin(x, 1e18), 0);
+    snprintf(f.text, sizeof f.text, x >= 100 ? "%.0f" : x < 0.001 ? "%.6f" : "%.3g", x);
     return f;
 }
 
@@ -178,7 +175,8 @@ static void append_next(const struct slowdown_profile *p,
     if (next.term != SLOWDOWN_TERM_STREAM || next.lost < 0.005) {
         return;
     }
-    snprintf(text, sizeof text, "; then %s: %.3g", names[next.bound], next.steady);
+    snprintf(text, sizeof text, "; then %s: %s", names[next.bound],
+             figure(next.steady).text);
     if (strlen(out) + strlen(text) < cap) {
         memcpy(out + strlen(out), text, strlen(text) + 1);
     }

@@ -18,7 +18,7 @@
 #define DLIO_ARGONNE "argonne-lcf/dlio_benchmark: dlio_benchmark/configs/workload/"
 #define MLPERF_V4    "mlcommons/training_results_v4.0: NVIDIA/results/"
 #define CKPT_SOURCE  "mlcommons/storage: Submission_guidelines.md Table 2"
-#define AZURE_TRACE  "Azure/AzurePublicDataset: data/AzureLLMInferenceTrace_"
+#define AZURE_TRACE  "Azure/AzurePublicDataset data/AzureLLMInferenceTrace_"
 #define CKPT_ASSUMED "bulk_request_bytes; bulk_outstanding; checkpoint_interval"
 
 #define CHECKPOINT(label, bytes, gpus)                                    \
