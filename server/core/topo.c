@@ -252,7 +252,7 @@ static void follow(struct topo_cell *c, const struct topo_rtt *m)
         return;
     }
     double dt = (double)(m->at_us - c->at_us);
-    double part = fmax(dt / (dt + (double)TOPO_BASELINE_US), 0);
+    double part = fmin(dt / (dt + (double)TOPO_BASELINE_US), 0.25);
     if (c->baseline_count < TOPO_DRIFT_WARM) {
         c->baseline_count++;
         part = fmax(part, 1.0 / c->baseline_count);
