@@ -35,6 +35,8 @@ enum cli_cmd {
     CMD_LIST,
     CMD_SHOW,
     CMD_EXTEND,
+    CMD_SHRINK,
+    CMD_MOVE,
     CMD_CANCEL,
     CMD_TOKEN,
     CMD_RUN,
@@ -47,11 +49,16 @@ enum cli_cmd {
     CMD_PROVIDER_PRICE,
     CMD_ADMIN_TENANT_CREATE,
     CMD_ADMIN_TENANT_LIST,
+    CMD_ADMIN_TENANT_SET,
     CMD_ADMIN_TENANT_TOPUP,
     CMD_ADMIN_PROVIDER_CREATE,
     CMD_ADMIN_PROVIDER_LIST,
     CMD_ADMIN_SITE_ADD,
     CMD_ADMIN_SITE_LIST,
+    CMD_ADMIN_PATH_ADD,
+    CMD_ADMIN_PATH_LIST,
+    CMD_ADMIN_PATH_SET,
+    CMD_ADMIN_DRILL,
     CMD_ADMIN_REPORT,
     CMD_ADMIN_STATUS,
     CMD_COUNT
@@ -94,6 +101,9 @@ int cli_get(struct cli *c, const char *path, json_t **ret, struct err *err) MUST
  * in the first reply. */
 int cli_get_list(struct cli *c, const char *path, const char *member, json_t **ret,
                  struct err *err) MUST_USE;
+/* The same with the request of the command's options as its query: offers, explain. */
+int cli_request_get(struct cli *c, const char *prefix, json_t **ret,
+                    struct err *err) MUST_USE;
 /* "/v1/x/" + escaped text; caller frees. */
 char *cli_path(const char *prefix, const char *text, const char *suffix);
 /* Adds "&name=value" (or "?…" the first time) when value is not NULL. */
@@ -130,6 +140,13 @@ void cli_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void cli_render_rejected(const struct cli *c, const json_t *rejected,
                          struct strbuf *out);
 
+/* The same on stderr, when the last call was refused because nothing fits. */
+void cli_show_rejected(struct cli *c, const struct err *err);
+
+/* The `reserve` command that asks for the same as this one, with a refusal's `relax` in
+ * it; NULL when it names no member; caller frees. */
+char *cli_relaxed_command(const struct cli *c, const json_t *relax);
+
 /* ---- asking -------------------------------------------------------------------- */
 
 /* Asks on the terminal; --yes answers. 1 yes; 0 no: said so, exit status 1; -1: cannot
@@ -152,15 +169,18 @@ bool cli_ignores(int signo);
 typedef int cli_fn(struct cli *c, struct err *err);
 cli_fn cmd_login, cmd_logout, cmd_whoami, cmd_data_add, cmd_data_list, cmd_data_show,
     cmd_data_rm, cmd_profiles, cmd_offers, cmd_calendar, cmd_explain, cmd_quote,
-    cmd_reserve, cmd_list, cmd_show, cmd_extend, cmd_cancel, cmd_token, cmd_run,
-    cmd_usage, cmd_wallet, cmd_invoice_list, cmd_invoice_show, cmd_provider_join_code,
-    cmd_provider_nodes, cmd_provider_price, cmd_admin_tenant_create,
-    cmd_admin_tenant_list, cmd_admin_tenant_topup, cmd_admin_provider_create,
-    cmd_admin_provider_list, cmd_admin_site_add, cmd_admin_site_list, cmd_admin_report,
-    cmd_admin_status;
+    cmd_reserve, cmd_list, cmd_show, cmd_extend, cmd_shrink, cmd_move, cmd_cancel,
+    cmd_token, cmd_run, cmd_usage, cmd_wallet, cmd_invoice_list, cmd_invoice_show,
+    cmd_provider_join_code, cmd_provider_nodes, cmd_provider_price,
+    cmd_admin_tenant_create, cmd_admin_tenant_list, cmd_admin_tenant_set,
+    cmd_admin_tenant_topup, cmd_admin_provider_create, cmd_admin_provider_list,
+    cmd_admin_site_add, cmd_admin_site_list, cmd_admin_path_add, cmd_admin_path_list,
+    cmd_admin_path_set, cmd_admin_drill, cmd_admin_report, cmd_admin_status;
 
-/* Columns of reservations, used by several families (cmd_resv.c). */
+/* Reservations, for several families (cmd_resv.c). */
 int cli_print_reservation(struct cli *c, const json_t *resv, struct err *err) MUST_USE;
+/* ERR_USAGE unless it looks like a reservation's id. */
+int cli_check_id(const char *id, struct err *err) MUST_USE;
 /* GET /v1/reservations/ID. */
 int cli_get_reservation(struct cli *c, const char *id, json_t **ret,
                         struct err *err) MUST_USE;

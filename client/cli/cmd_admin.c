@@ -86,6 +86,7 @@ int cmd_admin_tenant_list(struct cli *c, struct err *err)
         {"BALANCE", "balance", RENDER_MONEY, NULL},
         {"HELD", "held", RENDER_MONEY, NULL},
         {"ZONE", "zone", RENDER_TEXT, NULL},
+        {"PRIORITY", "priority", RENDER_INT, NULL},
         {"ID", "id", RENDER_TEXT, NULL},
     };
     json_t *reply = NULL;
@@ -93,6 +94,31 @@ int cmd_admin_tenant_list(struct cli *c, struct err *err)
         return -1;
     int rc = cli_print_list(c, reply, "tenants", cols, RENDER_COUNT_OF(cols),
                             "no tenants yet: neargpu admin tenant create NAME", err);
+    json_decref(reply);
+    return rc;
+}
+
+int cmd_admin_tenant_set(struct cli *c, struct err *err)
+{
+    static const struct render_col cols[] = {
+        {"Name", "name", RENDER_TEXT, NULL},
+        {"Priority", "priority", RENDER_INT, NULL},
+    };
+    const char *priority = opt_get(c->opts, "priority");
+    json_t *reply = NULL;
+    int64_t n;
+    if (priority == NULL)
+        return err_set(err, ERR_USAGE, "say what to set: --priority N");
+    if (when_parse_int(priority, -1000, 1000, &n, err) < 0)
+        return err_prefix(err, "--priority");
+    json_t *body = json_pack("{s:I}", "priority", (json_int_t)n);
+    char *path = cli_path("/v1/tenants/", c->opts->args[0], "");
+    const struct cli_call call = {"PATCH", path, body, NULL};
+    int rc = cli_call(c, &call, &reply, err);
+    if (rc == 0)
+        rc = cli_print_card(c, reply, cols, RENDER_COUNT_OF(cols), err);
+    free(path);
+    json_decref(body);
     json_decref(reply);
     return rc;
 }
@@ -178,6 +204,7 @@ static const struct render_col site_card[] = {
     {"Lat", "lat", RENDER_TEXT, NULL},
     {"Lon", "lon", RENDER_TEXT, NULL},
     {"Residency", "residency", RENDER_TEXT, NULL},
+    {"Zone", "zone", RENDER_TEXT, NULL},
 };
 
 int cmd_admin_site_add(struct cli *c, struct err *err)
@@ -202,6 +229,8 @@ int cmd_admin_site_add(struct cli *c, struct err *err)
         else
             json_object_set_new(body, needed[i], json_real(degrees));
     }
+    if (opt_get(c->opts, "zone") != NULL)
+        json_object_set_new(body, "zone", json_string(opt_get(c->opts, "zone")));
     char *key = cli_new_key(c);
     const struct cli_call call = {"POST", "/v1/sites", body, key};
     if (rc == 0 && (rc = cli_call(c, &call, &reply, err)) == 0)
@@ -220,6 +249,7 @@ int cmd_admin_site_list(struct cli *c, struct err *err)
         {"LAT", "lat", RENDER_TEXT, NULL},
         {"LON", "lon", RENDER_TEXT, NULL},
         {"RESIDENCY", "residency", RENDER_TEXT, NULL},
+        {"DISASTER ZONE", "zone", RENDER_TEXT, NULL},
         {"NODES", "nodes", RENDER_INT, NULL},
         {"GPUS", "gpus", RENDER_INT, NULL},
     };

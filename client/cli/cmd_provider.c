@@ -67,8 +67,30 @@ static const struct render_col price_cols[] = {
     {"NODE", "node", RENDER_TEXT, NULL},
     {"GPU", "gpu_model", RENDER_TEXT, NULL},
     {"PRICE/H", "per_gpu_hour", RENDER_MONEY, NULL},
+    {"SPOT/H", "spot_per_gpu_hour", RENDER_MONEY, NULL},
+    {"NOTICE", "notice", RENDER_TEXT, NULL},
     {"SINCE", "since", RENDER_TIME, NULL},
 };
+
+/* What preemptible use costs, and how long before its end it is told. */
+static int set_spot(struct cli *c, json_t *body, struct err *err)
+{
+    const char *amount = opt_get(c->opts, "spot"), *notice = opt_get(c->opts, "notice");
+    json_t *price = NULL;
+    int64_t us;
+    if (amount == NULL)
+        return notice == NULL ? 0
+                              : err_set(err, ERR_USAGE, "--notice: is that of --spot");
+    if (query_money(amount, c->account.currency, &price, err) < 0)
+        return err_prefix(err, "--spot");
+    json_object_set_new(body, "spot_per_gpu_hour", price);
+    if (notice != NULL && (timefmt_parse_duration(notice, &us, err) < 0 || us <= 0))
+        return err_set(err, ERR_USAGE, "--notice: '%.40s' is no duration such as 2m",
+                       notice);
+    if (notice != NULL)
+        json_object_set_new(body, "notice", json_string(notice));
+    return 0;
+}
 
 static int set_price(struct cli *c, const char *amount, struct err *err)
 {
@@ -82,9 +104,14 @@ static int set_price(struct cli *c, const char *amount, struct err *err)
         if (opt_get(c->opts, filters[i]) != NULL)
             json_object_set_new(body, filters[i],
                                 json_string(opt_get(c->opts, filters[i])));
+    bool all = json_object_size(body) == 0;
     json_object_set_new(body, "per_gpu_hour", price);
+    if (set_spot(c, body, err) < 0) {
+        json_decref(body);
+        return -1;
+    }
     int rc = 1;
-    if (json_object_size(body) == 1)
+    if (all)
         rc = cli_confirm(c, "Set this price on all your nodes?", err);
     const struct cli_call call = {"POST", "/v1/prices", body, NULL};
     if (rc == 1 && (rc = cli_call(c, &call, &reply, err)) == 0) {

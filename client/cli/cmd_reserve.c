@@ -7,21 +7,10 @@
 #include <string.h>
 
 #include "client/cli/cli.h"
+#include "client/cli/plan_view.h"
 #include "client/cli/query.h"
 #include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
-
-static const struct render_col place_cols[] = {
-    {"SITE", "site", RENDER_TEXT, NULL},   {"PROVIDER", "provider", RENDER_TEXT, NULL},
-    {"NODE", "node", RENDER_TEXT, NULL},   {"GPUS", "gpus", RENDER_COUNT, NULL},
-    {"START", "start", RENDER_TIME, NULL}, {"END", "end", RENDER_TIME, NULL},
-};
-static const struct render_col near_cols[] = {
-    {"DATA", "name", RENDER_TEXT, NULL},
-    {"AT", "site", RENDER_TEXT, NULL},
-    {"RTT", "rtt_us", RENDER_RTT, NULL},
-    {"SLOWDOWN", "slowdown", RENDER_SLOWDOWN, NULL},
-};
 
 /* A plan as people read it: places, data, price. */
 static void render_plan(struct cli *c, const json_t *quote, struct strbuf *out)
@@ -34,32 +23,18 @@ static void render_plan(struct cli *c, const json_t *quote, struct strbuf *out)
          "plan.price.currency"},
         {"Quote", "id", RENDER_TEXT, NULL},
         {"Good until", "expires_at", RENDER_TIME, NULL},
+        {"Kept for you", "held", RENDER_YES, NULL},
     };
+    size_t shown =
+        RENDER_COUNT_OF(price_cols) - !json_is_true(json_object_get(quote, "held"));
     struct render_opts o = c->render;
-    const json_t *data = render_at(quote, "plan.data");
+    const json_t *plan = json_object_get(quote, "plan");
     o.format = RENDER_TABLE;
-    render_rows(render_at(quote, "plan.allocations"), place_cols,
-                RENDER_COUNT_OF(place_cols), &o, out);
-    strbuf_addc(out, '\n');
-    if (json_array_size(data) > 0) {
-        render_rows(data, near_cols, RENDER_COUNT_OF(near_cols), &o, out);
-        strbuf_addc(out, '\n');
-    }
-    render_card(quote, price_cols, RENDER_COUNT_OF(price_cols), &o, out);
-}
-
-/* The places refused, when the server said that nothing fits. */
-static void show_rejected(struct cli *c, const struct err *err)
-{
-    const json_t *rejected = json_object_get(c->problem, "rejected");
-    struct strbuf out = STRBUF_INIT;
-    if (err->code != ERR_NO_FIT || json_array_size(rejected) == 0)
-        return;
-    struct cli plain = *c;
-    plain.render.colour = false; /* goes to stderr, which may be a file */
-    cli_render_rejected(&plain, rejected, &out);
-    fputs(strbuf_str(&out), stderr);
-    strbuf_done(&out);
+    plan_view(plan, false, &o, out);
+    if (json_is_true(json_object_get(plan, "spot")))
+        strbuf_adds(out, "Preemptible: firm demand may end it with the provider's "
+                         "notice.\n");
+    render_card(quote, price_cols, shown, &o, out);
 }
 
 static int get_quote(struct cli *c, const json_t *request, json_t **ret,
@@ -71,7 +46,7 @@ static int get_quote(struct cli *c, const json_t *request, json_t **ret,
     if (rc < 0 && err->code == ERR_UNKNOWN) /* a quote nobody has seen binds nobody */
         err->code = ERR_UNREACHABLE;
     if (rc < 0)
-        show_rejected(c, err);
+        cli_show_rejected(c, err);
     return rc;
 }
 
@@ -106,27 +81,47 @@ int cmd_quote(struct cli *c, struct err *err)
     return rc;
 }
 
-static int check_offered(struct cli *c, struct err *err)
+/* Nothing fits now, and it may wait: what it would wait for was just shown. 1: book the
+ * request itself, which then stands in the waiting list. */
+static int agree_to_wait(struct cli *c, const json_t *request, struct err *err)
 {
-    static const char *const missing[][2] = {
-        {"wait", "standing orders; use --between FROM TO to allow a later start"},
-        {"spot", "preemptible reservations"},
-        {"federated", "groups near several data sets; reserve one near each"},
-    };
-    for (size_t i = 0; i < 3; i++)
-        if (opt_has(c->opts, missing[i][0]))
-            return err_set(err, ERR_USAGE, "--%s: this market does not offer %s",
-                           missing[i][0], missing[i][1]);
-    return 0;
+    struct strbuf q = STRBUF_INIT;
+    const char *until = json_string_value(json_object_get(request, "wait_until"));
+    cli_note("%s", err->text);
+    strbuf_adds(&q, "Wait for a place");
+    if (until != NULL) {
+        strbuf_adds(&q, " until ");
+        render_sentence(&q, until, c->render.zone);
+    }
+    strbuf_addc(&q, '?');
+    int rc = cli_confirm(c, strbuf_str(&q), err);
+    strbuf_done(&q);
+    return rc;
 }
 
-/* Shows the plan and asks. 1: book it; *ret_quote is then its id (caller frees). */
+/* A quote is of now: whether to wait is decided when it cannot be had. */
+static json_t *without_waiting(const json_t *request)
+{
+    json_t *now = json_copy((json_t *)(uintptr_t)request);
+    json_object_del(now, "wait");
+    json_object_del(now, "wait_until");
+    return now;
+}
+
+/* Shows the plan and asks. 1: book it; *ret_quote is then its id (caller frees), or
+ * NULL when the request is to wait. */
 static int agree(struct cli *c, const json_t *request, char **ret_quote,
                  struct err *err)
 {
     json_t *quote = NULL;
     struct strbuf out = STRBUF_INIT;
-    if (get_quote(c, request, &quote, err) < 0)
+    json_t *now = without_waiting(request);
+    int got = get_quote(c, now, &quote, err);
+    json_decref(now);
+    if (got < 0 && err->code == ERR_NO_FIT &&
+        json_is_true(json_object_get(request, "wait")))
+        return agree_to_wait(c, request, err);
+    if (got < 0)
         return -1;
     const char *id = json_string_value(json_object_get(quote, "id"));
     int rc = -1;
@@ -173,7 +168,7 @@ static int book(struct cli *c, json_t *body, const char *key, json_t **ret,
     if (rc < 0 && (err->code == ERR_UNKNOWN || err->code == ERR_TIMEOUT))
         err_set(err, ERR_UNKNOWN, "%s", text);
     else if (rc < 0)
-        show_rejected(c, err);
+        cli_show_rejected(c, err);
     free(text);
     free(self);
     return rc;
@@ -212,12 +207,19 @@ int cmd_reserve(struct cli *c, struct err *err)
     json_t *body = NULL, *resv = NULL;
     char *key = cli_key(c, err);
     int rc = -1;
-    if (key == NULL || check_offered(c, err) < 0 || cli_open(c, err) < 0)
+    if (key == NULL || cli_open(c, err) < 0)
         goto out;
     rc = choose(c, &body, err);
     if (rc != 1)
         goto out;
     rc = book(c, body, key, &resv, err);
+    if (rc == 0 && c->render.format != RENDER_JSON) {
+        struct strbuf note = STRBUF_INIT;
+        plan_view_note(resv, c->render.zone, &note);
+        if (json_is_object(json_object_get(resv, "waiting")))
+            cli_note("it %s", strbuf_str(&note));
+        strbuf_done(&note);
+    }
     if (rc == 0)
         rc = cli_print_reservation(c, resv, err);
 out:

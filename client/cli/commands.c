@@ -17,18 +17,31 @@ static const struct opt_def global[] = {
     {"utc", 0, NULL, "Show and read times in UTC instead of the local zone."},
 };
 
-/* What one asks for: the same on offers, explain, quote and reserve. */
+/* What one asks for: the same on offers, explain, quote, reserve and move. */
 #define REQUEST_OPTS                                                                  \
     {"near", 0, "DATA", "Data sets to be near: a name, or a,b; may be repeated.",     \
      true},                                                                           \
+        {"federated", 0, "DATA",                                                      \
+         "A group of --nodes near each of these data sets (a,b,…), 2 to 8.", true},   \
         {"gpu", 0, "MODEL", "GPU model; H100 matches H100-SXM5-80GB. Default: any."}, \
-        {"gpus", 0, "N", "GPUs on the node, 1 to 64. Default 1."},                    \
-        {"nodes", 0, "N", "Nodes of one site, each with --gpus GPUs. Default 1."},    \
+        {"gpus", 0, "N", "GPUs on each node, 1 to 64. Default 1."},                   \
+        {"nodes", 0, "N",                                                             \
+         "Nodes of the gang (of each group), 1 to 64, all or nothing. Default 1."},   \
+        {"together", 0, "WHERE",                                                      \
+         "How close a gang's nodes must be: domain (one fabric), site (default) or "  \
+         "any (of several sites and providers)."},                                    \
+        {"spread-zones", 0, NULL,                                                     \
+         "Nodes (--together any) or groups in different disaster zones."},            \
         {"for", 0, "DURATION", "How long: 90m, 4h, 2d. Required."},                   \
         {"start", 0, "TIME", "Fixed start. Default: now."},                           \
         {"between", 0, "FROM TO",                                                     \
          "Start anywhere in this range, earliest first; also FROM..TO."},             \
         {"profile", 0, "NAME", "Workload profile, which predicts the slow-down."},    \
+        {"demand", 0, "RATE", "Instead: what one GPU reads, such as 200MB/s."},       \
+        {"custom", 0, "NAME=NUMBER",                                                  \
+         "Instead: own numbers, named as in neargpu profiles; a=1,b=2.", true},       \
+        {"bandwidth", 0, "RATE",                                                      \
+         "Book a path of this rate to each data set, such as 40Gbps."},               \
         {"max-rtt", 0, "DURATION",                                                    \
          "Largest round trip to every data set, such as 15ms."},                      \
         {"max-price", 0, "AMOUNT", "Largest price of the whole reservation."},        \
@@ -37,29 +50,46 @@ static const struct opt_def global[] = {
         {"residency", 0, "COUNTRY",                                                   \
          "Only sites under this country's law, such as jp."},                         \
         {"site", 0, "SITE", "Only this site."},                                       \
-        {"provider", 0, "NAME", "Only this provider."},                               \
+        {"provider", 0, "NAME", "Only this provider, or these: a,b.", true},          \
+        {"deny-provider", 0, "NAME", "Not this provider; a,b or repeated.", true},    \
+        {"deny-site", 0, "SITE", "Not this site; a,b or repeated.", true},            \
+        {"avoid-zone", 0, "ZONE", "Not in this disaster zone; a,b or repeated.",      \
+         true},                                                                       \
+        {"min-memory", 0, "SIZE", "Least memory of one GPU, such as 80GB."},          \
     {                                                                                 \
-        "min-memory", 0, "SIZE", "Least memory of one GPU, such as 80GB."             \
+        "spot", 0, NULL,                                                              \
+            "At the spot price: firm demand may end it with the provider's notice."   \
     }
 
 static const struct opt_def request_opts[] = {REQUEST_OPTS};
+
+static const struct opt_def quote_opts[] = {
+    REQUEST_OPTS,
+    {"hold", 0, NULL, "Keep the GPUs and the money until the quote expires."},
+};
 
 static const struct opt_def reserve_opts[] = {
     REQUEST_OPTS,
     {"quote", 0, "ID", "Book exactly this quote, at its price."},
     {"key", 0, "KEY", "Idempotency key: repeat a call whose outcome is not known."},
-    {"wait", 0, NULL, "Standing order when nothing fits (not offered by this market)."},
-    {"spot", 0, NULL, "Preemptible, cheaper (not offered by this market)."},
-    {"federated", 0, "DATA",
-     "A group near each data set (not offered by this market)."},
+    {"wait", 0, NULL, "When nothing fits now: a standing order that waits."},
+    {"wait-until", 0, "TIME",
+     "The same, given up then. Default: the latest start, or 14 days."},
+};
+
+static const struct opt_def move_opts[] = {
+    REQUEST_OPTS,
+    {"without", 0, "OPTION", "Drop what was asked, such as max-rtt; may be repeated.",
+     true},
 };
 
 static const struct opt_def calendar_opts[] = {
     {"gpu", 0, "MODEL", "Only this model; H100 matches H100-SXM5-80GB."},
     {"site", 0, "SITE", "Only this site."},
-    {"from", 0, "TIME", "Start of the period. Default: this hour."},
+    {"gpus", 0, "N", "Only places whose nodes have so many GPUs."},
+    {"from", 0, "TIME", "Start of the period. Default: now."},
     {"to", 0, "TIME", "End of the period. Default: a day later."},
-    {"step", 0, "DURATION", "Length of a slot, at least 1m. Default 1h."},
+    {"step", 0, "DURATION", "Length of a step, at least 1m. Default 1h."},
 };
 static const struct opt_def login_opts[] = {
     {"ca", 0, "FILE", "The market's CA certificate (PEM)."},
@@ -82,6 +112,11 @@ static const struct opt_def extend_opts[] = {
     {"by", 0, "DURATION", "So much longer than now agreed."},
     {"to", 0, "TIME", "New end."},
 };
+static const struct opt_def shrink_opts[] = {
+    {"by", 0, "DURATION", "So much shorter than now agreed."},
+    {"to", 0, "TIME", "New end."},
+    {"gpus", 0, "N", "GPUs to keep on each node; before the start only."},
+};
 static const struct opt_def token_opts[] = {
     {"node", 0, "NODE", "Only the token for this node."},
     {"public-key", 0, "FILE", "Bind to this Ed25519 public key (JWK) instead."},
@@ -89,12 +124,18 @@ static const struct opt_def token_opts[] = {
 };
 static const struct opt_def run_opts[] = {
     {"detach", 'd', NULL, "Start the job, print its id, and do not wait for it."},
-    {"attach", 0, NULL, "Attach to JOB, or to the latest one."},
+    {"attach", 0, NULL, "Attach to JOB, or to the latest one (a gang: RUN)."},
     {"list", 0, NULL, "List the jobs of the reservation."},
     {"wait", 0, NULL, "Wait for the reservation to start."},
-    {"node", 0, "NODE", "Node to run on. Default: the first of the reservation."},
+    {"node", 0, "NODE", "Run on this node alone. Default: one process on each node."},
     {"env", 'e', "NAME=VALUE", "Environment of the job; may be repeated.", true},
     {"cwd", 0, "DIR", "Working directory of the job."},
+    {"per-gpu", 0, NULL, "One process for each GPU instead of each node."},
+    {"prefix", 0, NULL, "Begin each line of output with [rank], also into a file."},
+    {"output", 0, "DIR", "Write each rank's output to DIR/rank-N.out and .err."},
+    {"stdin-rank", 0, "N", "Rank that reads standard input, or all. Default 0."},
+    {"keep-going", 0, NULL, "Do not end the other ranks when one fails."},
+    {"master-port", 0, "PORT", "MASTER_PORT of the ranks. Default: by reservation."},
     {"address", 0, "ADDRESS", "Agent's address: HOST:PORT or unix:/PATH."},
     {"token-file", 0, "FILE", "Use this token instead of asking the server for one."},
 };
@@ -112,6 +153,8 @@ static const struct opt_def price_opts[] = {
     {"site", 0, "SITE", "Only nodes of this site."},
     {"node", 0, "NODE", "Only this node."},
     {"gpu", 0, "MODEL", "Only nodes with this model."},
+    {"spot", 0, "AMOUNT", "Price of preemptible use; 0: not sold. Needs AMOUNT too."},
+    {"notice", 0, "DURATION", "Notice before preemptible use is ended, such as 2m."},
 };
 static const struct opt_def tenant_create_opts[] = {
     {"credit", 0, "AMOUNT", "How far the wallet may go below zero. Default 0."},
@@ -136,6 +179,28 @@ static const struct opt_def site_opts[] = {
     {"lat", 0, "DEGREES", "Latitude."},
     {"lon", 0, "DEGREES", "Longitude."},
     {"residency", 0, "COUNTRY", "Country whose law applies, two letters."},
+    {"zone", 0, "ZONE", "Disaster zone: sites that one event may take out together."},
+};
+static const struct opt_def tenant_set_opts[] = {
+    {"priority", 0, "N", "Place among those who wait: higher first, -1000 to 1000."},
+};
+static const struct opt_def path_add_opts[] = {
+    {"from", 0, "SITE", "One end."},
+    {"to", 0, "SITE", "The other end."},
+    {"lanes", 0, "N", "How many lanes can be sold, 1 to 64."},
+    {"lane-bandwidth", 0, "RATE", "Rate of one lane, such as 10Gbps."},
+    {"rtt", 0, "DURATION", "Round trip the operator guarantees. Default: not known."},
+    {"lossless", 0, NULL, "No loss, as on an optical path."},
+    {"price-per-gbps-hour", 0, "AMOUNT", "Price of 1 Gbit/s for an hour."},
+    {"setup", 0, "DURATION", "How long before the start it must be set up."},
+    {"provider", 0, "NAME", "Operator who is paid."},
+};
+static const struct opt_def path_set_opts[] = {
+    {"price-per-gbps-hour", 0, "AMOUNT", "New price, for what is booked from now on."},
+    {"state", 0, "STATE", "up, or down: not sold."},
+};
+static const struct opt_def drill_opts[] = {
+    {"lose", 0, "SITE", "The site that is lost. Required."},
 };
 static const struct opt_def report_opts[] = {
     {"from", 0, "TIME", "Start of the period."},
@@ -168,15 +233,23 @@ EXAMPLES(offers_ex,
          {"neargpu offers --near genome-tokyo --gpu H100 --gpus 8 --for 4h --profile "
           "resnet50_h100 --max-rtt 20ms",
           "Where eight H100 can be had near the data, best first."},
-         {"neargpu -o csv offers --gpu H100 --for 1h", "For a spreadsheet."});
-EXAMPLES(calendar_ex, {"neargpu calendar --gpu H100 --from now --to +12h",
-                       "Free GPUs of all places in the next hours."});
+         {"neargpu -o csv offers --gpu H100 --for 1h", "For a spreadsheet."},
+         {"neargpu offers --near genome-tokyo --gpus 8 --for 4h --demand 200MB/s "
+          "--bandwidth 40Gbps",
+          "A workload of one's own, with a path of 40 Gbit/s to the data."});
+EXAMPLES(calendar_ex,
+         {"neargpu calendar --gpu H100 --from now --to +12h",
+          "Free GPUs of all places in the next hours."},
+         {"neargpu -o csv calendar --step 15m", "The figures, a row for each step."});
 EXAMPLES(explain_ex,
          {"neargpu explain --near genome-tokyo --gpu H100 --gpus 8 --for 4h "
           "--max-rtt 5ms",
           "Why places do not fit, and what would."});
-EXAMPLES(quote_ex, {"neargpu quote --near genome-tokyo --gpu H100 --gpus 8 --for 4h",
-                    "A plan with its price, good for some minutes."});
+EXAMPLES(quote_ex,
+         {"neargpu quote --near genome-tokyo --gpu H100 --gpus 8 --for 4h",
+          "A plan with its price, good for some minutes."},
+         {"neargpu quote --gpu H100 --gpus 8 --nodes 4 --for 4h --hold",
+          "A gang of four nodes, kept while you decide."});
 EXAMPLES(
     reserve_ex,
     {"neargpu reserve --near genome-tokyo --gpu H100 --gpus 8 --for 4h --profile "
@@ -184,13 +257,28 @@ EXAMPLES(
      "Show the plan and its price, ask, and book it."},
     {"neargpu reserve --near genome-tokyo --gpus 8 --for 4h --between 2026-11-23T20:00 "
      "2026-11-24T06:00 --max-price 4000 --yes",
-     "Any start in the night, at most 4000, without asking."});
+     "Any start in the night, at most 4000, without asking."},
+    {"neargpu reserve --gpu H100 --gpus 8 --nodes 4 --together domain --for 4h",
+     "Four nodes of one fabric, all or nothing."},
+    {"neargpu reserve --federated genome-tokyo,genome-osaka --nodes 2 --gpus 8 --for "
+     "4h",
+     "Two nodes near each data set."},
+    {"neargpu reserve --gpu H100 --gpus 8 --for 4h --spot --wait",
+     "Cheap and preemptible, and not in a hurry."});
 EXAMPLES(list_ex, {"neargpu list --state active", "What is running now."});
 EXAMPLES(show_ex, {"neargpu show 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d",
                    "One reservation with its places and data sets."});
 EXAMPLES(extend_ex,
          {"neargpu extend 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --by 2h",
           "Two hours longer, if the GPUs are free and the wallet covers it."});
+EXAMPLES(shrink_ex, {"neargpu shrink 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --gpus 4",
+                     "Four GPUs on each node will do."});
+EXAMPLES(move_ex,
+         {"neargpu move 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d",
+          "To the place that is best by now."},
+         {"neargpu move 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --site osaka --without "
+          "max-rtt",
+          "To this site, whatever its distance."});
 EXAMPLES(cancel_ex, {"neargpu cancel 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d",
                      "Give it back; what was used is charged."});
 EXAMPLES(token_ex, {"neargpu token 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d",
@@ -201,7 +289,12 @@ EXAMPLES(run_ex,
          {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --detach -- ./train.sh",
           "Start it and leave."},
          {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --attach",
-          "Look at the latest job again, from its first output on."});
+          "Look at the latest job again, from its first output on."},
+         {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d -- torchrun train.py",
+          "On a gang: torchrun on each node, which finds the others by itself."},
+         {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --per-gpu --output logs "
+          "-- python3 train.py",
+          "One rank for each GPU, each with files of its own."});
 EXAMPLES(usage_ex, {"neargpu usage --from 2026-11-01 --to 2026-12-01",
                     "GPU hours and their price in November."});
 EXAMPLES(wallet_ex, {"neargpu wallet", "Money there is, money held, and what moved."});
@@ -213,11 +306,15 @@ EXAMPLES(join_ex, {"neargpu provider join-code --site fukuoka --node gpu-17",
 EXAMPLES(nodes_ex, {"neargpu provider nodes", "Nodes with their GPUs and state."});
 EXAMPLES(price_ex, {"neargpu provider price", "Prices in force."},
          {"neargpu provider price 1.99 --site fukuoka --gpu H100",
-          "A new price per GPU-hour for what is booked from now on."});
+          "A new price per GPU-hour for what is booked from now on."},
+         {"neargpu provider price 1.99 --spot 0.80 --notice 2m",
+          "The same, and a price for preemptible use with two minutes' notice."});
 EXAMPLES(tenant_create_ex, {"neargpu admin tenant create kagaku-lab --key-file "
                             "kagaku-lab.key",
                             "A tenant; its API key goes to a file."});
 EXAMPLES(tenant_list_ex, {"neargpu admin tenant list", "Tenants and their balances."});
+EXAMPLES(tenant_set_ex, {"neargpu admin tenant set kagaku-lab --priority 10",
+                         "Before others on the waiting list."});
 EXAMPLES(topup_ex, {"neargpu admin tenant topup kagaku-lab --amount 1000 --reference "
                     "\"bank transfer 2026-11-20\"",
                     "Money that has arrived at the bank."});
@@ -226,9 +323,19 @@ EXAMPLES(provider_create_ex,
           "A provider that pays five per cent."});
 EXAMPLES(provider_list_ex, {"neargpu admin provider list", "All providers."});
 EXAMPLES(site_add_ex, {"neargpu admin site add fukuoka --city Fukuoka --lat 33.5902 "
-                       "--lon 130.4017 --residency jp",
+                       "--lon 130.4017 --residency jp --zone kyushu",
                        "A place where nodes or data stand."});
 EXAMPLES(site_list_ex, {"neargpu admin site list", "All sites."});
+EXAMPLES(path_add_ex,
+         {"neargpu admin path add tokyo-fukuoka --from tokyo --to fukuoka --lanes 10 "
+          "--lane-bandwidth 10Gbps --rtt 11.6ms --lossless --price-per-gbps-hour 0.05 "
+          "--setup 5m --provider kyushu-gpu",
+          "An optical path that is sold in lanes of 10 Gbit/s."});
+EXAMPLES(path_list_ex, {"neargpu admin path list", "All paths."});
+EXAMPLES(path_set_ex, {"neargpu admin path set tokyo-fukuoka --state down",
+                       "No more bookings on it."});
+EXAMPLES(drill_ex, {"neargpu admin drill --lose fukuoka",
+                    "What would become of each tenant's reservations."});
 EXAMPLES(report_ex, {"neargpu admin report", "Names of the reports."},
          {"neargpu -o csv admin report utilisation_hourly --from 2026-11-01",
           "One report as CSV."});
@@ -266,48 +373,75 @@ static const struct opt_command commands[CMD_COUNT] = {
                     "predicted slow-down of the workload at that distance from the "
                     "data. The one that reserve would take is marked with a star.",
                     OPTS(request_opts), ARGS(0, 0), EX(offers_ex)},
-    [CMD_CALENDAR] = {"calendar", "", "show how many GPUs are free when",
-                      "FREE counts all GPUs of the place; LARGEST is the most that "
-                      "can be had on one node. Slots of equal figures are joined.",
-                      OPTS(calendar_opts), ARGS(0, 0), EX(calendar_ex)},
+    [CMD_CALENDAR] =
+        {"calendar", "", "show how many GPUs are free when",
+         "A row of blocks for each place: the higher, the more of its GPUs "
+         "are free during the whole step; a dot is none. The second row is "
+         "the most that can be had on one node. csv and json carry the "
+         "figures.",
+         OPTS(calendar_opts), ARGS(0, 0), EX(calendar_ex)},
     [CMD_EXPLAIN] = {"explain", "", "say why places are refused, and what would fit",
-                     NULL, OPTS(request_opts), ARGS(0, 0), EX(explain_ex)},
-    [CMD_QUOTE] = {"quote", "", "get a binding plan and price, without booking",
-                   "A quote holds no GPU: reserve --quote ID books it while it is "
-                   "good and the GPUs are still free.",
-                   OPTS(request_opts), ARGS(0, 0), EX(quote_ex)},
-    [CMD_RESERVE] = {"reserve", "", "reserve GPUs near the data",
-                     "Shows the plan and its price and asks, unless --yes. Each call "
-                     "carries an idempotency key; when the outcome is not known (exit "
-                     "status 9) the key is printed with the command that finds out "
-                     "without booking twice. Scripts give their own: the same command "
-                     "with --yes and the same --key is answered with the same "
-                     "reservation.",
-                     OPTS(reserve_opts), ARGS(0, 0), EX(reserve_ex)},
+                     "Each place with the rule that excludes it and the nearest change "
+                     "of the request that would fit there; below, the command lines.",
+                     OPTS(request_opts), ARGS(0, 0), EX(explain_ex)},
+    [CMD_QUOTE] =
+        {"quote", "", "get a binding plan and price, without booking",
+         "Without --hold a quote holds no GPU: reserve --quote ID books it while "
+         "it is good and the GPUs are still free.",
+         OPTS(quote_opts), ARGS(0, 0), EX(quote_ex)},
+    [CMD_RESERVE] =
+        {"reserve", "", "reserve GPUs near the data",
+         "Shows the plan and its price and asks, unless --yes. Each call "
+         "carries an idempotency key; when the outcome is not known (exit "
+         "status 9) the key is printed with the command that finds out "
+         "without booking twice. Scripts give their own: the same command "
+         "with --yes and the same --key is answered with the same "
+         "reservation. With --wait a request that does not fit now stands in "
+         "the waiting list, which neargpu show tells the place in; nothing is "
+         "charged while it waits.",
+         OPTS(reserve_opts), ARGS(0, 0), EX(reserve_ex)},
     [CMD_LIST] = {"list", "", "list reservations", NULL, OPTS(list_opts), ARGS(0, 0),
                   EX(list_ex)},
     [CMD_SHOW] = {"show", "ID", "show one reservation", NULL, NULL, 0, ARGS(1, 1),
                   EX(show_ex)},
-    [CMD_EXTEND] = {"extend", "ID", "make a reservation longer", NULL,
-                    OPTS(extend_opts), ARGS(1, 1), EX(extend_ex)},
+    [CMD_EXTEND] = {"extend", "ID", "make a reservation longer",
+                    "Shows what it costs and asks, unless --yes.", OPTS(extend_opts),
+                    ARGS(1, 1), EX(extend_ex)},
+    [CMD_SHRINK] =
+        {"shrink", "ID", "make a reservation shorter or smaller",
+         "An end can be moved forward until a day before the start, GPUs can "
+         "be given back before the start. Shows what comes back and asks.",
+         OPTS(shrink_opts), ARGS(1, 1), EX(shrink_ex)},
+    [CMD_MOVE] =
+        {"move", "ID", "move a reservation to the best place by now",
+         "Ranks again by what was asked when it was made, with the options given "
+         "here in its place. The new place is booked and the old one given back "
+         "in one step, or nothing happens. Shows the new plan and the difference "
+         "in price and asks. Only before the start.",
+         OPTS(move_opts), ARGS(1, 1), EX(move_ex)},
     [CMD_CANCEL] = {"cancel", "ID", "give a reservation back",
                     "A running job is ended. What was used is charged, the rest of "
-                    "the money is released.",
+                    "the money is released; how much is shown before.",
                     NULL, 0, ARGS(1, 1), EX(cancel_ex)},
     [CMD_TOKEN] = {"token", "ID", "get the reservation's token",
                    "The token names the GPUs and the time, is checked by the node's "
                    "agent without the server, and is of no use without the key of "
                    "this account.",
                    OPTS(token_opts), ARGS(1, 1), EX(token_ex)},
-    [CMD_RUN] = {"run", "ID [-- COMMAND [ARGUMENT ...]]",
-                 "run a command on the reserved GPUs",
-                 "Standard input, output and error go through, and so do SIGINT, "
-                 "SIGTERM, SIGHUP and SIGQUIT; a second ^C within a second leaves the "
-                 "job running and comes back. The exit status is the job's, or 128 "
-                 "plus the signal that ended it. When the connection is lost it is "
-                 "made again and goes on where it was. With --attach, ID may be "
-                 "followed by a job's id, and SIGTERM and SIGHUP only detach.",
-                 OPTS(run_opts), ARGS(1, -1), EX(run_ex)},
+    [CMD_RUN] =
+        {"run", "ID [-- COMMAND [ARGUMENT ...]]", "run a command on the reserved GPUs",
+         "Standard input, output and error go through, and so do SIGINT, "
+         "SIGTERM, SIGHUP and SIGQUIT; a second ^C within a second leaves the "
+         "job running and comes back. The exit status is the job's, or 128 "
+         "plus the signal that ended it. When the connection is lost it is "
+         "made again and goes on where it was. With --attach, ID may be "
+         "followed by a job's id, and SIGTERM and SIGHUP only detach. On a "
+         "reservation of several nodes, or with --per-gpu, all ranks are started, "
+         "with the environment that torchrun, torch.distributed and MPI programs "
+         "expect; lines of output are never mixed and carry [rank] on a terminal; "
+         "when one rank fails the others are ended, first by SIGTERM, and the exit "
+         "status is that of the first that failed.",
+         OPTS(run_opts), ARGS(1, -1), EX(run_ex)},
     [CMD_USAGE] = {"usage", "", "show metered use and its price", NULL,
                    OPTS(usage_opts), ARGS(0, 0), EX(usage_ex)},
     [CMD_WALLET] = {"wallet", "", "show the wallet and its last transfers", NULL, NULL,
@@ -328,7 +462,8 @@ static const struct opt_command commands[CMD_COUNT] = {
          "With AMOUNT: the price of one GPU for an hour, on all "
          "nodes that match, from now on. Reservations made before "
          "keep theirs. It stays until it is set anew, here or by a changed "
-         "price in the node's agent.conf.",
+         "price in the node's agent.conf. With --spot and --notice the nodes "
+         "may also be reserved preemptibly, at that price.",
          OPTS(price_opts), ARGS(0, 1), EX(price_ex)},
     [CMD_ADMIN_TENANT_CREATE] = {"admin tenant create", "NAME", "make a tenant",
                                  "Its API key is shown once, and stored nowhere.",
@@ -336,6 +471,9 @@ static const struct opt_command commands[CMD_COUNT] = {
                                  EX(tenant_create_ex)},
     [CMD_ADMIN_TENANT_LIST] = {"admin tenant list", "", "list tenants", NULL, NULL, 0,
                                ARGS(0, 0), EX(tenant_list_ex)},
+    [CMD_ADMIN_TENANT_SET] = {"admin tenant set", "NAME", "set a tenant's priority",
+                              NULL, OPTS(tenant_set_opts), ARGS(1, 1),
+                              EX(tenant_set_ex)},
     [CMD_ADMIN_TENANT_TOPUP] = {"admin tenant topup", "NAME",
                                 "put money into a tenant's wallet", NULL,
                                 OPTS(topup_opts), ARGS(1, 1), EX(topup_ex)},
@@ -349,6 +487,20 @@ static const struct opt_command commands[CMD_COUNT] = {
                             OPTS(site_opts), ARGS(1, 1), EX(site_add_ex)},
     [CMD_ADMIN_SITE_LIST] = {"admin site list", "", "list sites", NULL, NULL, 0,
                              ARGS(0, 0), EX(site_list_ex)},
+    [CMD_ADMIN_PATH_ADD] = {"admin path add", "NAME", "add a path between two sites",
+                            "Its lanes are booked together with GPUs by --bandwidth.",
+                            OPTS(path_add_opts), ARGS(1, 1), EX(path_add_ex)},
+    [CMD_ADMIN_PATH_LIST] = {"admin path list", "", "list paths", NULL, NULL, 0,
+                             ARGS(0, 0), EX(path_list_ex)},
+    [CMD_ADMIN_PATH_SET] = {"admin path set", "NAME", "change a path's price or state",
+                            "What is booked keeps its price and its lanes.",
+                            OPTS(path_set_opts), ARGS(1, 1), EX(path_set_ex)},
+    [CMD_ADMIN_DRILL] =
+        {"admin drill", "", "tell what would survive the loss of a site",
+         "Changes nothing. For each tenant: how many reservations at the "
+         "site would go on elsewhere within their bounds, and which would "
+         "be lost, and why.",
+         OPTS(drill_opts), ARGS(0, 0), EX(drill_ex)},
     [CMD_ADMIN_REPORT] = {"admin report", "[NAME]", "list reports, or show one", NULL,
                           OPTS(report_opts), ARGS(0, 1), EX(report_ex)},
     [CMD_ADMIN_STATUS] = {"admin status", "", "show the state of the market", NULL,

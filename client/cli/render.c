@@ -110,6 +110,19 @@ static void add_bytes(struct strbuf *out, json_int_t bytes)
     strbuf_addf(out, unit == 0 ? "%.0f %s" : "%.1f %s", value, units[unit]);
 }
 
+static void add_rate(struct strbuf *out, json_int_t bytes_per_s)
+{
+    static const char *const units[] = {"bit/s", "kbit/s", "Mbit/s", "Gbit/s",
+                                        "Tbit/s"};
+    double value = (double)bytes_per_s * 8;
+    size_t unit = 0;
+    while (value >= 1000 && unit + 1 < sizeof(units) / sizeof(units[0])) {
+        value /= 1000;
+        unit++;
+    }
+    strbuf_addf(out, "%.4g %s", value, units[unit]);
+}
+
 static void add_time(struct strbuf *out, const json_t *v, render_zone_fn *zone)
 {
     int64_t us;
@@ -238,6 +251,7 @@ void render_cell(const json_t *row, const struct render_col *col, render_zone_fn
         strbuf_adds(out, duration);
         break;
     case RENDER_BYTES: add_bytes(out, json_integer_value(v)); break;
+    case RENDER_RATE: add_rate(out, json_integer_value(v)); break;
     case RENDER_GPU_MS:
         strbuf_addf(out, "%.3f", (double)json_integer_value(v) / 3600e3);
         break;

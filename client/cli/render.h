@@ -29,6 +29,7 @@ enum render_kind {
                         "~11.5 ms" unless that is "measured" */
     RENDER_SECONDS,  /* integer of seconds -> "1h30m" */
     RENDER_BYTES,    /* integer of bytes -> "12.0 TB" */
+    RENDER_RATE,     /* integer of bytes a second -> "40 Gbit/s" */
     RENDER_GPU_MS,   /* integer of GPU milliseconds -> GPU hours "4.000" */
     RENDER_SLOWDOWN, /* number -> "1.17" */
     RENDER_SHARE,    /* number 0..1 -> "99.95 %" */

@@ -79,31 +79,16 @@ int cli_exit_status(enum err_code code)
  * "max_rtt: …" become "--max-rtt: …" where the command has such an option. */
 static void name_option(const struct cli *c, struct err *err)
 {
-    static const char *const other[][2] = {
-        {"duration", "for"},
-        {"data", "near"},
-        {"latest", "between"},
-        {"earliest", "between"},
-        {"size_bytes", "size"},
-        {"credit_micro", "credit"},
-        {"fee_ppm", "fee"},
-        {"min_memory_mib", "min-memory"},
-        {"max_price_per_gpu_hour", "max-price-per-hour"}};
     const struct opt_command *command = c->opts->command;
     const char *start = err->text + (err->text[0] == '/'), *rest = strchr(start, ':');
-    char name[48];
+    char member[48], name[48];
     size_t len = strcspn(start, "/: ");
-    if (rest == NULL || len == 0 || len >= sizeof(name) ||
+    if (rest == NULL || len == 0 || len >= sizeof(member) ||
         (start[len] != ':' && start[len] != '/'))
         return;
-    memcpy(name, start, len);
-    name[len] = '\0';
-    for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++)
-        if (strcmp(name, other[i][0]) == 0)
-            memcpy(name, other[i][1], strlen(other[i][1]) + 1);
-    for (char *p = name; *p != '\0'; p++)
-        if (*p == '_')
-            *p = '-';
+    memcpy(member, start, len);
+    member[len] = '\0';
+    query_option_name(member, name, sizeof(name));
     for (size_t i = 0; i < command->opt_count; i++)
         if (strcmp(command->opts[i].name, name) == 0) {
             err_set(err, err->code, "--%s%s", name, rest);

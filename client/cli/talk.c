@@ -79,10 +79,28 @@ void cli_render_rejected(const struct cli *c, const json_t *rejected,
         {"PROVIDER", "provider", RENDER_TEXT, NULL},
         {"GPU", "gpu_model", RENDER_TEXT, NULL},
         {"WHY NOT", "reason", RENDER_SENTENCE, NULL},
+        {"WOULD FIT WITH", "relax.text", RENDER_SENTENCE, NULL},
     };
     struct render_opts o = c->render;
+    size_t i, count = RENDER_COUNT_OF(cols) - 1;
+    json_t *row;
     o.format = RENDER_TABLE;
-    render_rows(rejected, cols, RENDER_COUNT_OF(cols), &o, out);
+    json_array_foreach(rejected, i, row) if (render_at(row, "relax.text") != NULL)
+        count = RENDER_COUNT_OF(cols);
+    render_rows(rejected, cols, count, &o, out);
+}
+
+void cli_show_rejected(struct cli *c, const struct err *err)
+{
+    const json_t *rejected = json_object_get(c->problem, "rejected");
+    struct strbuf out = STRBUF_INIT;
+    if (err->code != ERR_NO_FIT || json_array_size(rejected) == 0)
+        return;
+    struct cli plain = *c;
+    plain.render.colour = false; /* stderr may be a file */
+    cli_render_rejected(&plain, rejected, &out);
+    fputs(strbuf_str(&out), stderr);
+    strbuf_done(&out);
 }
 
 int cli_confirm(struct cli *c, const char *question, struct err *err)

@@ -234,6 +234,41 @@ int when_parse_size(const char *text, int64_t *ret_bytes, struct err *err)
                    "'%.40s' is no size: write it as 80GB, 80GiB or 12TB", text);
 }
 
+int when_parse_rate(const char *text, int64_t *ret_Bps, struct err *err)
+{
+    static const struct {
+        const char *unit;
+        int64_t bits;
+    } units[] = {
+        {"bps", 1},
+        {"Kbps", 1000},
+        {"Mbps", 1000000},
+        {"Gbps", INT64_C(1000000000)},
+        {"Tbps", INT64_C(1000000000000)},
+        {"B/s", 8},
+        {"KB/s", 8000},
+        {"MB/s", 8000000},
+        {"GB/s", INT64_C(8000000000)},
+        {"TB/s", INT64_C(8000000000000)},
+    };
+    size_t len = strspn(text, "0123456789.");
+    char *number = xstrndup(text, len);
+    int64_t micro;
+    int rc = when_parse_decimal(number, &micro, NULL);
+    free(number);
+    for (size_t i = 0; rc == 0 && i < sizeof(units) / sizeof(units[0]); i++) {
+        if (strcmp(text + len, units[i].unit) != 0)
+            continue;
+        __int128 bytes = (__int128)micro * units[i].bits / 8000000;
+        if (bytes > INT64_MAX || bytes < 1)
+            break;
+        *ret_Bps = (int64_t)bytes;
+        return 0;
+    }
+    return err_set(err, ERR_USAGE, "'%.40s' is no rate: write it as 40Gbps or 200MB/s",
+                   text);
+}
+
 int when_parse_ppm(const char *text, int64_t *ret_ppm, struct err *err)
 {
     size_t len = strspn(text, "0123456789.");

@@ -115,6 +115,52 @@ START_TEST(test_every_command_is_in_docs)
 }
 END_TEST
 
+static void relaxed(const char *line, const char *relax, const char *want)
+{
+    char *words = xstrdup(line), *argv[64];
+    struct opt_values v = {0};
+    struct cli c = {.opts = &v};
+    struct err err = {ERR_NONE, ""};
+    json_t *why = json_loads(relax, 0, NULL);
+    ck_assert_ptr_nonnull(why);
+    ck_assert_msg(opt_parse(&cli_program, cut(words, argv, 64), argv, &v, &err) == 0,
+                  "%s", err.text);
+    char *got = cli_relaxed_command(&c, why);
+    ck_assert_str_eq(got, want);
+    free(got);
+    json_decref(why);
+    opt_done(&v);
+    free(words);
+}
+
+START_TEST(test_relaxed_commands)
+{
+    relaxed("neargpu explain --near a --gpus 8 --for 4h --max-rtt 5ms -o json",
+            "{\"member\":\"max_rtt\",\"value\":\"17ms\",\"text\":\"+12 ms\"}",
+            "neargpu reserve --near a --gpus 8 --for 4h --max-rtt 17ms");
+    relaxed(
+        "neargpu --account lab explain --for 4h --between now..+1h --spot",
+        "{\"member\":\"start\",\"value\":\"2026-11-23T14:40:00Z\"}",
+        "neargpu reserve --account lab --for 4h --spot --start 2026-11-23T14:40:00Z");
+    relaxed("neargpu reserve --for 4h --gpus 8 --max-price 10 --key k1",
+            "{\"member\":\"max_price\",\"value\":{\"currency\":\"USD\",\"micro\":"
+            "12340000}}",
+            "neargpu reserve --for 4h --gpus 8 --max-price 12.34USD");
+    relaxed("neargpu explain --for 4h --gpus 8 --deny-site x --site \"a b\"",
+            "{\"member\":\"deny_site\",\"value\":null}",
+            "neargpu reserve --for 4h --gpus 8 --site 'a b'");
+    relaxed("neargpu explain --for 4h --gpus 8", "{\"member\":\"gpus\",\"value\":7}",
+            "neargpu reserve --for 4h --gpus 7");
+    relaxed("neargpu explain --for 4h --min-memory 80GB",
+            "{\"member\":\"min_memory_mib\",\"value\":40960}",
+            "neargpu reserve --for 4h --min-memory 40960MiB");
+    relaxed("neargpu explain --for 4h", "{\"member\":\"spot\",\"value\":true}",
+            "neargpu reserve --for 4h --spot");
+    relaxed("neargpu explain --for 4h --spot", "{\"member\":\"spot\",\"value\":false}",
+            "neargpu reserve --for 4h");
+}
+END_TEST
+
 START_TEST(test_man_names_all)
 {
     char *man = opt_man(&cli_program), *to = man;
@@ -199,5 +245,6 @@ END_TEST
 
 UNIT_MAIN("cli",
           UNIT_CASE(test_every_option_is_explained) UNIT_CASE(test_every_example_parses)
-              UNIT_CASE(test_man_names_all) UNIT_CASE(test_every_command_is_in_docs)
-                  UNIT_CASE(test_account_files) UNIT_CASE(test_account_names))
+              UNIT_CASE(test_relaxed_commands) UNIT_CASE(test_man_names_all)
+                  UNIT_CASE(test_every_command_is_in_docs) UNIT_CASE(test_account_files)
+                      UNIT_CASE(test_account_names))

@@ -1,5 +1,7 @@
 /* Tests of rendering: exact tables, cards, CSV and reports; widths; hostile text. */
 #include "client/cli/render.h"
+#include "client/cli/chart.h"
+#include "client/cli/plan_view.h"
 
 #include "tests/unit/unit.h"
 
@@ -299,9 +301,127 @@ START_TEST(test_colour)
 }
 END_TEST
 
-UNIT_MAIN("render", UNIT_CASE(test_table) UNIT_CASE(test_csv) UNIT_CASE(test_csv_quotes)
-                        UNIT_CASE(test_card) UNIT_CASE(test_kinds) UNIT_CASE(test_about)
-                            UNIT_CASE(test_sentence) UNIT_CASE(test_rtt_source)
-                                UNIT_CASE(test_width) UNIT_CASE(test_hostile)
-                                    UNIT_CASE(test_report) UNIT_CASE(test_tree)
-                                        UNIT_CASE(test_colour))
+/* ---- plans ------------------------------------------------------------------------
+ */
+
+static const char gang_json[] =
+    "{\"allocations\":[{\"rank\":0,\"site\":\"tokyo\",\"provider\":\"p\",\"node\":"
+    "\"t1\","
+    "\"gpus\":[\"g0\",\"g1\"],\"start\":\"2026-11-22T22:00:00Z\",\"end\":"
+    "\"2026-11-22T23:00:00Z\"},{\"rank\":1,\"site\":\"osaka\",\"provider\":\"q\","
+    "\"node\":\"o1\",\"gpus\":[\"g2\",\"g3\"],\"start\":\"2026-11-22T22:00:00Z\","
+    "\"end\":\"2026-11-22T23:00:00Z\"}],\"coordinator\":\"tokyo\",\"groups\":[{"
+    "\"data\":"
+    "\"a\",\"site\":\"tokyo\",\"nodes\":1},{\"data\":\"b\",\"site\":\"osaka\","
+    "\"nodes\":"
+    "1}],\"paths\":[{\"name\":\"t-o\",\"from\":\"tokyo\",\"to\":\"osaka\",\"lanes\":4,"
+    "\"bandwidth_Bps\":5000000000,\"start\":\"2026-11-22T21:55:00Z\",\"end\":"
+    "\"2026-11-22T23:00:00Z\",\"state\":\"planned\"}],\"data\":[]}";
+
+START_TEST(test_plan_of_a_gang)
+{
+    struct strbuf out = STRBUF_INIT;
+    json_t *resv = parse(gang_json);
+    plan_view(resv, false, &table, &out);
+    SAME("RANK  SITE   PROVIDER  NODE  GPUS  START                      END\n"
+         "   0  tokyo  p         t1       2  2026-11-23 07:00:00+09:00  2026-11-23 "
+         "08:00:00+09:00\n"
+         "   1  osaka  q         o1       2  2026-11-23 07:00:00+09:00  2026-11-23 "
+         "08:00:00+09:00\n"
+         "\n"
+         "GROUP NEAR  SITE   NODES  COORDINATOR\n"
+         "a           tokyo      1  yes\n"
+         "b           osaka      1  no\n"
+         "\n"
+         "PATH  FROM   TO     LANES       RATE  START                      END         "
+         "  "
+         "             STATE\n"
+         "t-o   tokyo  osaka      4  40 Gbit/s  2026-11-23 06:55:00+09:00  2026-11-23 "
+         "08:00:00+09:00  planned\n"
+         "\n",
+         out);
+    json_array_remove(json_object_get(resv, "allocations"), 1);
+    json_object_set_new(resv, "groups", json_array());
+    json_object_set_new(resv, "paths", json_array());
+    plan_view(resv, true, &table, &out);
+    SAME("SITE   PROVIDER  NODE  GPU\n"
+         "tokyo  p         t1    g0\n"
+         "tokyo  p         t1    g1\n"
+         "\n",
+         out);
+    json_decref(resv);
+}
+END_TEST
+
+START_TEST(test_notes)
+{
+    static const char *const cases[][2] = {
+        {"{\"waiting\":null,\"fault\":null,\"preempted_by\":null}", ""},
+        {"{\"waiting\":{\"position\":3,\"predicted_start\":\"2026-11-22T22:00:00Z\","
+         "\"since\":\"2026-11-22T20:00:00Z\",\"until\":\"2026-11-23T22:00:00Z\","
+         "\"why\":"
+         "\"funds\"}}",
+         "waits, number 3 in line, start predicted for 2026-11-23 07:00:00+09:00, "
+         "given "
+         "up at 2026-11-24 07:00:00+09:00: funds"},
+        {"{\"waiting\":{\"position\":null,\"predicted_start\":null,\"why\":\"\"}}",
+         "waits, no start can be predicted yet"},
+        {"{\"fault\":\"node t1 at tokyo lost\"}", "node t1 at tokyo lost"},
+        {"{\"fault\":\"preempted\",\"preempted_by\":\"firm demand\"}",
+         "preempted; preempted by firm demand"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct strbuf out = STRBUF_INIT;
+        json_t *resv = parse(cases[i][0]);
+        plan_view_note(resv, tokyo, &out);
+        SAME(cases[i][1], out);
+        json_decref(resv);
+    }
+}
+END_TEST
+
+/* ---- the calendar's chart ----------------------------------------------------------
+ */
+
+START_TEST(test_chart)
+{
+    struct strbuf out = STRBUF_INIT;
+    json_t *steps = json_array();
+    static const int free[] = {0, 1, 2, 8, 9, 15, 16, 16};
+    for (size_t i = 0; i < 8; i++)
+        json_array_append_new(steps, json_pack("{s:i,s:i}", "free", free[i],
+                                               "best_node", free[i] > 8 ? 8 : free[i]));
+    json_t *reply =
+        json_pack("{s:s,s:s,s:[{s:s,s:s,s:s,s:i,s:o}]}", "from", "2026-11-22T22:00:00Z",
+                  "step", "1h", "offers", "site", "tokyo", "provider", "p", "gpu_model",
+                  "H100", "total", 16, "steps", steps);
+    chart_calendar(reply, true, &table, &out);
+    SAME("From 2026-11-23 07:00:00+09:00, each column 1h\n"
+         "SITE   PROVIDER  GPU   TOTAL        07:00 13:00\n"
+         "tokyo  p         H100     16  free  ·▁▁▄▅███\n"
+         "                              node  .1288888\n",
+         out);
+    chart_calendar(reply, false, &table, &out);
+    ck_assert_ptr_nonnull(strstr(strbuf_str(&out), "free  .1256999\n"));
+    strbuf_done(&out);
+    for (int i = 0; i < 100; i++)
+        json_array_append_new(steps,
+                              json_pack("{s:i,s:i}", "free", 16, "best_node", 40));
+    json_object_set_new(reply, "step", json_string("4h"));
+    chart_calendar(reply, true, &table, &out);
+    ck_assert_ptr_nonnull(strstr(strbuf_str(&out), "11-23 11-24 11-25"));
+    ck_assert_ptr_nonnull(strstr(strbuf_str(&out), "\nFrom 2026-12-05 07:00:00+09:00"));
+    ck_assert_ptr_nonnull(strstr(strbuf_str(&out), "++++\n"));
+    strbuf_done(&out);
+    json_decref(reply);
+}
+END_TEST
+
+UNIT_MAIN("render",
+          UNIT_CASE(test_table) UNIT_CASE(test_csv) UNIT_CASE(test_csv_quotes)
+              UNIT_CASE(test_card) UNIT_CASE(test_kinds) UNIT_CASE(test_about)
+                  UNIT_CASE(test_sentence) UNIT_CASE(test_rtt_source)
+                      UNIT_CASE(test_width) UNIT_CASE(test_hostile)
+                          UNIT_CASE(test_report) UNIT_CASE(test_tree)
+                              UNIT_CASE(test_colour) UNIT_CASE(test_plan_of_a_gang)
+                                  UNIT_CASE(test_notes) UNIT_CASE(test_chart))

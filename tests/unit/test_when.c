@@ -243,6 +243,125 @@ START_TEST(test_request)
 }
 END_TEST
 
+START_TEST(test_rates)
+{
+    static const struct {
+        const char *text;
+        int64_t want;
+    } cases[] = {
+        {"40Gbps", INT64_C(5000000000)},
+        {"200MB/s", 200000000},
+        {"8bps", 1},
+        {"1.5GB/s", 1500000000},
+        {"2Tbps", INT64_C(250000000000)},
+        {"1bps", -1}, /* less than a byte */
+        {"0Gbps", -1},
+        {"40", -1},
+        {"40 Gbps", -1},
+        {"40gbps", -1},
+        {"-1Gbps", -1},
+        {"99999999999Tbps", -1},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int64_t got = -1;
+        int rc = when_parse_rate(cases[i].text, &got, NULL);
+        ck_assert_msg(got == cases[i].want && (rc == 0) == (cases[i].want >= 0),
+                      "%s: %d, %" PRId64, cases[i].text, rc, got);
+    }
+}
+END_TEST
+
+static void same_request(char **argv, const char *want, const char *want_query)
+{
+    struct err err = {ERR_NONE, ""};
+    struct strbuf q = STRBUF_INIT;
+    json_t *rq = NULL;
+    ck_assert_msg(build(argv, &rq, &err) == 0, "%s", err.text);
+    char *text = json_dumps(rq, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    ck_assert_str_eq(text, want);
+    query_string(rq, &q);
+    ck_assert_str_eq(strbuf_str(&q), want_query);
+    strbuf_done(&q);
+    free(text);
+    json_decref(rq);
+}
+
+START_TEST(test_gang_request)
+{
+    char *gang[] = {"neargpu",
+                    "reserve",
+                    "--for=4h",
+                    "--nodes=4",
+                    "--together",
+                    "any",
+                    "--near=a",
+                    "--demand=200MB/s",
+                    "--bandwidth=40Gbps",
+                    "--provider=p,q",
+                    "--deny-provider",
+                    "x",
+                    "--deny-provider",
+                    "y",
+                    "--deny-site=s,t",
+                    "--avoid-zone=z",
+                    "--spread-zones",
+                    "--spot",
+                    "--wait-until",
+                    "2026-11-30T00:00Z",
+                    NULL};
+    same_request(
+        gang,
+        "{\"data\":[\"a\"],\"nodes\":4,\"duration\":\"4h\",\"provider\":[\"p\","
+        "\"q\"],\"deny_provider\":[\"x\",\"y\"],\"deny_site\":[\"s\",\"t\"],"
+        "\"avoid_zone\":[\"z\"],\"together\":\"any\",\"bandwidth\":\"40Gbps\","
+        "\"demand\":\"200MB/s\",\"spot\":true,\"spread_zones\":true,\"wait\":"
+        "true,\"wait_until\":\"2026-11-30T00:00:00Z\"}",
+        "near=a&nodes=4&duration=4h&provider=p,q&deny_provider=x,y&deny_site=s,"
+        "t&avoid_zone=z&together=any&bandwidth=40Gbps&demand=200MB%2Fs&spot="
+        "true&spread_zones=true&wait=true&wait_until=2026-11-30T00%3A00%3A00Z");
+    char *federated[] = {"neargpu",
+                         "quote",
+                         "--for=4h",
+                         "--federated",
+                         "a,b",
+                         "--federated=c",
+                         "--custom=kind=stream,demand_Bps_per_gpu=2e8",
+                         "--custom=au_min=0.9",
+                         "--hold",
+                         NULL};
+    same_request(federated,
+                 "{\"duration\":\"4h\",\"federated\":[\"a\",\"b\",\"c\"],\"custom\":{"
+                 "\"kind\":\"stream\",\"demand_Bps_per_gpu\":2e8,\"au_min\":0.9},"
+                 "\"hold\":true}",
+                 "duration=4h&federated=a,b,c&custom=kind:stream,demand_Bps_per_gpu:"
+                 "200000000.000000,au_min:0.900000&hold=true");
+}
+END_TEST
+
+START_TEST(test_overrides)
+{
+    char *argv[] = {"neargpu",   "move",   "01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d",
+                    "--site",    "osaka",  "--without=max-rtt",
+                    "--without", "--near", NULL};
+    char *twice[] = {
+        "neargpu",      "move",           "01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d",
+        "--site=osaka", "--without=site", NULL};
+    struct opt_values v = {0};
+    struct err err = {ERR_NONE, ""};
+    json_t *rq = NULL;
+    ck_assert_msg(opt_parse(&cli_program, 8, argv, &v, &err) == 0, "%s", err.text);
+    ck_assert_msg(query_overrides(&v, &env, "USD", &rq, &err) == 0, "%s", err.text);
+    char *text = json_dumps(rq, JSON_COMPACT);
+    ck_assert_str_eq(text, "{\"site\":\"osaka\",\"max_rtt\":null,\"data\":null}");
+    free(text);
+    json_decref(rq);
+    opt_done(&v);
+    ck_assert_msg(opt_parse(&cli_program, 5, twice, &v, &err) == 0, "%s", err.text);
+    ck_assert_int_lt(query_overrides(&v, &env, "USD", &rq, &err), 0);
+    opt_done(&v);
+}
+END_TEST
+
 START_TEST(test_bad_requests)
 {
     static char *const cases[][8] = {
@@ -262,6 +381,17 @@ START_TEST(test_bad_requests)
         {"offers", "--for=4h", "--max-rtt", "5ms", NULL, "--near"},
         {"offers", "--for=4h", "--max-slowdown=2", "--near=a", NULL, "--profile"},
         {"offers", "--for=4h", "--residency", "japan", NULL, "no country"},
+        {"offers", "--for=4h", "--nodes", "65", NULL, "--nodes"},
+        {"offers", "--for=4h", "--together=room", NULL, "neither domain"},
+        {"offers", "--for=4h", "--demand=200", NULL, "no rate"},
+        {"offers", "--for=4h", "--bandwidth=1Gbps", NULL, "--near"},
+        {"offers", "--for=4h", "--custom=a", NULL, "NAME=NUMBER"},
+        {"offers", "--for=4h", "--custom=a=x", NULL, "NAME=NUMBER"},
+        {"offers", "--for=4h", "--custom=a=1", "--demand=1MB/s", NULL, "exclude"},
+        {"offers", "--for=4h", "--federated=a", NULL, "at least two"},
+        {"offers", "--for=4h", "--federated=a,b", "--near=c", NULL, "exclude"},
+        {"offers", "--for=4h", "--deny-site=", NULL, "a name is missing"},
+        {"reserve", "--for=4h", "--wait-until=2026-11-01", NULL, "in the past"},
         {"offers", "--for=4h", "--residency", "", NULL, "no country"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -282,4 +412,6 @@ END_TEST
 UNIT_MAIN("when",
           UNIT_CASE(test_times) UNIT_CASE(test_bad_times) UNIT_CASE(test_ranges)
               UNIT_CASE(test_join_between) UNIT_CASE(test_sizes) UNIT_CASE(test_shares)
-                  UNIT_CASE(test_request) UNIT_CASE(test_bad_requests))
+                  UNIT_CASE(test_request) UNIT_CASE(test_rates)
+                      UNIT_CASE(test_gang_request) UNIT_CASE(test_overrides)
+                          UNIT_CASE(test_bad_requests))
