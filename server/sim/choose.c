@@ -126,6 +126,22 @@ static void fill_offers(struct sim_market *m)
     m->whole = whole;
 }
 
+/* Each pair as a measurement that does not grow old; one of 0 is allowed. */
+static void fill_topo(struct sim_market *m)
+{
+    int sites = m->world->sites.count;
+    for (int i = 0; i < sites * sites; i++) {
+        struct topo_rtt rtt = {.source = TOPO_MEASURED,
+                               .rtt_us = m->world->rtt_us[i],
+                               .count = 1,
+                               .at_us = SIM_TIME_MAX_US};
+        if (rtt.rtt_us != SIM_RTT_UNKNOWN &&
+            topo_measured(m->topo, i / sites, i % sites, &rtt, NULL) != 0) {
+            assert(!"a place nobody gave cannot be contradicted");
+        }
+    }
+}
+
 void sim_market_init(struct sim_market *m, const struct sim_world *w)
 {
     *m =
@@ -139,15 +155,7 @@ void sim_market_init(struct sim_market *m, const struct sim_world *w)
                                     .gpus = n->gpus,
                                     .offered = UINT64_MAX >> (64 - n->gpus)});
     }
-    int sites = w->sites.count;
-    for (int site = 0; site < sites; site++) {
-        for (int data = 0; data < sites; data++) {
-            int64_t rtt_us = w->rtt_us[(size_t)site * (size_t)sites + (size_t)data];
-            if (rtt_us != SIM_RTT_UNKNOWN) {
-                topo_declared(m->topo, site, data, rtt_us, 0);
-            }
-        }
-    }
+    fill_topo(m);
     fill_offers(m);
     m->places = xcalloc(m->offer_count + 1, sizeof *m->places);
     m->wishes = xcalloc((size_t)w->wishes.count + 1, sizeof *m->wishes);
@@ -176,7 +184,9 @@ void sim_market_done(struct sim_market *m)
 
 /* Smaller is better, member by member. */
 struct rank {
-    int64_t start_us, first, second;
+    int64_t start_us;
+    __int128 first;
+    int64_t second;
     uint64_t chance;
 };
 
@@ -200,7 +210,9 @@ static struct rank rank_of(const struct sim_market *m, const struct sim_ask *ask
                      .chance = sim_draw(ask->chance, (uint64_t)c->offer, 1)};
     switch (ask->policy) {
     case SIM_NEARGPU:
-        r.first = c->effective_micro * c->nodes; /* bounded by facts() */
+        /* Effective cost per unit of duration, not rounded to micro-units as amounts
+         * are: a job of a second would meet ties that are none. */
+        r.first = (__int128)price * c->slowdown_ppm * c->gpus * c->nodes;
         r.second = rtt;
         break;
     case SIM_NEAREST:
@@ -230,8 +242,6 @@ static void take_place(const struct sim_job *job, const struct match_place *p, i
     c->start_us = p->slot.start_us;
     c->rtt_us = p->rtt.source == TOPO_UNKNOWN ? SIM_RTT_UNKNOWN : p->rtt.rtt_us;
     c->slowdown_ppm = p->slowdown_ppm;
-    c->charged_micro = job->duration_us == 0 ? 0 : p->price_total_micro;
-    c->effective_micro = job->duration_us == 0 ? 0 : p->effective_micro;
     c->nodes = 1;
     c->gpus = job->gpus;
     c->slots[0] = p->slot;
@@ -268,7 +278,7 @@ static void choose_node_now(const struct sim_market *m, const struct sim_job *jo
         return;
     }
     struct rank best = {0};
-    for (size_t i = 0; i < (ask->policy == SIM_NEARGPU ? 1 : fitting); i++) {
+    for (size_t i = 0; i < fitting; i++) {
         struct sim_choice c; /* only slots[0] of it is used */
         take_place(job, &m->places[i], wish->ids[m->places[i].offer], &c);
         struct rank rank = rank_of(m, ask, &c);
@@ -305,13 +315,12 @@ static void facts(const struct sim_market *m, const struct sim_job *job,
         c->slowdown_ppm = (int64_t)floor(fmin(r.job, 1e6) * (double)MATCH_PPM + 0.5);
     }
     c->len_us = occupied_us(job->duration_us, c->slowdown_ppm);
-    int64_t gpu_us, all;
+    int64_t gpu_us, charged, effective, all;
     bool is_counted =
         !__builtin_mul_overflow(job->duration_us, (int64_t)c->gpus, &gpu_us) &&
-        money_mul(gpu_us, o->price_micro, US_PER_HOUR, &c->charged_micro, NULL) == 0 &&
-        money_mul(c->slowdown_ppm, c->charged_micro, MATCH_PPM, &c->effective_micro,
-                  NULL) == 0 &&
-        !__builtin_mul_overflow(c->effective_micro, (int64_t)c->nodes, &all);
+        money_mul(gpu_us, o->price_micro, US_PER_HOUR, &charged, NULL) == 0 &&
+        money_mul(c->slowdown_ppm, charged, MATCH_PPM, &effective, NULL) == 0 &&
+        !__builtin_mul_overflow(effective, (int64_t)c->nodes, &all);
     if (profile != NULL && rtt.source == TOPO_UNKNOWN) {
         c->why = MATCH_NO_RTT;
     } else if (!is_counted) {
@@ -326,10 +335,36 @@ static void facts(const struct sim_market *m, const struct sim_job *job,
     }
 }
 
+static bool find_room(const struct sim_market *m, const struct sim_ask *ask,
+                      int64_t latest_us, struct sim_choice *c)
+{
+    const struct match_offer *o = &m->offers[c->offer];
+    struct room_query q = {.site = o->site,
+                           .model = o->model,
+                           .nodes = c->nodes,
+                           .gpus = c->gpus,
+                           .from_us = ask->now_us,
+                           .latest_us = latest_us,
+                           .len_us = c->len_us > 0 ? c->len_us : 1,
+                           .spread = (uint32_t)ask->chance};
+    int nodes[GANG_NODES_MAX];
+    int64_t start_us;
+    if (!room_find(m->room, &q, &start_us, nodes)) {
+        return false;
+    }
+    for (int i = 0; i < c->nodes; i++) {
+        c->slots[i] = (struct calendar_slot){nodes[i], 0, start_us};
+    }
+    return true;
+}
+
 static bool find_slots(const struct sim_market *m, const struct sim_ask *ask,
                        int64_t latest_us, struct sim_choice *c)
 {
     const struct match_offer *o = &m->offers[c->offer];
+    if (m->room != NULL) {
+        return find_room(m, ask, latest_us, c);
+    }
     struct calendar_query q = {.site = o->site,
                                .model = o->model,
                                .gpus = c->gpus,
@@ -387,7 +422,8 @@ void sim_choose(const struct sim_market *m, const struct sim_job *job,
         ret->why = wish->no_offer;
         return;
     }
-    if (job->gpus <= wish->largest && ask->latest_us == ask->now_us) {
+    if (job->gpus <= wish->largest && ask->latest_us == ask->now_us &&
+        m->room == NULL) {
         choose_node_now(m, job, ask, ret);
     } else {
         choose_by_facts(m, job, ask, ret);

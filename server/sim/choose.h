@@ -1,13 +1,12 @@
 /* choose: the market of the files as the matching core sees it, and one decision: where
  * does this job go, by which policy, and if nowhere, why not.
  *
- *   neargpu   lowest effective cost (price x GPUs x hours x slow-down)
- *   nearest   smallest RTT to the data, then lower price
- *   cheapest  lowest price per GPU-hour; it does not look at distance
- *   random    any, by seed
- * Ties are broken by a draw that depends on seed, job and place only. For all of them a
- * place is a (site, GPU model), and hard facts are the same: no RTT known to the data
- * of a job with a profile, no such model, no price, too few GPUs.
+ *   neargpu   lowest effective cost (price x GPUs x hours x slow-down), then smaller
+ * RTT nearest   smallest RTT to the data, then lower price cheapest  lowest price per
+ * GPU-hour; it does not look at distance random    any, by seed Ties are broken by a
+ * draw that depends on seed, job and place only. For all of them a place is a (site,
+ * GPU model), and hard facts are the same: no RTT known to the data of a job with a
+ * profile, no such model, no price, too few GPUs.
  *
  * A job that asks for more GPUs than any node of the models it takes has is a gang:
  * whole nodes of one site and model, each the largest the site has of it. Slow-downs
@@ -21,6 +20,7 @@
 
 #include "client/lib/bounds.h"
 #include "server/core/match.h"
+#include "server/sim/room.h"
 #include "server/sim/world.h"
 
 enum sim_policy { SIM_NEARGPU, SIM_NEAREST, SIM_CHEAPEST, SIM_RANDOM };
@@ -47,10 +47,11 @@ struct sim_wish {
 struct sim_market {
     const struct sim_world *world; /* borrowed */
     struct calendar *calendar;     /* node i is world->nodes[i] */
-    struct topo *topo;             /* data set d is the one at site d */
-    struct match_offer *offers;    /* one per (site, model) with nodes and a price */
-    int *largest;                  /* GPUs of its largest node */
-    int *whole;                    /* nodes of that size */
+    struct room *room; /* NULL, or used in place of the calendar; the caller's */
+    struct topo *topo; /* data set d is the one at site d */
+    struct match_offer *offers; /* one per (site, model) with nodes and a price */
+    int *largest;               /* GPUs of its largest node */
+    int *whole;                 /* nodes of that size */
     size_t offer_count;
     struct sim_wish *wishes;
     struct match_place *places; /* scratch */
@@ -64,9 +65,7 @@ struct sim_choice {
     int64_t start_us, len_us; /* len: duration x slow-down */
     int64_t rtt_us;           /* SIM_RTT_UNKNOWN */
     int64_t slowdown_ppm;
-    int64_t charged_micro;   /* of one node: price x GPUs x duration */
-    int64_t effective_micro; /* of one node: charged x slow-down */
-    int nodes, gpus;         /* GPUs of each node */
+    int nodes, gpus; /* GPUs of each node */
     struct calendar_slot slots[GANG_NODES_MAX];
 };
 struct sim_ask {

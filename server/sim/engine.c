@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
 
 /* Salts of sim_draw: the site of the data must not depend on the policy's draws. */
@@ -21,7 +22,7 @@ const char *sim_wait_name(enum sim_wait wait)
 
 struct held {
     int64_t booking;
-    int first, count;
+    int count;
     int64_t start_us, end_us;
 };
 struct node_list {
@@ -108,74 +109,37 @@ static void let_go(struct node_list *list, int64_t booking)
     assert(!"a booking that its node does not have");
 }
 
-/* Those who run, longest first: what gets free then always lies on one side. Then those
- * who are planned, by start. */
-static int compare_held(const void *pa, const void *pb, void *arg)
+/* Longest first: what gets free then always lies on one side. */
+static int compare_held(const void *pa, const void *pb)
 {
     const struct held *a = pa, *b = pb;
-    int64_t now_us = *(const int64_t *)arg;
-    bool a_runs = a->start_us <= now_us, b_runs = b->start_us <= now_us;
-    if (a_runs != b_runs) {
-        return a_runs ? -1 : 1;
-    }
-    if (a_runs && a->end_us != b->end_us) {
+    if (a->end_us != b->end_us) {
         return a->end_us > b->end_us ? -1 : 1;
-    }
-    if (!a_runs && a->start_us != b->start_us) {
-        return a->start_us < b->start_us ? -1 : 1;
     }
     return a->booking < b->booking ? -1 : a->booking > b->booking;
 }
 
-/* Lowest run free of those already laid while `held` lasts; -1: none. */
-static int lay(const struct held *laid, int laid_count, const struct held *held,
-               int gpus)
-{
-    uint64_t mask = UINT64_MAX >> (64 - gpus);
-    for (int i = 0; i < laid_count; i++) {
-        const struct held *other = &laid[i];
-        if (other->start_us < held->end_us && held->start_us < other->end_us) {
-            mask &= ~((UINT64_MAX >> (64 - other->count)) << other->first);
-        }
-    }
-    uint64_t run = UINT64_MAX >> (64 - held->count);
-    for (int first = 0; first + held->count <= gpus; first++) {
-        if (((mask >> first) & run) == run) {
-            return first;
-        }
-    }
-    return -1;
-}
-
-/* Numbers a node's GPUs anew, so that the free ones are neighbours. When the planned
- * ones do not fit that way (runs in time can be awkward), all stay as they are. */
-static void renumber(struct engine *e, int node, int64_t now_us)
+/* Numbers a node's GPUs anew, so that the free ones are neighbours. All that is booked
+ * on it is running. */
+static void renumber(struct engine *e, int node)
 {
     struct node_list *list = &e->nodes[node];
-    if (list->count == 0 || e->options->fixed_gpus) {
+    struct calendar *calendar = e->market.calendar;
+    int first = 0;
+    if (list->count == 0) {
         return;
     }
-    size_t bytes = (size_t)list->count * sizeof(struct held);
-    struct held *anew = xmalloc(bytes);
-    memcpy(anew, list->items, bytes);
-    qsort_r(anew, (size_t)list->count, sizeof *anew, compare_held, &now_us);
-    bool fits = true;
-    for (int i = 0; fits && i < list->count; i++) {
-        anew[i].first = lay(anew, i, &anew[i], e->w->nodes[node].gpus);
-        fits = anew[i].first >= 0;
+    for (int i = 0; i < list->count; i++) {
+        calendar_release(calendar, list->items[i].booking);
     }
-    if (fits) {
-        for (int i = 0; i < list->count; i++) {
-            calendar_release(e->market.calendar, list->items[i].booking);
-        }
-        memcpy(list->items, anew, bytes);
-        for (int i = 0; i < list->count; i++) {
-            const struct held *h = &list->items[i];
-            calendar_book(e->market.calendar, h->booking, node, h->first, h->count,
-                          h->start_us, h->end_us);
-        }
+    qsort(list->items, (size_t)list->count, sizeof *list->items, compare_held);
+    for (int i = 0; i < list->count; i++) {
+        const struct held *h = &list->items[i];
+        calendar_book(calendar, h->booking, node, first, h->count, h->start_us,
+                      h->end_us);
+        first += h->count;
     }
-    free(anew);
+    assert(first <= e->w->nodes[node].gpus);
 }
 
 /* ---- jobs ---- */
@@ -183,6 +147,28 @@ static void renumber(struct engine *e, int node, int64_t now_us)
 static int64_t booking_id(size_t job, int part)
 {
     return (int64_t)job * GANG_NODES_MAX + part;
+}
+
+static void occupy(struct engine *e, int64_t booking, const struct calendar_slot *slot,
+                   const struct sim_outcome *o)
+{
+    if (e->market.room != NULL) {
+        room_take(e->market.room, slot->node, o->gpus, o->start_us, o->end_us);
+        return;
+    }
+    struct held held = {booking, o->gpus, o->start_us, o->end_us};
+    hold(&e->nodes[slot->node], &held);
+    calendar_book(e->market.calendar, booking, slot->node, slot->first, o->gpus,
+                  o->start_us, o->end_us);
+}
+
+/* Price x GPUs x time of one node, rounded once: what is printed and summed. The choice
+ * has seen that it fits 64 bits. */
+static int64_t cost_micro(const struct sim_outcome *o, int64_t duration_us, int64_t ppm)
+{
+    __int128 cost = (__int128)duration_us * o->gpus * o->price_micro;
+    __int128 whole = cost / US_PER_HOUR * ppm + cost % US_PER_HOUR * ppm / US_PER_HOUR;
+    return (int64_t)((whole + MATCH_PPM / 2) / MATCH_PPM);
 }
 
 static void place(struct engine *e, size_t job)
@@ -196,22 +182,18 @@ static void place(struct engine *e, size_t job)
     o->rtt_us = c->rtt_us;
     o->slowdown_ppm = c->slowdown_ppm;
     o->price_micro = e->market.offers[c->offer].price_micro;
-    o->charged_micro = c->charged_micro;
-    o->effective_micro = c->effective_micro;
     o->gpus = c->gpus;
+    int64_t duration_us = e->w->jobs[job].duration_us;
+    o->charged_micro = cost_micro(o, duration_us, MATCH_PPM);
+    o->effective_micro = cost_micro(o, duration_us, c->slowdown_ppm);
     o->node_count = c->nodes;
     o->nodes = xreallocarray(NULL, (size_t)c->nodes, sizeof *o->nodes);
     for (int i = 0; i < c->nodes; i++) {
         const struct calendar_slot *slot = &c->slots[i];
         o->nodes[i] = slot->node;
-        if (c->len_us == 0) {
-            continue; /* nothing is occupied */
+        if (c->len_us > 0) {
+            occupy(e, booking_id(job, i), slot, o);
         }
-        struct held held = {booking_id(job, i), slot->first, c->gpus, o->start_us,
-                            o->end_us};
-        hold(&e->nodes[slot->node], &held);
-        calendar_book(e->market.calendar, held.booking, slot->node, held.first,
-                      held.count, held.start_us, held.end_us);
     }
     if (c->len_us > 0) {
         push_end(e, (struct end){o->end_us, job});
@@ -223,9 +205,16 @@ static void end_job(struct engine *e, size_t job, int64_t now_us)
 {
     const struct sim_outcome *o = &e->run->outcomes[job];
     for (int i = 0; i < o->node_count; i++) {
+        int node = o->nodes[i];
+        if (e->market.room != NULL) {
+            room_forget(e->market.room, node, now_us);
+            continue;
+        }
         calendar_release(e->market.calendar, booking_id(job, i));
-        let_go(&e->nodes[o->nodes[i]], booking_id(job, i));
-        renumber(e, o->nodes[i], now_us);
+        let_go(&e->nodes[node], booking_id(job, i));
+        if (!e->options->fixed_gpus) {
+            renumber(e, node);
+        }
     }
 }
 
@@ -343,8 +332,12 @@ void sim_run(const struct sim_world *w, const struct sim_options *options,
     e->ends = xcalloc(jobs + 1, sizeof *e->ends);
     e->queue = xcalloc(jobs + 1, sizeof *e->queue);
     sim_market_init(&e->market, w);
+    if (options->wait == SIM_WAIT_BACKFILL && !options->fixed_gpus) {
+        e->market.room = room_new(w);
+    }
     draw_data(e);
     replay(e);
+    room_free(e->market.room);
     sim_market_done(&e->market);
     for (size_t i = 0; i < w->node_count; i++) {
         free(e->nodes[i].items);

@@ -7,12 +7,14 @@
  *   backfill  conservative: at submission each job gets the earliest start that leaves
  *             everybody before it where they are. Durations are known exactly here, so
  *             the plan never has to be made again
- * A job that no empty market could serve is refused at once in each of them.
+ * A job that no empty market could serve is refused in each of them.
  *
- * A place has room when a node has as many GPUs free as the job asks for. The market's
- * calendar sells neighbouring GPUs; unless `fixed_gpus`, the engine numbers a node's
- * GPUs anew when a job ends, so that the free ones are neighbours again. With
- * `fixed_gpus` a job keeps its run, as in the market, and fragmentation counts.
+ * A place has room when a node has as many GPUs free as the job asks for, wherever they
+ * are. The market's calendar sells neighbouring GPUs; so the engine numbers a node's
+ * GPUs anew when a job ends, and the free ones are neighbours again; plans into the
+ * future (backfill) are kept in `room`, which counts. With `fixed_gpus` a job gets
+ * neighbours and keeps them, as in the market, from the calendar alone, and
+ * fragmentation is seen.
  *
  * Same world, options and seed: the same outcomes, whatever the machine. Pure: time is
  * only asked from `clock_ns`, for the cost of a match. */

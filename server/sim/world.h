@@ -22,9 +22,10 @@
 #include "server/core/slowdown.h"
 #include "server/sim/names.h"
 
-#define SIM_FILE_MAX    (INT64_C(1) << 30) /* read whole; a trace of 10 M jobs fits */
-#define SIM_SITES_MAX   4096               /* the matrix is kept dense */
-#define SIM_TIME_MAX_US INT64_C(100000000000000000) /* 3,000 years; sums fit 64 bits \
+#define SIM_FILE_MAX  (INT64_C(1) << 30) /* read whole; a trace of 10 M jobs fits */
+#define SIM_SITES_MAX 4096               /* the matrix is kept dense */
+#define SIM_TIME_MAX_US                                                              \
+    INT64_C(100000000000000000)                     /* 3,000 years; sums fit 64 bits \
                                                      */
 #define SIM_GPUS_MAX      1000000                   /* of one job */
 #define SIM_PRICE_MAX     INT64_C(1000000000000000) /* micro: 1e9 per GPU-hour */
