@@ -245,13 +245,15 @@ static void follow(struct topo_cell *c, const struct topo_rtt *m)
     if (c->baseline_count == 0) {
         c->baseline_us = (double)m->rtt_us;
         c->baseline_count = 1;
+        c->followed_us = m->at_us;
         return;
     }
     /* The same window told again, or an older one, moves nothing. */
-    if (m->at_us <= c->at_us) {
+    if (m->at_us <= c->followed_us) {
         return;
     }
-    double dt = (double)(m->at_us - c->at_us);
+    double dt = (double)(m->at_us - c->followed_us);
+    c->followed_us = m->at_us;
     double part = fmin(dt / (dt + (double)TOPO_BASELINE_US), 0.25);
     if (c->baseline_count < TOPO_DRIFT_WARM) {
         c->baseline_count++;

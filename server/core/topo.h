@@ -79,7 +79,9 @@ void topo_set_data(struct topo *t, int data, struct topo_place place);
  * the site's place, its declared paths and its fibre. */
 void topo_set_data_site(struct topo *t, int data, int site);
 
-/* ERR_CONFLICT when it is below the light-speed floor of two known places. */
+/* What is told last counts, also when its at_us is older (another node of the site may
+ * be the better witness); only newer ones move the baseline. ERR_CONFLICT when it is
+ * below the light-speed floor of two known places. */
 int topo_measured(struct topo *t, int site, int data, const struct topo_rtt *rtt,
                   struct err *err) MUST_USE;
 /* rtt_us 0 withdraws. */

@@ -15,6 +15,7 @@ struct topo_cell {
     int64_t declared_us, declared_at_us;          /* 0: none */
     int64_t floor_us;                             /* 0: a place is not known */
     double baseline_us;
+    int64_t followed_us; /* at_us of the newest window in the baseline */
     int32_t quality_ppm; /* confidence of the measurement while it is fresh */
     uint8_t baseline_count;
     bool measured;

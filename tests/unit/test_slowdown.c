@@ -278,6 +278,14 @@ START_TEST(test_request_kind)
     slowdown_predict(&p, &path, 8, 0, &r);
     ck_assert_double_eq_tol(r.steady, 1 + (0.020 + 0.8) / 0.5, 1e-12);
     ck_assert_int_eq(r.bound, SLOWDOWN_BOUND_BANDWIDTH);
+    /* m is of the response: what is streamed beside it waits for one trip a read. */
+    path.bandwidth_Bps = 0;
+    p.demand_Bps_per_gpu = 90e6;
+    p.request_bytes = 1e6;
+    p.outstanding_per_gpu = 1;
+    slowdown_predict(&p, &path, 8, 0, &r);
+    ck_assert_double_eq_tol(r.supply_Bps, 8e6 / 0.010, 1e-3);
+    ck_assert_double_eq_tol(r.steady, 1 + 0.020 / 0.5, 1e-9);
 }
 END_TEST
 
@@ -437,6 +445,16 @@ START_TEST(test_inputs_once)
     ck_assert_int_eq(r.term, SLOWDOWN_TERM_ONCE);
     ck_assert_uint_eq(r.input, 0);
     ck_assert_double_eq_tol(r.lost, 0.009, 1e-12);
+    /* 0.7 of the 0.8 GB/s: 14 % lost to the stream; 100 s of start-up are 10 % of 1000
+     * s and 20 % of 500 s. */
+    in[0].share = 1;
+    in[0].path.bandwidth_Bps = 0.7e9;
+    p.startup_bytes = 70e9;
+    slowdown_predict_inputs(&p, in, 1, 8, 1000, &r);
+    ck_assert_int_eq(r.term, SLOWDOWN_TERM_STREAM);
+    slowdown_predict_inputs(&p, in, 1, 8, 500, &r);
+    ck_assert_int_eq(r.term, SLOWDOWN_TERM_ONCE);
+    ck_assert_double_eq_tol(r.job, 8.0 / 7 * 1.2, 1e-12);
 }
 END_TEST
 
@@ -575,6 +593,13 @@ START_TEST(test_custom)
     struct slowdown_number cold[] = {{"startup_bytes", 1e12}};
     ck_assert_int_eq(slowdown_profile_from("cold", cold, 1, &p, &err), 0);
     ck_assert_int_eq(p.kind, SLOWDOWN_COLD);
+
+    struct slowdown_number rounds[] = {
+        {"model_bytes", 14e9}, {"round_s", 100}, {"sync_trips_Hz", 0.5}};
+    ck_assert_int_eq(slowdown_profile_from("federated", rounds, 3, &p, &err), 0);
+    path = (struct slowdown_path){.rtt_s = 0.1, .bandwidth_Bps = 1e9};
+    slowdown_predict(&p, &path, 8, 0, &r);
+    ck_assert_double_eq_tol(r.steady, (100 + 28 + 5) / 100.0, 1e-12);
 }
 END_TEST
 

@@ -212,6 +212,8 @@ START_TEST(test_drift)
     for (int i = 0; i < 100; i++) {
         got = probe_for(t, 101 * MINUTE, 1, 22000);
     }
+    probe_for(t, 20 * MINUTE, 1, 90000);
+    got = probe_for(t, 101 * MINUTE, 1, 22000);
     ck_assert_int_eq(got.baseline_us, 15027);
     /* ... and half a day later it is how things are. */
     got = probe_for(t, 102 * MINUTE, 720, 22000);
@@ -227,6 +229,8 @@ START_TEST(test_drift)
     t = topo_new();
     probe_for(t, 0, 2, 15000);
     ck_assert(!probe_for(t, 2 * MINUTE, 1, 40000).drifting);
+    ck_assert(!probe_for(t, 2 * MINUTE, 1, 40000).drifting);
+    ck_assert(probe_for(t, 3 * MINUTE, 1, 40000).drifting);
     topo_free(t);
     t = topo_new();
     probe_for(t, 0, 50, 200);
