@@ -18,10 +18,16 @@ const struct resv_rule resv_rules[] = {
     {RESV_CONFIRMED, RESV_EV_CANCEL, RESV_CANCELLED},
     {RESV_CONFIRMED, RESV_EV_FAIL, RESV_FAILED},
     {RESV_CONFIRMED, RESV_EV_EXTEND, RESV_CONFIRMED},
+    {RESV_CONFIRMED, RESV_EV_PREEMPT, RESV_CONFIRMED},
+    {RESV_CONFIRMED, RESV_EV_REQUEUE, RESV_WAITING},
+    {RESV_CONFIRMED, RESV_EV_SHRINK, RESV_CONFIRMED},
+    {RESV_CONFIRMED, RESV_EV_MOVE, RESV_CONFIRMED},
+    {RESV_CONFIRMED, RESV_EV_REPLACE, RESV_CONFIRMED},
     {RESV_ACTIVE, RESV_EV_END, RESV_ENDED},
     {RESV_ACTIVE, RESV_EV_CANCEL, RESV_ENDED},
     {RESV_ACTIVE, RESV_EV_FAIL, RESV_FAILED},
     {RESV_ACTIVE, RESV_EV_EXTEND, RESV_ACTIVE},
+    {RESV_ACTIVE, RESV_EV_PREEMPT, RESV_ACTIVE},
 };
 const size_t resv_rule_count = sizeof resv_rules / sizeof resv_rules[0];
 
@@ -32,10 +38,13 @@ static const char *const state_names[RESV_STATE_COUNT] = {
 };
 
 static const char *const event_names[RESV_EVENT_COUNT] = {
-    [RESV_EV_BOOK] = "book",     [RESV_EV_CONFIRM] = "confirm",
-    [RESV_EV_START] = "start",   [RESV_EV_END] = "end",
-    [RESV_EV_CANCEL] = "cancel", [RESV_EV_FAIL] = "fail",
-    [RESV_EV_EXPIRE] = "expire", [RESV_EV_EXTEND] = "extend",
+    [RESV_EV_BOOK] = "book",       [RESV_EV_CONFIRM] = "confirm",
+    [RESV_EV_START] = "start",     [RESV_EV_END] = "end",
+    [RESV_EV_CANCEL] = "cancel",   [RESV_EV_FAIL] = "fail",
+    [RESV_EV_EXPIRE] = "expire",   [RESV_EV_EXTEND] = "extend",
+    [RESV_EV_PREEMPT] = "preempt", [RESV_EV_REQUEUE] = "requeue",
+    [RESV_EV_SHRINK] = "shrink",   [RESV_EV_MOVE] = "move",
+    [RESV_EV_REPLACE] = "replace",
 };
 
 const char *resv_state_name(enum resv_state s)

@@ -23,7 +23,12 @@ enum resv_event {
     RESV_EV_CANCEL,
     RESV_EV_FAIL,
     RESV_EV_EXPIRE,
-    RESV_EV_EXTEND,
+    RESV_EV_EXTEND,  /* the end moves, either way */
+    RESV_EV_PREEMPT, /* spot: a node may know of the lease, its end comes earlier */
+    RESV_EV_REQUEUE, /* spot: no node knows of it, it waits again */
+    RESV_EV_SHRINK,  /* fewer GPUs */
+    RESV_EV_MOVE,    /* elsewhere, at the tenant's wish */
+    RESV_EV_REPLACE, /* elsewhere, because its node is lost: at the price it had */
     RESV_EVENT_COUNT
 };
 struct resv_rule {

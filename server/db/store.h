@@ -90,7 +90,9 @@ enum store_book_outcome {
     STORE_BOOK_OK,
     STORE_BOOK_DUPLICATE,  /* same key, same hash: id is the one booked earlier */
     STORE_BOOK_KEY_REUSED, /* same key, other hash */
-    STORE_BOOK_LOST,       /* a GPU is taken, not in the node's block, node retired */
+    STORE_BOOK_LOST, /* a GPU or lane is taken, not in the node's block or the path's,
+                        node retired, path down; a victim is no longer spot, or its cut
+                        is less than its notice away; the order waits no more */
     STORE_BOOK_FUNDS,
 };
 struct store_booked {
@@ -98,6 +100,8 @@ struct store_booked {
     char id[UUID_TEXT];        /* OK, DUPLICATE */
     const int64_t *booking_id; /* OK: one a booking, in the order they were given */
     size_t booking_count;
+    const int64_t *lane_booking_id; /* OK: the same of the paths */
+    size_t lane_booking_count;
 };
 
 struct store_result {
@@ -132,15 +136,19 @@ enum store_op {
     STORE_MARKET,          /* () -> {name, currency, fee_ppm, tax_ppm, issuer_name} */
     STORE_TENANT_CREATE,   /* (name, zone|null, credit_micro, key_hash, IDEM)
                               -> {id, name} */
-    STORE_TENANT_LIST,     /* (PAGE) -> {tenants:[{id,name,zone,created_us,
+    STORE_TENANT_LIST,     /* (PAGE) -> {tenants:[{id,name,zone,created_us,priority,
                               available_micro, held_micro, currency}], next} */
+    STORE_TENANT_PRIORITY, /* (tenant name, priority int -1000..1000) -> {id, name,
+                              priority}; its orders that wait have it at once */
     STORE_TOPUP,           /* (tenant name, amount_micro, currency, reference, IDEM)
                               -> {balance_micro, currency} */
     STORE_PROVIDER_CREATE, /* (name, fee_ppm|null, key_hash, IDEM) -> {id, name} */
     STORE_PROVIDER_LIST,   /* (PAGE) -> {providers:[{id,name,fee_ppm,created_us}]} */
-    STORE_SITE_CREATE,     /* (name, city, lat real, lon real, residency, IDEM)
-                              -> {id, name, city, lat, lon, residency} */
-    STORE_SITE_LIST,       /* () -> {sites:[{id,name,city,lat,lon,residency,nodes,
+    STORE_SITE_CREATE,     /* (name, city, lat real, lon real, residency,
+                              zone|null: "", IDEM)
+                              -> {id, name, city, lat, lon, residency, zone} */
+    STORE_SITE_PATCH,      /* (name, zone) -> as STORE_SITE_CREATE */
+    STORE_SITE_LIST,       /* () -> {sites:[{id,name,city,lat,lon,residency,zone,nodes,
                               gpus}]} */
     STORE_JOIN_CODE,       /* (provider_id, site name, node name, code_hash, expires_us,
                               IDEM) -> {expires_us, site, node} */
@@ -149,10 +157,14 @@ enum store_op {
                               last_sync_us, address, price_micro|null, currency}]} */
     STORE_PRICE_LIST,      /* (provider_id|null) -> {prices:[{site, provider, node,
                               gpu_model, from_us, to_us|null, per_gpu_hour_micro,
-                              currency}]}: those from now on */
+                              currency, spot_per_gpu_hour_micro|null,
+                              notice_us|null}]}: those from now on */
     STORE_PRICE_SET,       /* (provider_id, site|null, node|null, gpu model|null,
-                              per_gpu_hour_micro, currency) -> {nodes: count} ;
-                              ERR_NOT_FOUND when none matches */
+                              per_gpu_hour_micro, currency, spot_per_gpu_hour_micro|null,
+                              notice_us|null) -> {nodes: count}; ERR_NOT_FOUND when none
+                              matches. Both null: spot terms stay; notice 0: sells no
+                              spot any more; one alone keeps the other; a notice is 30 s
+                              to 24 h */
     STORE_DATASET_ADD,     /* (tenant_id, name, endpoint, site name|null, lat|null,
                               lon|null, size_bytes|null, IDEM) -> DATASET */
     STORE_DATASET_LIST,    /* (tenant_id) -> {datasets:[DATASET]}; DATASET = {id, name,
@@ -161,6 +173,26 @@ enum store_op {
                               count, at_us}]} */
     STORE_DATASET_GET,     /* (tenant_id, name) -> DATASET */
     STORE_DATASET_REMOVE,  /* (tenant_id, name) -> {id} */
+
+    /* Paths between sites, sold in lanes 0..lanes-1. json. PATH = {id, name, provider,
+       provider_id, from_site, from, to_site, to (site ids and names), lanes, lane_Bps,
+       rtt_us|null, lossless, per_lane_hour_micro, currency, setup_us, state up|down,
+       lit (lanes now)}. Tell: path.changed {path_id}. */
+    STORE_PATH_CREATE, /* (name, provider name, from site name, to site name, lanes,
+                          lane_Bps, rtt_us|null, lossless bool, per_lane_hour_micro,
+                          setup_us, IDEM) -> PATH */
+    STORE_PATH_PATCH,  /* (name, per_lane_hour_micro|null, setup_us|null, rtt_us|null,
+                          lossless|null, state|null: up, down) -> PATH; null: as it is */
+    STORE_PATH_LIST,   /* () -> {paths:[PATH]} by name */
+    STORE_PATHS_DUE,   /* (now_us, claim_s, limit) -> {due:[{id, reservation, tenant,
+                          path_id, path, provider, action "light"|"release", from, to
+                          (site names), first, lanes, lane_Bps, bandwidth_Bps, from_us,
+                          to_us}]}: what shall be lit or put out now, nobody else is told
+                          of it for claim_s. Lanes that an earlier booking still has lit
+                          are not lit before it is released */
+    STORE_PATH_SET,    /* (id of a due entry, state "lit"|"released"|"failed"|null: it
+                          stays and is due again after the claim, error text|null,
+                          now_us) -> {id, state}. Repeating is harmless */
 
     /* Agents. json. */
     STORE_ENROLL,    /* (code_hash, receipt_key 32 bytes, market name)
@@ -178,30 +210,85 @@ enum store_op {
                         probes, leases (done/ready/quarantined) */
     STORE_DESIRED,   /* (node_id, reservations json ["id"…] the node reported, now_us)
                         -> DESIRED = {version, leases:[{reservation, tenant, gpus:[uuid],
-                        not_before_us, not_after_us, epoch, generation}], end:[{
+                        not_before_us, not_after_us, epoch, generation, spot}], end:[{
                         reservation, reason}], probes:[{dataset: id, endpoint}],
-                        acks:[{reservation, seq}]}; version does not depend on acks */
+                        acks:[{reservation, seq}], next_us|null}; version does not
+                        depend on acks. A spot lease is told in terms: never beyond now +
+                        9/10 of its notice, rolled on each third of it under a growing
+                        generation (reservation's x 2^20 + term); next_us: when the next
+                        term is to be told */
     STORE_RECEIPTS, /* (node_id, receipts json [{reservation, seq, hash (hex), prev (hex
                        or ""), kind, from_us, to_us, gpu_ms, gaps, jws}], now_us) ->
                        {acks:[{reservation,seq}], rejected:[{reservation, seq, code,
                        detail}]}; signatures are checked by the caller before */
 
     /* Reservations. json. RESV = {id, tenant (name), tenant_id, state, reason,
-       created_us, start_us, end_us, ended_us|null, allocations:[{booking, node_id,
-       site, provider, node, address, spiffe_id, first, count, gpus:[uuid], start_us,
-       end_us, epoch, per_gpu_hour_micro}], data:[…as booked], currency,
-       per_hour_micro, total_micro, effective_micro, held_micro, captured_micro,
-       released_micro, spot, generation, quote_id|null, idem_hash, request} */
-    STORE_RESV_GET,      /* (tenant_id|null: any, id) -> RESV; ERR_NOT_FOUND */
-    STORE_RESV_BY_KEY,   /* (tenant_id, idem_key) -> RESV; after STORE_UNKNOWN */
-    STORE_RESV_LIST,     /* (tenant_id|null, state|null, PAGE) -> {reservations:[RESV],
-                            next}, newest first */
-    STORE_RESV_EXTEND,   /* (tenant_id, id, new_end_us, generation (0: any), per_hour
-                            extra is priced by SQL at the booked price, now_us) -> RESV;
-                            a later end extends, an earlier one (after now) shrinks.
-                            ERR_CONFLICT, ERR_FUNDS */
-    STORE_RESV_CANCEL,   /* (tenant_id|null, id, reason, now_us) -> RESV */
-    STORE_RESV_FAIL,     /* (id, reason, now_us) -> RESV (nodes lost, drills) */
+       created_us, start_us|null, end_us|null (null while it waits), ended_us|null,
+       hold_until_us|null, nodes, groups:[{data, site, nodes}], coordinator|null,
+       allocations:[{booking, rank, node_id, site_id, site, zone, provider, node,
+       address, spiffe_id, first, count, gpus:[uuid], start_us, end_us, epoch,
+       notice_us|null, per_gpu_hour_micro}], paths:[{booking, path_id, name, from, to,
+       first, lanes, bandwidth_Bps, start_us, end_us, state planned|lit|released|failed,
+       error, per_lane_hour_micro}], waiting null|{position, predicted_us|null,
+       since_us, until_us, priority, why}, data:[…as booked], currency, per_hour_micro,
+       total_micro, effective_micro, held_micro, captured_micro, released_micro, spot,
+       fault|null, preempted_by|null, generation, quote_id|null, idem_hash, request}.
+       A path's start_us includes its set-up; what it costs is lanes x price x time from
+       the reservation's start.
+       CHANGE = RESV + change:{delta_micro (> 0: the tenant pays more), new_total_micro,
+       dry_run}; dry_run: everything is tried and undone, RESV is as it would be. */
+    STORE_RESV_GET,    /* (tenant_id|null: any, id) -> RESV; ERR_NOT_FOUND */
+    STORE_RESV_BY_KEY, /* (tenant_id, idem_key) -> RESV; after STORE_UNKNOWN */
+    STORE_RESV_LIST,   /* (tenant_id|null, state|null, PAGE) -> {reservations:[RESV],
+                          next}, newest first */
+    STORE_RESV_EXTEND, /* (tenant_id|null, id, new_end_us, generation (0: any), dry_run
+                          bool, now_us) -> CHANGE. Later: at the booked price, at most
+                          LEASE_MAX_US long and HORIZON_US ahead (ERR_BAD_REQUEST).
+                          Earlier: paid to the new end; what a node may have been told
+                          stays blocked until its teardown or the old end.
+                          ERR_CONFLICT, ERR_FUNDS */
+    STORE_RESV_SHRINK, /* (tenant_id|null, id, gpus a node, generation, dry_run, now_us)
+                          -> CHANGE; not started only, the first GPUs of each node stay;
+                          ERR_CONFLICT */
+    STORE_RESV_MOVE,   /* (tenant_id|null, id, generation, bookings json [{node_id,
+                          site_id, first, count, from_us, to_us, per_gpu_hour_micro}],
+                          paths json [{path_id, first, count, from_us, to_us,
+                          price_micro}], start_us, end_us, prices json {per_hour_micro,
+                          total_micro, effective_micro}, data json, extra json {groups,
+                          coordinator, request} or null, keep_price bool, dry_run bool,
+                          now_us) -> CHANGE. Not started only; new and old in one
+                          commit. keep_price (the market's own re-placement): the tenant
+                          pays what it paid, the event is reservation.replaced, else
+                          reservation.moved. extra.request replaces the stored one.
+                          ERR_CONFLICT (a place is taken, another generation, started),
+                          ERR_FUNDS */
+    STORE_RESV_CONFIRM, /* (tenant_id, quote_id, idem_key|null, hash|null, now_us) ->
+                           RESV: the held reservation of that quote is paid for.
+                           ERR_NOT_FOUND (none is held for it), ERR_CONFLICT (expired),
+                           ERR_FUNDS, ERR_KEY_REUSED; a repeated one "replayed": true */
+    STORE_RESV_CANCEL,  /* (tenant_id|null, id, reason, dry_run bool, now_us) -> CHANGE:
+                           delta_micro is what comes back (< 0); of one that runs, the
+                           rest of its window, which billing gives back */
+    STORE_RESV_FAIL, /* (id, fault, now_us) -> RESV: cannot be delivered; one that did
+                        not start gets everything back at once */
+    STORE_RESV_LOST, /* (now_us) -> {reservations:[RESV + lost:[node_id…]]}: confirmed,
+                        not started, with a booking on a node that is lost or retired;
+                        earliest start first, 500 at most */
+    STORE_SITE_RESV, /* (site name, now_us) -> {site, reservations:[RESV]}: firm,
+                        confirmed or active, with a booking there, by tenant; for a
+                        drill; ERR_NOT_FOUND */
+
+    /* The waiting list. json. Its order: priority (high first), since, id. */
+    STORE_WAIT_PUT,  /* (id, tenant_id, request, until_us, spot bool, now_us,
+                        idem_key|null: id, hash) -> RESV in state waiting; nothing
+                        booked, no money held; "replayed": true; ERR_KEY_REUSED */
+    STORE_WAIT_LIST, /* () -> {orders:[{id, tenant_id, tenant, priority, created_us,
+                        until_us, spot, position, predicted_us|null, why, request,
+                        generation}]} in order */
+    STORE_WAIT_PLAN, /* (plan json [{id, position, predicted_us|null, why}]) ->
+                        {changed: n}; orders that wait no more are passed over. Tells
+                        reservation.planned where position or prediction changed */
+
     STORE_QUOTE_PUT,     /* (id, tenant_id, created_us, expires_us, request json, plan
                             json, hash, IDEM) -> {id, expires_us} */
     STORE_QUOTE_GET,     /* (tenant_id, id) -> {id, created_us, expires_us, request,
@@ -211,8 +298,14 @@ enum store_op {
     STORE_STATUS,        /* (now_us) -> {seq, revoked:[{reservation, reason}],
                             min_epochs:{}}: for the status document */
     STORE_TRANSITIONS,   /* (now_us, grace_us) -> {started:[id], ended:[id],
-                            expired:[id]}: due by time; idempotent; a reservation whose
+                            expired:[id]}: due by time (held ones whose hold and orders
+                            whose time is over expire); idempotent; a reservation whose
                             node sent no teardown ends grace_us after its end */
+    STORE_PRUNE,         /* (now_us) -> {events, idempotency, tokens, match_log, quotes,
+                            more bool}: rows removed that nobody needs: events and replies
+                            after 14 days, tokens 7 days and quotes 30 days after they
+                            expired, the match log after 92 days; 20,000 of each at most
+                            (more: there are others) */
     STORE_NODES_OVERDUE, /* (now_us, unknown_after_us, lost_after_us) -> {unknown:[id],
                            lost:[id]}: nodes that did not sync change state */
 
@@ -244,32 +337,45 @@ enum store_op {
     STORE_CHANGES,   /* (cursor, limit, own) -> {events:[EVENT], cursor, read}. Not own:
                         without the bookings of this server (origin), which it knows of;
                         read: how many were passed, these too. EVENT = {cursor,
-                        at_us,   kind, origin, tenant_id|null, reservation_id|null,
-                        node_id|null,   payload}. Kinds: reservation.confirmed .extended
-                        .cancelled .started   .ended .failed (payload {state, generation,
-                        start_us, end_us,   bookings:[{booking, node_id, site_id, first,
-                        count, from_us,   to_us}]}, from=to: blocks nothing any more),
-                        node.changed   (inventory, windows, state, address, certificate),
-                        node.probed   (rtt; payload {dataset_id}), price.changed,
-                        dataset.changed   (payload {dataset_id}), site.changed
-                        ({site_id}),   key.changed,   wallet.changed */
+                        at_us, kind, origin, tenant_id|null, reservation_id|null,
+                        node_id|null, payload}. Kinds: reservation.confirmed .held
+                        .waiting .planned .started .extended .shrunk .moved .replaced
+                        .preempted .ended .cancelled .failed (payload {state, reason,
+                        generation, start_us, end_us, spot, bookings:[{booking, node_id,
+                        site_id, first, count, from_us, to_us, per_gpu_hour_micro,
+                        notice_us|null}], lanes:[{booking, path_id, first, count, from_us,
+                        to_us}]}, from=to: blocks nothing any more; .moved and .replaced
+                        list what was left too), node.changed (inventory, windows, state,
+                        address, certificate, domain), node.probed (rtt; payload
+                        {dataset_id}), price.changed (spot terms too), dataset.changed
+                        (payload {dataset_id}), site.changed ({site_id}), path.changed
+                        ({path_id}), path.lit .released .failed (payload {booking,
+                        path_id, error}), key.changed, wallet.changed */
     STORE_EVENTS,    /* (tenant_id|null, provider_id|null, cursor|null, limit) -> as
                         STORE_CHANGES, only what that principal may see, without origin */
 
     /* World load. rows: the columns in order. An id as argument: that one only. */
     STORE_WORLD_KEYS,     /* () hash hex, role, tenant_id, provider_id, name, key id */
-    STORE_WORLD_SITES,    /* (id|null) id, name, city, lat, lon, residency */
+    STORE_WORLD_SITES,    /* (id|null) id, name, city, lat, lon, residency, zone */
     STORE_WORLD_NODES,    /* (id|null) id, site_id, provider_id, provider name, name,
                              spiffe_id, cert hex, next cert hex, receipt_key hex, gpus
                              count, gpu_model, gpu_memory_mib, offered mask, windows
                              json [[from_us,to_us]…], address, state, last_sync_us,
                              price per_gpu_hour_micro now (null none), currency, gpu
-                             uuids json [uuid…] in bit order */
+                             uuids json [uuid…] in bit order, domain, spot price (null
+                             none), notice_us (0: sells no spot) */
     STORE_WORLD_DATASETS, /* (id|null) id, tenant_id, name, endpoint, site_id, lat, lon,
                              size_bytes, removed bool as 0/1 */
     STORE_WORLD_RTTS,     /* (node_id|null) node_id, dataset_id, min_us, p50_us, p99_us,
                              count, at_us */
+    STORE_WORLD_PATHS, /* (id|null) id, name, provider name, from site id, to site id,
+                          lanes, lane_Bps, rtt_us (null none), lossless 0/1,
+                          price_micro per lane-hour, setup_us, state up|down */
     STORE_WORLD_BOOKINGS, /* (now_us) booking, node_id, first, count, from_us, to_us,
+                             reservation_id, spot 0/1 (and preemptible still),
+                             started_us (the reservation's start), per_gpu_hour_micro,
+                             notice_us (0 firm): all that end later than now */
+    STORE_WORLD_LANES,    /* (now_us) booking, path_id, first, count, from_us, to_us,
                              reservation_id: all that end later than now */
     STORE_OP_COUNT
 };
@@ -281,6 +387,21 @@ struct store_booking {
     int64_t from_us, to_us;
     int64_t per_gpu_hour_micro;
 };
+/* What a reservation takes from one path: neighbouring lanes. */
+struct store_path_booking {
+    int path_id;
+    int first, count;
+    int64_t from_us, to_us; /* set-up included: begins that long before the start */
+    int64_t price_micro;    /* a lane-hour, from the reservation's start on */
+};
+/* A spot reservation that makes room in the same commit. One that a node may have been
+ * told of (it runs, or starts within its notice) is cut to cut_us, not less than its
+ * notice away; any other goes whole: back to the waiting list if its request had wait,
+ * else cancelled, and everything is given back. */
+struct store_preempt {
+    char id[UUID_TEXT];
+    int64_t cut_us;
+};
 struct store_book {
     char id[UUID_TEXT], tenant_id[UUID_TEXT], quote_id[UUID_TEXT]; /* quote "" none */
     int64_t now_us, start_us, end_us;
@@ -290,9 +411,22 @@ struct store_book {
     const char *idem_key;     /* "" none given: the caller passes the id */
     const uint8_t *idem_hash; /* 32 bytes */
     bool spot;
-    const struct store_booking *bookings; /* 1..GANG_NODES_MAX */
+    bool waiting; /* id is an order that waits: it is booked; key and hash are not
+                     looked at */
+    int64_t hold_until_us; /* not 0: state held until then, no money moves */
+    const json_t *extra;   /* {groups:[…], coordinator}, may be NULL */
+    const struct store_booking *bookings; /* 1..GANG_NODES_MAX, in the order of ranks */
     size_t booking_count;
+    const struct store_path_booking *paths; /* at most STORE_PATHS_MAX */
+    size_t path_count;
+    const struct store_preempt *preempts; /* at most STORE_PREEMPTS_MAX */
+    size_t preempt_count;
 };
+/* A gang's data sets times the groups. */
+#define STORE_PATHS_MAX 256
+/* All spot leases of a node of one-GPU leases, on each node of a gang. */
+#define STORE_PREEMPTS_MAX 4096
+
 struct store_match_log {
     int64_t at_us;
     const char *tenant_id;      /* "" none */

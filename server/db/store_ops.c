@@ -28,6 +28,8 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
         WRITE("tenant_create", "ttihtth",
               "SELECT api.tenant_create($1, $2, $3, $4, $5, $6, $7)"),
     [STORE_TENANT_LIST] = READ("tenant_list", "ti", "SELECT api.tenant_list($1, $2)"),
+    [STORE_TENANT_PRIORITY] =
+        AGAIN("tenant_priority", "ti", "SELECT api.tenant_priority($1, $2)"),
     [STORE_TOPUP] =
         WRITE("topup", "titttth", "SELECT api.topup($1, $2, $3, $4, $5, $6, $7)"),
     [STORE_PROVIDER_CREATE] =
@@ -36,15 +38,16 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
     [STORE_PROVIDER_LIST] =
         READ("provider_list", "ti", "SELECT api.provider_list($1, $2)"),
     [STORE_SITE_CREATE] =
-        WRITE("site_create", "ttrrttth",
-              "SELECT api.site_create($1, $2, $3, $4, $5, $6, $7, $8)"),
+        WRITE("site_create", "ttrrtttth",
+              "SELECT api.site_create($1, $2, $3, $4, $5, $6, $7, $8, $9)"),
+    [STORE_SITE_PATCH] = AGAIN("site_patch", "tt", "SELECT api.site_patch($1, $2)"),
     [STORE_SITE_LIST] = READ("site_list", "", "SELECT api.site_list()"),
     [STORE_JOIN_CODE] = WRITE("join_code", "ttthitth",
                               "SELECT api.join_code($1, $2, $3, $4, $5, $6, $7, $8)"),
     [STORE_NODE_LIST] = READ("node_list", "tti", "SELECT api.node_list($1, $2, $3)"),
     [STORE_PRICE_LIST] = READ("price_list", "t", "SELECT api.price_list($1)"),
-    [STORE_PRICE_SET] =
-        AGAIN("price_set", "ttttit", "SELECT api.price_set($1, $2, $3, $4, $5, $6)"),
+    [STORE_PRICE_SET] = AGAIN("price_set", "ttttitii",
+                              "SELECT api.price_set($1, $2, $3, $4, $5, $6, $7, $8)"),
     [STORE_DATASET_ADD] =
         WRITE("dataset_add", "ttttrritth",
               "SELECT api.dataset_add($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"),
@@ -52,6 +55,16 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
     [STORE_DATASET_GET] = READ("dataset_get", "tt", "SELECT api.dataset_get($1, $2)"),
     [STORE_DATASET_REMOVE] =
         WRITE("dataset_remove", "tt", "SELECT api.dataset_remove($1, $2)"),
+
+    [STORE_PATH_CREATE] =
+        WRITE("path_create", "ttttiiibiitth",
+              "SELECT api.path_create($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, "
+              "$12, $13)"),
+    [STORE_PATH_PATCH] =
+        AGAIN("path_patch", "tiiibt", "SELECT api.path_patch($1, $2, $3, $4, $5, $6)"),
+    [STORE_PATH_LIST] = READ("path_list", "", "SELECT api.path_list()"),
+    [STORE_PATHS_DUE] = WRITE("paths_due", "iii", "SELECT api.paths_due($1, $2, $3)"),
+    [STORE_PATH_SET] = AGAIN("path_set", "itti", "SELECT api.path_set($1, $2, $3, $4)"),
 
     [STORE_ENROLL] = AGAIN("enroll", "hht", "SELECT api.enroll($1, $2, $3)"),
     [STORE_CERT_SET] = AGAIN("cert_set", "ih", "SELECT api.cert_set($1, $2)"),
@@ -64,11 +77,25 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
     [STORE_RESV_BY_KEY] = READ("resv_by_key", "tt", "SELECT api.resv_by_key($1, $2)"),
     [STORE_RESV_LIST] =
         READ("resv_list", "ttti", "SELECT api.resv_list($1, $2, $3, $4)"),
-    [STORE_RESV_EXTEND] =
-        AGAIN("resv_extend", "ttiii", "SELECT api.resv_extend($1, $2, $3, $4, $5)"),
+    [STORE_RESV_EXTEND] = AGAIN("resv_extend", "ttiibi",
+                                "SELECT api.resv_extend($1, $2, $3, $4, $5, $6)"),
+    [STORE_RESV_SHRINK] = AGAIN("resv_shrink", "ttiibi",
+                                "SELECT api.resv_shrink($1, $2, $3, $4, $5, $6)"),
+    [STORE_RESV_MOVE] =
+        AGAIN("resv_move", "ttijjiijjjbbi",
+              "SELECT api.resv_move($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, "
+              "$13)"),
+    [STORE_RESV_CONFIRM] =
+        AGAIN("resv_confirm", "ttthi", "SELECT api.resv_confirm($1, $2, $3, $4, $5)"),
     [STORE_RESV_CANCEL] =
-        AGAIN("resv_cancel", "ttti", "SELECT api.resv_cancel($1, $2, $3, $4)"),
+        AGAIN("resv_cancel", "tttbi", "SELECT api.resv_cancel($1, $2, $3, $4, $5)"),
     [STORE_RESV_FAIL] = AGAIN("resv_fail", "tti", "SELECT api.resv_fail($1, $2, $3)"),
+    [STORE_RESV_LOST] = READ("resv_lost", "i", "SELECT api.resv_lost($1)"),
+    [STORE_SITE_RESV] = READ("site_resv", "ti", "SELECT api.site_resv($1, $2)"),
+    [STORE_WAIT_PUT] = WRITE("wait_put", "ttjibith",
+                             "SELECT api.wait_put($1, $2, $3, $4, $5, $6, $7, $8)"),
+    [STORE_WAIT_LIST] = READ("wait_list", "", "SELECT api.wait_list()"),
+    [STORE_WAIT_PLAN] = AGAIN("wait_plan", "j", "SELECT api.wait_plan($1)"),
     [STORE_QUOTE_PUT] =
         WRITE("quote_put", "ttiijjhtth",
               "SELECT api.quote_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"),
@@ -76,6 +103,7 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
     [STORE_TOKEN_LOG] = AGAIN("token_log", "tj", "SELECT api.token_log($1, $2)"),
     [STORE_STATUS] = READ("status", "i", "SELECT api.status($1)"),
     [STORE_TRANSITIONS] = AGAIN("transitions", "ii", "SELECT api.transitions($1, $2)"),
+    [STORE_PRUNE] = AGAIN("prune", "i", "SELECT api.prune($1)"),
     [STORE_NODES_OVERDUE] =
         AGAIN("nodes_overdue", "iii", "SELECT api.nodes_overdue($1, $2, $3)"),
 
@@ -105,6 +133,8 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
     [STORE_WORLD_DATASETS] =
         ROWS("world_datasets", "i", "SELECT * FROM api.world_datasets($1)"),
     [STORE_WORLD_RTTS] = ROWS("world_rtts", "i", "SELECT * FROM api.world_rtts($1)"),
+    [STORE_WORLD_PATHS] = ROWS("world_paths", "i", "SELECT * FROM api.world_paths($1)"),
+    [STORE_WORLD_LANES] = ROWS("world_lanes", "i", "SELECT * FROM api.world_lanes($1)"),
     [STORE_WORLD_BOOKINGS] =
         ROWS("world_bookings", "i", "SELECT * FROM api.world_bookings($1)"),
 };

@@ -220,7 +220,7 @@ static enum flow_turn price_write(struct flow *f)
     return db_call(f, STORE_PRICE_SET,
                    STORE_ARGS(S_TEXT(f->rq->who.provider_id), S_TEXT(b.site),
                               S_TEXT(b.node), S_TEXT(b.gpu), S_INT(micro),
-                              S_TEXT(currency)));
+                              S_TEXT(currency), S_NULL, S_NULL));
 }
 
 /* Beyond this many nodes the new price is seen when the feed tells of it. */

@@ -147,7 +147,8 @@ void market_open(struct market *m, int nodes, int64_t credit_micro)
     free(report);
     market_ok(m, STORE_SITE_CREATE,
               STORE_ARGS(S_TEXT("fukuoka"), S_TEXT("Fukuoka"), S_REAL(33.59),
-                         S_REAL(130.4), S_TEXT("jp"), S_TEXT("a"), S_NULL, S_NULL));
+                         S_REAL(130.4), S_TEXT("jp"), S_NULL, S_TEXT("a"), S_NULL,
+                         S_NULL));
     uint8_t provider_key[32] = {2}, tenant_key[32] = {3};
     json_t *r = market_ok(m, STORE_PROVIDER_CREATE,
                           STORE_ARGS(S_TEXT("acme"), S_NULL, S_BYTES(provider_key, 32),
