@@ -88,6 +88,51 @@ static int work_dir(const struct keeper *k, struct err *err)
     return rc;
 }
 
+/* The directory is the tenant's: whatever it has put there under this name, a link to
+ * elsewhere too, is replaced as a name and never followed or written through. */
+static int write_file(int dir_fd, const struct keeper *k, const struct launch_file *f,
+                      struct err *err)
+{
+    char tmp[96];
+    size_t len = strlen(f->text), done = 0;
+    snprintf(tmp, sizeof(tmp), ".%.40s.%ld", k->spec.job, (long)getpid());
+    (void)unlinkat(dir_fd, tmp, 0);
+    int fd =
+        openat(dir_fd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_sys(err, errno, "write %s", f->name);
+    while (done < len) {
+        ssize_t n = write(fd, f->text + done, len - done);
+        if (n < 0 && errno != EINTR)
+            break;
+        done += n > 0 ? (size_t)n : 0;
+    }
+    int rc = 0;
+    if (done < len || fchown(fd, k->spec.uid, k->spec.gid) < 0 ||
+        renameat(dir_fd, tmp, dir_fd, f->name) < 0)
+        rc = err_sys(err, errno, "write %s", f->name);
+    close(fd);
+    if (rc < 0)
+        (void)unlinkat(dir_fd, tmp, 0);
+    return rc;
+}
+
+static int write_files(const struct keeper *k, struct err *err)
+{
+    if (k->spec.file_count == 0)
+        return 0;
+    char *path = xasprintf("%s/work", k->lease_dir);
+    int dir_fd = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), rc = 0;
+    if (dir_fd < 0)
+        rc = err_sys(err, errno, "open %s", path);
+    for (size_t i = 0; rc == 0 && i < k->spec.file_count; i++)
+        rc = write_file(dir_fd, k, &k->spec.files[i], err);
+    if (dir_fd >= 0)
+        close(dir_fd);
+    free(path);
+    return rc;
+}
+
 /* Durable before the job exists: whoever finds it never starts the job again. */
 static int mark_started(const struct keeper *k, struct err *err)
 {
@@ -190,7 +235,8 @@ int keeper_start_job(struct keeper *k, struct err *err)
 {
     struct cgroup_mounts m;
     if (cgroup_find_mounts(&m, err) < 0 || check_gate(&m, k, err) < 0 ||
-        cgroup_make(k->cgroup_dir, err) < 0 || work_dir(k, err) < 0)
+        cgroup_make(k->cgroup_dir, err) < 0 || work_dir(k, err) < 0 ||
+        write_files(k, err) < 0)
         return -1;
     struct lease_init li = {.spec = &k->spec,
                             .lease_dir = k->lease_dir,

@@ -14,6 +14,7 @@
  * Does not check tokens or states (the caller did) and does not open leases. */
 #ifndef NEARGPU_LAUNCH_H
 #define NEARGPU_LAUNCH_H
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,6 +24,7 @@
 
 #define LAUNCH_ARGV_MAX  4096 /* arguments, and separately environment entries */
 #define LAUNCH_NODES_MAX 256
+#define LAUNCH_FILES_MAX 16 /* small ones: hostfiles, a key of the gang's own */
 #define LAUNCH_JOBS_MAX \
     1024 /* jobs of one lease, ended ones included: each keeps a log */
 #define LAUNCH_SPEC_MAX (512 * 1024) /* bytes of spec.json */
@@ -33,6 +35,11 @@ struct launch_node {
     char *outside; /* host path, /dev/nvidia3 */
     char *inside;  /* path below /dev in the job, nvidia3 or nvidia-caps/nvidia-cap7 */
     uint32_t major, minor; /* the node must have exactly these, else the launch fails */
+};
+
+struct launch_file { /* written into the work directory before the job starts */
+    char *name;      /* [A-Za-z0-9._-], 1..63, not beginning with a dot */
+    char *text;
 };
 
 struct launch_spec {
@@ -47,6 +54,8 @@ struct launch_spec {
     struct launch_node *nodes;
     size_t node_count;
     char **hide; /* NULL or NULL-terminated: host directories the job must not see */
+    struct launch_file *files;
+    size_t file_count;
     int64_t drain_us;      /* SIGTERM this long before the end */
     int64_t output_max;    /* bytes of log kept; 0: KEEPER_OUTPUT_MAX */
     int64_t nofile, nproc; /* rlimits; 0: 65536 / none */
@@ -62,6 +71,9 @@ struct launch_job { /* one job directory as found on disk */
     int64_t started_us; /* realtime; 0 unless started */
 };
 
+/* {"name": "text"} (NULL: none) -> heap; what was read stands there also on failure. */
+int launch_files_read(const json_t *map, const char *at, struct launch_file **ret,
+                      size_t *ret_count, struct err *err) MUST_USE;
 void launch_spec_done(struct launch_spec *spec);
 int launch_spec_write(const char *job_dir, const struct launch_spec *spec,
                       struct err *err) MUST_USE;

@@ -33,6 +33,11 @@ void launch_spec_done(struct launch_spec *spec)
     }
     free(spec->nodes);
     list_free(spec->hide);
+    for (size_t i = 0; i < spec->file_count; i++) {
+        free(spec->files[i].name);
+        free(spec->files[i].text);
+    }
+    free(spec->files);
     memset(spec, 0, sizeof(*spec));
 }
 
@@ -86,6 +91,13 @@ static int spec_check(const struct launch_spec *s, struct err *err)
     for (size_t i = 0; i < list_len(s->hide); i++)
         if (s->hide[i][0] != '/' || s->hide[i][1] == '\0')
             return err_set(err, ERR_BAD_REQUEST, "launch: cannot hide %s", s->hide[i]);
+    if (s->file_count > LAUNCH_FILES_MAX)
+        return err_set(err, ERR_TOO_LARGE, "launch: more than %d files",
+                       LAUNCH_FILES_MAX);
+    for (size_t i = 0; i < s->file_count; i++)
+        if (!journal_id_is_valid(s->files[i].name))
+            return err_set(err, ERR_BAD_REQUEST,
+                           "launch: a file's name is 1 to 63 of A-Z a-z 0-9 . _ -");
     if (s->drain_us < 0 || s->output_max < 0 || s->nofile < 0 || s->nproc < 0)
         return err_set(err, ERR_BAD_REQUEST, "launch: negative limit");
     return 0;
@@ -114,13 +126,22 @@ static json_t *spec_json(const struct launch_spec *s)
                                                (json_int_t)n->major, "minor",
                                                (json_int_t)n->minor));
     }
+    json_t *files = json_object();
+    for (size_t i = 0; i < s->file_count; i++)
+        if (json_object_set_new(files, s->files[i].name,
+                                json_string(s->files[i].text)) != 0) {
+            json_decref(files);
+            files = NULL; /* no UTF-8: then the whole cannot be made */
+            break;
+        }
     return json_pack(
-        "{s:s,s:s,s:s*,s:o,s:o,s:s*,s:I,s:I,s:o,s:o,s:I,s:I,s:I,s:I,s:b}", "lease",
+        "{s:s,s:s,s:s*,s:o,s:o,s:s*,s:I,s:I,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:b}", "lease",
         s->lease, "job", s->job, "base", s->base, "argv", list_json(s->argv), "env",
         list_json(s->envp), "cwd", s->cwd, "uid", (json_int_t)s->uid, "gid",
-        (json_int_t)s->gid, "nodes", nodes, "hide", list_json(s->hide), "drain_us",
-        (json_int_t)s->drain_us, "output_max", (json_int_t)s->output_max, "nofile",
-        (json_int_t)s->nofile, "nproc", (json_int_t)s->nproc, "stdin", s->want_stdin);
+        (json_int_t)s->gid, "nodes", nodes, "hide", list_json(s->hide), "files", files,
+        "drain_us", (json_int_t)s->drain_us, "output_max", (json_int_t)s->output_max,
+        "nofile", (json_int_t)s->nofile, "nproc", (json_int_t)s->nproc, "stdin",
+        s->want_stdin);
 }
 
 int launch_spec_write(const char *job_dir, const struct launch_spec *spec,
@@ -147,7 +168,7 @@ int launch_spec_write(const char *job_dir, const struct launch_spec *spec,
 
 struct spec_raw {
     const char *lease, *job, *base, *cwd;
-    json_t *argv, *env, *nodes, *hide;
+    json_t *argv, *env, *nodes, *hide, *files;
     int64_t uid, gid, drain_us, output_max, nofile, nproc;
     bool want_stdin;
 };
@@ -164,6 +185,7 @@ static const struct jsonx_field spec_fields[] = {
     {"gid", JSONX_INT, true, RAW(gid), 1, UINT32_MAX - 1},
     {"nodes", JSONX_ARRAY, true, RAW(nodes), 0, LAUNCH_NODES_MAX},
     {"hide", JSONX_ARRAY, true, RAW(hide), 0, 64},
+    {"files", JSONX_OBJECT, false, RAW(files), 0, 0},
     {"drain_us", JSONX_INT, true, RAW(drain_us), 0, INT64_MAX},
     {"output_max", JSONX_INT, true, RAW(output_max), 0, INT64_MAX},
     {"nofile", JSONX_INT, true, RAW(nofile), 0, INT64_MAX},
@@ -214,6 +236,33 @@ static int nodes_read(const json_t *list, struct launch_spec *s, struct err *err
     return 0;
 }
 
+int launch_files_read(const json_t *map, const char *at, struct launch_file **ret,
+                      size_t *ret_count, struct err *err)
+{
+    size_t n = json_object_size(map);
+    const char *name;
+    json_t *text;
+    if (n > LAUNCH_FILES_MAX)
+        return err_set(err, ERR_TOO_LARGE, "%s: more than %d files", at,
+                       LAUNCH_FILES_MAX);
+    *ret = xcalloc(n + 1, sizeof(**ret));
+    *ret_count = 0;
+    json_object_foreach((json_t *)(uintptr_t)map, name, text)
+    {
+        if (!journal_id_is_valid(name))
+            return err_set(err, ERR_BAD_REQUEST,
+                           "%s/%.60s: a name is 1 to 63 of A-Z a-z 0-9 . _ -", at,
+                           name);
+        if (!json_is_string(text) ||
+            strlen(json_string_value(text)) != json_string_length(text))
+            return err_set(err, ERR_BAD_REQUEST, "%s/%s: expected a text without NUL",
+                           at, name);
+        (*ret)[*ret_count].name = xstrdup(name);
+        (*ret)[(*ret_count)++].text = xstrdup(json_string_value(text));
+    }
+    return 0;
+}
+
 static char *dup_or_null(const char *text)
 {
     return text != NULL ? xstrdup(text) : NULL;
@@ -235,7 +284,8 @@ static int spec_fill(const struct spec_raw *r, struct launch_spec *s, struct err
     if (list_read(r->argv, "/argv", &s->argv, err) < 0 ||
         list_read(r->env, "/env", &s->envp, err) < 0 ||
         list_read(r->hide, "/hide", &s->hide, err) < 0 ||
-        nodes_read(r->nodes, s, err) < 0)
+        nodes_read(r->nodes, s, err) < 0 ||
+        launch_files_read(r->files, "/files", &s->files, &s->file_count, err) < 0)
         return -1;
     return spec_check(s, err);
 }

@@ -362,6 +362,8 @@ static int make_spec(struct leases *l, struct live *v, const struct leases_launc
     spec->drain_us = v->j.drain_us;
     spec->output_max = l->a->conf.job_output_max_mib * 1024 * 1024;
     spec->want_stdin = in->want_stdin;
+    spec->files = (struct launch_file *)(uintptr_t)in->files;
+    spec->file_count = in->file_count;
     return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "client/agent/agent.h"
+#include "client/agent/launch.h"
 #include "client/agent/reconcile.h"
 
 #define LEASES_MAX         1024 /* remembered at one time, ended ones included */
@@ -44,6 +45,8 @@ struct leases_launch {
     char **argv, **envp; /* NULL-terminated, borrowed */
     const char *cwd;     /* NULL: the work directory */
     bool want_stdin;
+    const struct launch_file *files; /* for the work directory, borrowed */
+    size_t file_count;
 };
 struct leases_launched {
     char job[JOURNAL_ID_MAX];

@@ -13,7 +13,7 @@
 
 struct request_row {
     const char *token, *proof, *cwd, *job;
-    json_t *argv, *env;
+    json_t *argv, *env, *files;
     bool want_stdin;
     int64_t offset;
 };
@@ -23,6 +23,7 @@ static const struct jsonx_field launch_fields[] = {
     {"proof", JSONX_STRING, true, AT(proof), 1, 65536},
     {"argv", JSONX_ARRAY, true, AT(argv), 1, LAUNCH_ARGV_MAX},
     {"env", JSONX_OBJECT, false, AT(env), 0, 0},
+    {"files", JSONX_OBJECT, false, AT(files), 0, 0},
     {"cwd", JSONX_STRING, false, AT(cwd), 1, 4095},
     {"stdin", JSONX_BOOL, false, AT(want_stdin), 0, 0},
 };
@@ -213,6 +214,9 @@ static int read_request(struct runauth *r, char type, const json_t *doc,
         r->offset = row->offset;
         r->cwd = row->cwd != NULL ? xstrdup(row->cwd) : NULL;
         r->job = row->job != NULL ? xstrdup(row->job) : NULL;
+        if (row->files != NULL && launch_files_read(row->files, "/files", &r->files,
+                                                    &r->file_count, err) != 0)
+            return -1;
         return row->argv != NULL ? read_argv(row->argv, r, err) : 0;
     }
     return err_set(err, ERR_BAD_REQUEST, "a frame of type 0x%02x asks for nothing",
@@ -274,6 +278,13 @@ void runauth_done(struct runauth *r)
 {
     free_list(r->argv);
     free_list(r->envp);
+    for (size_t i = 0; i < r->file_count; i++) {
+        free(r->files[i].name);
+        free(r->files[i].text);
+    }
+    free(r->files);
+    r->files = NULL;
+    r->file_count = 0;
     free(r->cwd);
     free(r->job);
     r->argv = r->envp = NULL;

@@ -12,8 +12,10 @@ struct runauth {
     enum runauth_kind kind;
     struct token_claims claims;
     char argv_hash[JWS_KID_MAX];
-    char **argv, **envp; /* launch; NULL-terminated, heap */
-    char *cwd;           /* NULL: none */
+    char **argv, **envp;       /* launch; NULL-terminated, heap */
+    char *cwd;                 /* NULL: none */
+    struct launch_file *files; /* launch */
+    size_t file_count;
     bool want_stdin;
     char *job;      /* attach: NULL: the latest */
     int64_t offset; /* attach */

@@ -2,13 +2,40 @@
 #include "client/agent/runjobs.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "client/lib/jsonx.h"
+#include "client/lib/xalloc.h"
 
 static const char *state_of(const struct launch_job *j)
 {
     return j->ended ? "ended" : j->started ? "running" : "starting";
+}
+
+/* What a gang's ranks were told of themselves, so that their tenant finds them again.
+ */
+static void add_rank(json_t *o, const char *lease_dir, const char *job)
+{
+    static const char *const names[][2] = {{"run", "NEARGPU_RUN="},
+                                           {"rank", "NEARGPU_RANK="}};
+    struct launch_spec spec = {0};
+    char *dir = xasprintf("%s/jobs/%s", lease_dir, job);
+    struct err ignored;
+    if (launch_spec_read(dir, &spec, &ignored) == 0) {
+        for (size_t i = 0; spec.envp[i] != NULL; i++)
+            for (size_t k = 0; k < 2; k++) {
+                size_t len = strlen(names[k][1]);
+                const char *value = spec.envp[i] + len;
+                if (strncmp(spec.envp[i], names[k][1], len) == 0 &&
+                    strlen(value) <= RUNJOBS_NAME_MAX)
+                    json_object_set_new(o, names[k][0],
+                                        k == 0 ? json_string(value)
+                                               : json_integer(strtol(value, NULL, 10)));
+            }
+        launch_spec_done(&spec);
+    }
+    free(dir);
 }
 
 json_t *runjobs_json(const char *lease_dir)
@@ -30,6 +57,7 @@ json_t *runjobs_json(const char *lease_dir)
             json_t *e = json_loads(jobs[i].exit_json, 0, NULL);
             json_object_set_new(o, "exit", e != NULL ? e : json_null());
         }
+        add_rank(o, lease_dir, jobs[i].job);
         json_array_append_new(list, o);
     }
     launch_jobs_free(jobs, count);

@@ -10,9 +10,10 @@
 
 /* At most so many fit into one frame, at 250 bytes a job. */
 #define RUNJOBS_LISTED_MAX 256
+#define RUNJOBS_NAME_MAX   40 /* of a run's id and a rank: a UUID fits */
 
-/* [{"job","state","started","exit"?}] of the newest RUNJOBS_LISTED_MAX, oldest first;
- * state: starting, running, ended. New reference. */
+/* [{"job","state","started","exit"?,"run"?,"rank"?}] of the newest RUNJOBS_LISTED_MAX,
+ * oldest first; state: starting, running, ended. New reference. */
 json_t *runjobs_json(const char *lease_dir);
 /* ERR_NOT_FOUND when the lease has none. */
 int runjobs_latest(const char *lease_dir, char ret[JOURNAL_ID_MAX],

@@ -230,8 +230,14 @@ static void attach(struct client *c, const char *dir, const char *job, int64_t o
 static void do_launch(struct client *c, struct runauth *r)
 {
     struct agent *a = c->srv->a;
-    struct leases_launch in = {&r->claims, r->argv_hash, r->argv,
-                               r->envp,    r->cwd,       r->want_stdin};
+    struct leases_launch in = {.claims = &r->claims,
+                               .argv_hash = r->argv_hash,
+                               .argv = r->argv,
+                               .envp = r->envp,
+                               .cwd = r->cwd,
+                               .want_stdin = r->want_stdin,
+                               .files = r->files,
+                               .file_count = r->file_count};
     struct leases_launched out = {0};
     const char *step = "lease";
     struct err err;

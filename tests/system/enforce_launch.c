@@ -213,6 +213,46 @@ START_TEST(test_environment)
 }
 END_TEST
 
+/* Files come with the launch; what the tenant put in their place is replaced, and not
+ * written through. */
+START_TEST(test_files_of_a_launch)
+{
+    struct err err;
+    char *x;
+    rig_lease("res1", -1, 20000);
+    char *victim = xasprintf("%s/victim", rig.dir);
+    rig_ok(fsx_write(victim, "mine", 4, 0666, &err), &err);
+    char *dir = rig_lease_dir("res1"), *planted = xasprintf("%s/work/hostfile", dir);
+    ck_assert_int_eq(symlink(victim, planted), 0);
+    struct launch_spec s =
+        rig_spec("res1", "j1", -1, SH("cat hostfile; stat -c '%a %u' hostfile; ls -A"));
+    s.files = xcalloc(1, sizeof(*s.files));
+    s.files[0] =
+        (struct launch_file){xstrdup("hostfile"), xstrdup("10.0.0.1 slots=2\n")};
+    s.file_count = 1;
+    rig_ok(rig_start_spec(&s, &err), &err);
+    launch_spec_done(&s);
+    char *out = rig_output("res1", "j1", 0, 5000, &x);
+    ck_assert_str_eq(out, "10.0.0.1 slots=2\n600 65534\nhostfile\nprobe\n");
+    free(out);
+    free(x);
+    rig_ok(fsx_read(victim, 100, &out, NULL, &err), &err);
+    ck_assert_str_eq(out, "mine");
+    free(out);
+    s = rig_spec("res1", "j2", -1, SH("exit 0"));
+    s.files = xcalloc(1, sizeof(*s.files));
+    s.files[0] = (struct launch_file){xstrdup("../up"), xstrdup("x")};
+    s.file_count = 1;
+    ck_assert_int_eq(rig_start_spec(&s, &err), -1);
+    ck_assert_int_eq(err.code, ERR_BAD_REQUEST);
+    launch_spec_done(&s);
+    free(planted);
+    free(dir);
+    free(victim);
+    rig_end("res1");
+}
+END_TEST
+
 /* Nothing of keeper or lease-init is open in the job; no core, no bpf fd, no log. */
 START_TEST(test_descriptors_and_limits)
 {
@@ -260,6 +300,7 @@ static Suite *suite(void)
     rig_add(s, "work", test_work_directory_is_the_leases);
     rig_add(s, "two_jobs", test_two_jobs_at_once_one_ends);
     rig_add(s, "environment", test_environment);
+    rig_add(s, "launch_files", test_files_of_a_launch);
     rig_add(s, "descriptors", test_descriptors_and_limits);
     rig_add(s, "abstract", test_abstract_sockets_of_the_host);
     return s;

@@ -96,7 +96,8 @@ static void launch_stubborn(void)
     snprintf(claims->jti, sizeof(claims->jti), "j1");
     snprintf(claims->lease.reservation, sizeof(claims->lease.reservation), "%s", LEASE);
     claims->exp_us = clock_now_us() + 60 * US_PER_S;
-    const struct leases_launch in = {claims, "hash", argv, envp, NULL, false};
+    const struct leases_launch in = {
+        .claims = claims, .argv_hash = "hash", .argv = argv, .envp = envp};
     ck_assert_msg(leases_launch(agent.leases, &in, &out, &err) == 0, "%s: %s", out.step,
                   err.text);
     free(claims);

@@ -383,7 +383,8 @@ START_TEST(test_no_launch_without_gate)
     struct rig r;
     struct leases_launched out;
     char *argv[] = {(char *)"/bin/true", NULL}, *envp[] = {NULL};
-    struct leases_launch in = {&r.claims, "h", argv, envp, NULL, false};
+    struct leases_launch in = {
+        .claims = &r.claims, .argv_hash = "h", .argv = argv, .envp = envp};
     struct err err;
     rig_init(&r);
     rig_lease(&r);
@@ -403,7 +404,8 @@ START_TEST(test_launch_cut_off_is_finished)
     struct rig r;
     struct leases_launched out;
     char *argv[] = {(char *)"/bin/true", NULL}, *envp[] = {NULL};
-    struct leases_launch in = {&r.claims, "h", argv, envp, NULL, false};
+    struct leases_launch in = {
+        .claims = &r.claims, .argv_hash = "h", .argv = argv, .envp = envp};
     struct err err;
     char found[JOURNAL_ID_MAX];
     rig_init(&r);

@@ -116,6 +116,26 @@ static void bad_env(struct ask *q)
     q->extra = json_pack("{s:{s:s}}", "env", "A=B", "c");
 }
 
+static void good_files(struct ask *q)
+{
+    q->extra = json_pack("{s:{s:s,s:s}}", "files", "hostfile", "a\n", "x.key", "");
+}
+
+static void file_elsewhere(struct ask *q)
+{
+    q->extra = json_pack("{s:{s:s}}", "files", "../evil", "x");
+}
+
+static void hidden_file(struct ask *q)
+{
+    q->extra = json_pack("{s:{s:s}}", "files", ".ssh", "x");
+}
+
+static void file_no_text(struct ask *q)
+{
+    q->extra = json_pack("{s:{s:i}}", "files", "a", 1);
+}
+
 static void unknown_type(struct ask *q)
 {
     q->type = 'z';
@@ -300,9 +320,13 @@ START_TEST(test_steps)
     } rows[] = {
 #define ROW(fn, step) {#fn, step, fn}
         ROW(good, ""),
+        ROW(good_files, ""),
         ROW(no_argv, "request"),
         ROW(unknown_member, "request"),
         ROW(bad_env, "request"),
+        ROW(file_elsewhere, "request"),
+        ROW(hidden_file, "request"),
+        ROW(file_no_text, "request"),
         ROW(unknown_type, "request"),
         ROW(foreign_signer, "key"),
         ROW(receipt_as_grant, "header"),
