@@ -1,16 +1,10 @@
-/* calendar: bookings of a node in one array sorted by start, nodes grouped by (site,
- * model), booking ids in an open-addressed table.
+/* calendar: nodes, groups and bookings; each change goes to the node's intervals first
+ * and then, as a difference of two columns, to the index of its group.
  *
- * Invariants: a node's bookings are sorted by from_us; no booking of a node is longer
- * than its longest_us, so the bookings that can touch [t,t+len) lie between two binary
- * searches; a node that is set is in exactly one group; the id table has one entry per
- * booking, with the node and start that find it.
- *
- * Finding the earliest start on a node jumps: when GPU g is busy until u for a start t,
- * it stays busy for every start in [t,u). The next start worth a look is therefore the
- * smallest, over all places a run could lie, of the largest such u in the run. Nothing
- * is allocated while finding. Does not decide conflicts: overlapping bookings are kept
- * as given (the database refuses them). */
+ * Invariants: a node that is set is in exactly one group; a booking has one entry in
+ * the table and one in its node's list; a group's index, where there is one, says what
+ * the nodes' intervals say. Does not decide conflicts: overlapping bookings are kept as
+ * given (the database refuses them). */
 #include "server/core/calendar.h"
 
 #include <assert.h>
@@ -18,165 +12,17 @@
 #include <string.h>
 
 #include "client/lib/xalloc.h"
+#include "server/core/calendar_int.h"
 
-#define NEVER INT64_MAX
-
-struct booking {
-    int64_t id, from_us, to_us;
-    uint64_t mask;
-};
-
-struct node {
-    bool is_set;
-    int site, model, gpus;
-    uint64_t offered;
-    int run;             /* the longest in offered */
-    int group, group_at; /* where in which group */
-    struct calendar_span *windows;
-    size_t window_count;
-    struct booking *bookings;
-    size_t count, cap;
-    int64_t longest_us;
-};
-
-struct group {
-    int site, model;
-    int *nodes;
-    size_t count, cap;
-    int largest; /* run of its nodes */
-};
-
-struct entry {
-    int64_t id, from_us;
-    int node; /* -1: empty */
-};
-
-struct calendar {
-    struct node *nodes;
-    int node_count;
-    struct group *groups;
-    size_t group_count, group_cap;
-    int *group_table; /* index + 1 into groups, 0: empty */
-    size_t group_table_size;
-    struct entry *entries;
-    size_t entry_count, entry_size; /* size: a power of two */
-};
-
-/* ---- hashing ---- */
-
-/* Finaliser of splitmix64 (Vigna): ids are dense, so the low bits need mixing. */
-static uint64_t mix(uint64_t x)
-{
-    x ^= x >> 30;
-    x *= UINT64_C(0xbf58476d1ce4e5b9);
-    x ^= x >> 27;
-    x *= UINT64_C(0x94d049bb133111eb);
-    return x ^ (x >> 31);
-}
-
-static size_t entry_find(const struct calendar *c, int64_t id)
-{
-    size_t mask = c->entry_size - 1;
-    size_t i = mix((uint64_t)id) & mask;
-    while (c->entries[i].node >= 0 && c->entries[i].id != id) {
-        i = (i + 1) & mask;
-    }
-    return i;
-}
-
-static void entries_resize(struct calendar *c, size_t size)
-{
-    struct entry *old = c->entries;
-    size_t old_size = c->entry_size;
-    c->entries = xreallocarray(NULL, size, sizeof *c->entries);
-    c->entry_size = size;
-    for (size_t i = 0; i < size; i++) {
-        c->entries[i].node = -1;
-    }
-    for (size_t i = 0; i < old_size; i++) {
-        if (old[i].node >= 0) {
-            c->entries[entry_find(c, old[i].id)] = old[i];
-        }
-    }
-    free(old);
-}
-
-static void entry_add(struct calendar *c, struct entry e)
-{
-    if ((c->entry_count + 1) * 10 > c->entry_size * 7) {
-        entries_resize(c, c->entry_size * 2);
-    }
-    c->entries[entry_find(c, e.id)] = e;
-    c->entry_count++;
-}
-
-/* Closes the gap by shifting back (Knuth 6.4 algorithm R), so there are no tombstones.
- */
-static void entry_remove(struct calendar *c, size_t hole)
-{
-    size_t mask = c->entry_size - 1;
-    for (size_t i = (hole + 1) & mask; c->entries[i].node >= 0; i = (i + 1) & mask) {
-        size_t home = mix((uint64_t)c->entries[i].id) & mask;
-        if (((i - home) & mask) >= ((i - hole) & mask)) {
-            c->entries[hole] = c->entries[i];
-            hole = i;
-        }
-    }
-    c->entries[hole].node = -1;
-    c->entry_count--;
-}
-
-static size_t group_slot(const struct calendar *c, int site, int model)
-{
-    size_t mask = c->group_table_size - 1;
-    size_t i = mix((uint64_t)(uint32_t)site << 32 | (uint32_t)model) & mask;
-    for (;; i = (i + 1) & mask) {
-        int at = c->group_table[i];
-        if (at == 0 ||
-            (c->groups[at - 1].site == site && c->groups[at - 1].model == model)) {
-            return i;
-        }
-    }
-}
-
-static const struct group *group_get(const struct calendar *c, int site, int model)
-{
-    int at = c->group_table[group_slot(c, site, model)];
-    return at == 0 ? NULL : &c->groups[at - 1];
-}
-
-static int group_make(struct calendar *c, int site, int model)
-{
-    size_t slot = group_slot(c, site, model);
-    if (c->group_table[slot] != 0) {
-        return c->group_table[slot] - 1;
-    }
-    if (c->group_count == c->group_cap) {
-        c->group_cap = c->group_cap * 2 + 8;
-        c->groups = xreallocarray(c->groups, c->group_cap, sizeof *c->groups);
-    }
-    c->groups[c->group_count] = (struct group){.site = site, .model = model};
-    c->group_table[slot] = (int)++c->group_count;
-    if (c->group_count * 2 > c->group_table_size) {
-        free(c->group_table);
-        c->group_table_size *= 2;
-        c->group_table = xcalloc(c->group_table_size, sizeof *c->group_table);
-        for (size_t i = 0; i < c->group_count; i++) {
-            size_t at = group_slot(c, c->groups[i].site, c->groups[i].model);
-            c->group_table[at] = (int)i + 1;
-        }
-    }
-    return (int)c->group_count - 1;
-}
-
-/* ---- life and nodes ---- */
+/* ---- life ---- */
 
 struct calendar *calendar_new(void)
 {
     struct calendar *c = xcalloc(1, sizeof *c);
-    c->group_table_size = 64;
-    c->group_table = xcalloc(c->group_table_size, sizeof *c->group_table);
-    entries_resize(c, 64);
+    table_init(c);
+    for (unsigned mask = 0; mask < 256; mask++) {
+        c->run_of_byte[mask] = (uint8_t)run_longest(mask);
+    }
     return c;
 }
 
@@ -190,9 +36,13 @@ void calendar_free(struct calendar *c)
         free(c->nodes[i].bookings);
     }
     for (size_t i = 0; i < c->group_count; i++) {
+        index_free(c->groups[i].index);
         free(c->groups[i].nodes);
+        free(c->groups[i].domain_at);
+        free(c->groups[i].domains);
     }
     free(c->nodes);
+    free(c->first_end_us);
     free(c->groups);
     free(c->group_table);
     free(c->entries);
@@ -205,58 +55,96 @@ static struct node *node_at(struct calendar *c, int id)
     if (id >= c->node_count) {
         int count = c->node_count * 2 > id + 1 ? c->node_count * 2 : id + 1;
         c->nodes = xreallocarray(c->nodes, (size_t)count, sizeof *c->nodes);
+        c->first_end_us =
+            xreallocarray(c->first_end_us, (size_t)count, sizeof *c->first_end_us);
         memset(c->nodes + c->node_count, 0,
                (size_t)(count - c->node_count) * sizeof *c->nodes);
+        for (int i = c->node_count; i < count; i++) {
+            c->first_end_us[i] = CALENDAR_NEVER;
+        }
         c->node_count = count;
     }
     return &c->nodes[id];
 }
 
-static uint64_t low_bits(int count)
+/* ---- groups ---- */
+
+static int width_of(int gpus)
 {
-    return count >= 64 ? UINT64_MAX : (UINT64_C(1) << count) - 1;
+    return gpus <= 8 ? 1 : gpus <= 16 ? 2 : gpus <= 32 ? 4 : 8;
 }
 
-static int longest_run(uint64_t mask)
+/* A node's run was `old` and is now `run`; -1: it was, or is, none of the group's. */
+static void group_run(struct group *g, int old, int run)
 {
-    int longest = 0;
-    while (mask != 0) {
-        mask &= mask >> 1;
-        longest++;
+    if (old >= 0) {
+        g->run_count[old]--;
     }
-    return longest;
-}
-
-/* A node's run was `old` and is now `run`; 0: it was, or is, none of the group's. */
-static void group_run(struct calendar *c, struct group *g, int old, int run)
-{
-    if (run >= g->largest) {
-        g->largest = run;
-    } else if (old == g->largest) {
-        g->largest = 0;
-        for (size_t i = 0; i < g->count; i++) {
-            int other = c->nodes[g->nodes[i]].run;
-            g->largest = other > g->largest ? other : g->largest;
-        }
+    if (run >= 0) {
+        g->run_count[run]++;
+    }
+    g->largest = run > g->largest ? run : g->largest;
+    while (g->largest > 0 && g->run_count[g->largest] == 0) {
+        g->largest--;
     }
 }
 
-static void set_offered(struct calendar *c, struct node *n, uint64_t offered)
+static int group_domain(struct group *g, int id)
 {
-    int old = n->run;
-    n->offered = offered & low_bits(n->gpus);
-    n->run = longest_run(n->offered);
-    group_run(c, &c->groups[n->group], old, n->run);
+    size_t i = 0;
+    while (i < g->domain_count && g->domains[i].id != id) {
+        i++;
+    }
+    if (i == g->domain_count) {
+        g->domains = xreallocarray(g->domains, ++g->domain_count, sizeof *g->domains);
+        g->domains[i] = (struct group_domain){.id = id};
+    }
+    return (int)i;
 }
 
+/* The node at `pos` was as c->old says and is as c->new says, all along. */
+static void group_change(struct calendar *c, struct group *g, int pos)
+{
+    index_change(c, g, pos, c->base_slot, c->base_slot + SLOTS);
+}
+
+static void column_now(const struct calendar *c, const struct node *n,
+                       struct column *col)
+{
+    node_column(n, c->base_slot, c->base_slot + SLOTS, col);
+}
+
+/* What a position says that holds no node. */
+static void column_none(const struct calendar *c, struct column *col)
+{
+    static const struct node none;
+    column_now(c, &none, col);
+}
+
+/* The last node of the group takes the place of the one that leaves. */
 static void group_leave(struct calendar *c, struct node *n)
 {
     struct group *g = &c->groups[n->group];
-    int last = g->nodes[--g->count];
-    g->nodes[n->group_at] = last;
-    c->nodes[last].group_at = n->group_at;
-    group_run(c, g, n->run, 0);
-    n->run = 0;
+    int pos = n->group_at, last = (int)g->count - 1, moved = g->nodes[last];
+    if (g->index != NULL) {
+        column_now(c, n, &c->old);
+        column_none(c, &c->new);
+        group_change(c, g, pos);
+    }
+    if (g->index != NULL && last != pos) {
+        column_now(c, &c->nodes[moved], &c->old);
+        column_none(c, &c->new);
+        group_change(c, g, last);
+        column_none(c, &c->old);
+        column_now(c, &c->nodes[moved], &c->new);
+        group_change(c, g, pos);
+    }
+    g->domains[g->domain_at[pos]].nodes--;
+    g->nodes[pos] = moved;
+    g->domain_at[pos] = g->domain_at[last];
+    c->nodes[moved].group_at = pos;
+    g->count--;
+    group_run(g, n->run, -1);
 }
 
 static void group_join(struct calendar *c, int id, struct node *n)
@@ -266,10 +154,27 @@ static void group_join(struct calendar *c, int id, struct node *n)
     if (g->count == g->cap) {
         g->cap = g->cap * 2 + 8;
         g->nodes = xreallocarray(g->nodes, g->cap, sizeof *g->nodes);
+        g->domain_at = xreallocarray(g->domain_at, g->cap, sizeof *g->domain_at);
     }
-    n->group_at = (int)g->count;
-    g->nodes[g->count++] = id;
+    n->group_at = (int)g->count++;
+    g->nodes[n->group_at] = id;
+    g->domain_at[n->group_at] = group_domain(g, n->domain);
+    g->domains[g->domain_at[n->group_at]].nodes++;
+    group_run(g, -1, n->run);
+    bool wider = width_of(n->gpus) > g->width;
+    g->width = wider ? width_of(n->gpus) : g->width;
+    bool fits = g->index != NULL && !wider && g->count <= INDEX_NODES_MAX &&
+                g->count * (size_t)g->width <= g->index->stride;
+    if (fits) {
+        column_none(c, &c->old);
+        column_now(c, n, &c->new);
+        group_change(c, g, n->group_at);
+    } else {
+        index_build(c, g);
+    }
 }
+
+/* ---- nodes ---- */
 
 static void set_windows(struct node *n, const struct calendar_span *w, size_t count)
 {
@@ -282,9 +187,7 @@ static void set_windows(struct node *n, const struct calendar_span *w, size_t co
     for (size_t i = 0; i < count; i++) {
         assert(i == 0 || w[i].from_us >= w[i - 1].from_us);
         if (kept > 0 && w[i].from_us <= copy[kept - 1].to_us) {
-            if (w[i].to_us > copy[kept - 1].to_us) {
-                copy[kept - 1].to_us = w[i].to_us;
-            }
+            copy[kept - 1].to_us = max_i64(w[i].to_us, copy[kept - 1].to_us);
         } else {
             copy[kept++] = w[i];
         }
@@ -294,60 +197,113 @@ static void set_windows(struct node *n, const struct calendar_span *w, size_t co
     n->window_count = kept;
 }
 
+static void set_offered(struct node *n, uint64_t offered)
+{
+    n->offered = offered & low_bits(n->gpus);
+    n->run = run_longest(n->offered);
+}
+
+static bool is_same_node(const struct node *n, const struct calendar_node *from)
+{
+    if (!n->is_set || n->site != from->site || n->model != from->model ||
+        n->domain != from->domain || n->gpus != from->gpus ||
+        n->window_count != from->window_count) {
+        return false;
+    }
+    for (size_t i = 0; i < n->window_count; i++) {
+        if (n->windows[i].from_us != from->windows[i].from_us ||
+            n->windows[i].to_us != from->windows[i].to_us) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void calendar_set_node(struct calendar *c, int id, const struct calendar_node *from)
 {
     assert(from->gpus >= 1 && from->gpus <= GPUS_PER_NODE_MAX);
     struct node *n = node_at(c, id);
-    bool moves = !n->is_set || n->site != from->site || n->model != from->model;
-    if (n->is_set && moves) {
+    if (is_same_node(n, from)) {
+        calendar_set_offered(c, id, from->offered);
+        return;
+    }
+    if (n->is_set) {
         group_leave(c, n);
     }
     n->is_set = true;
     n->site = from->site;
     n->model = from->model;
+    n->domain = from->domain;
     n->gpus = from->gpus;
     set_windows(n, from->windows, from->window_count);
-    if (moves) {
-        group_join(c, id, n);
-    }
-    set_offered(c, n, from->offered);
+    set_offered(n, from->offered);
+    group_join(c, id, n);
 }
 
 void calendar_set_offered(struct calendar *c, int id, uint64_t offered)
 {
     struct node *n = node_at(c, id);
-    if (n->is_set) {
-        set_offered(c, n, offered);
+    if (!n->is_set || n->offered == (offered & low_bits(n->gpus))) {
+        return;
+    }
+    struct group *g = &c->groups[n->group];
+    int run = n->run;
+    if (g->index != NULL) {
+        column_now(c, n, &c->old);
+    }
+    set_offered(n, offered);
+    group_run(g, run, n->run);
+    if (g->index != NULL) {
+        column_now(c, n, &c->new);
+        group_change(c, g, n->group_at);
     }
 }
 
 /* ---- bookings ---- */
 
-/* First booking with from_us >= t. */
-static size_t first_from(const struct node *n, int64_t t)
+/* The slots of a booking that the index of its node covers; false: none. */
+struct touched {
+    struct group *g;
+    int64_t lo, hi;   /* slots that change */
+    int64_t from, to; /* slots that the columns cover */
+};
+
+static bool touched_of(const struct calendar *c, const struct node *n,
+                       const struct booking *b, struct touched *ret)
 {
-    size_t low = 0, high = n->count;
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (n->bookings[mid].from_us < t) {
-            low = mid + 1;
-        } else {
-            high = mid;
+    int64_t base = c->base_slot, end = base + SLOTS;
+    if (!n->is_set || c->groups[n->group].index == NULL) {
+        return false;
+    }
+    ret->g = &c->groups[n->group];
+    ret->lo = max_i64(slot_floor(b->from_us), base);
+    ret->hi = min_i64(slot_ceil(b->to_us), end);
+    ret->from = max_i64(ret->lo - SUMMARY_MAX + 1, base);
+    ret->to = min_i64(ret->hi + SUMMARY_MAX - 1, end);
+    return ret->lo < ret->hi;
+}
+
+/* The booking was added to the node, or removed from it. The column without it is that
+ * with it but for its own GPUs, unless another booking overlaps it: so the one without
+ * is read from the intervals, and its GPUs are taken away. */
+static void column_take(const struct booking *b, const struct touched *t,
+                        struct column *without, struct column *with)
+{
+    size_t count = (size_t)(without->to - without->from);
+    with->from = without->from;
+    with->to = without->to;
+    memcpy(with->free, without->free, count * sizeof with->free[0]);
+    memcpy(with->edge, without->edge, count * sizeof with->edge[0]);
+    for (int64_t slot = t->lo; slot < t->hi; slot++) {
+        with->free[slot - with->from] &= ~b->mask;
+    }
+    int64_t cuts_us[] = {b->from_us, b->to_us};
+    for (int i = 0; i < 2; i++) {
+        int64_t slot = slot_floor(cuts_us[i]);
+        if (cuts_us[i] % SLOT_US != 0 && slot >= t->lo && slot < t->hi) {
+            with->edge[slot - with->from] = true;
         }
     }
-    return low;
-}
-
-static int64_t add_capped(int64_t a, int64_t b)
-{
-    int64_t sum;
-    return __builtin_add_overflow(a, b, &sum) ? (b > 0 ? INT64_MAX : INT64_MIN) : sum;
-}
-
-static int64_t length_us(int64_t from_us, int64_t to_us)
-{
-    int64_t len;
-    return __builtin_sub_overflow(to_us, from_us, &len) ? INT64_MAX : len;
 }
 
 void calendar_book(struct calendar *c, int64_t booking, int node, int first, int count,
@@ -359,63 +315,69 @@ void calendar_book(struct calendar *c, int64_t booking, int node, int first, int
         return;
     }
     struct node *n = node_at(c, node);
-    if (n->count == n->cap) {
-        n->cap = n->cap * 2 + 4;
-        n->bookings = xreallocarray(n->bookings, n->cap, sizeof *n->bookings);
+    struct booking b = {booking, from_us, to_us, low_bits(count) << first};
+    struct touched t;
+    if (touched_of(c, n, &b, &t)) {
+        node_column(n, t.from, t.to, &c->old);
+        column_take(&b, &t, &c->old, &c->new);
+        index_change(c, t.g, n->group_at, t.lo, t.hi);
     }
-    size_t at = first_from(n, from_us);
-    memmove(n->bookings + at + 1, n->bookings + at,
-            (n->count - at) * sizeof *n->bookings);
-    n->bookings[at] = (struct booking){.id = booking,
-                                       .from_us = from_us,
-                                       .to_us = to_us,
-                                       .mask = low_bits(count) << first};
-    n->count++;
-    int64_t len = length_us(from_us, to_us);
-    if (len > n->longest_us) {
-        n->longest_us = len;
-    }
-    entry_add(c, (struct entry){.id = booking, .from_us = from_us, .node = node});
+    node_insert(n, &b);
+    c->first_end_us[node] = min_i64(c->first_end_us[node], to_us);
+    table_add(c, booking, node);
 }
 
 void calendar_release(struct calendar *c, int64_t booking)
 {
-    size_t slot = entry_find(c, booking);
-    if (c->entries[slot].node < 0) {
+    int node = table_node(c, booking);
+    if (node < 0) {
         return;
     }
-    struct node *n = &c->nodes[c->entries[slot].node];
-    size_t at = first_from(n, c->entries[slot].from_us);
-    while (n->bookings[at].id != booking) {
-        at++;
-        assert(at < n->count);
+    struct node *n = &c->nodes[node];
+    struct booking b;
+    struct touched t;
+    table_remove(c, booking);
+    bool had = node_remove(n, booking, &b);
+    assert(had);
+    if (touched_of(c, n, &b, &t)) {
+        node_column(n, t.from, t.to, &c->new);
+        column_take(&b, &t, &c->new, &c->old);
+        index_change(c, t.g, n->group_at, t.lo, t.hi);
     }
-    memmove(n->bookings + at, n->bookings + at + 1,
-            (n->count - at - 1) * sizeof *n->bookings);
-    n->count--;
-    if (n->count == 0) {
-        n->longest_us = 0;
+}
+
+/* Their slots are over: the index need not hear of them, except of those in the slots
+ * since its base, which nobody asks for any more but which have to agree. */
+static void node_expire(struct calendar *c, int id, int64_t now_us)
+{
+    struct node *n = &c->nodes[id];
+    int64_t first_end_us = CALENDAR_NEVER;
+    for (size_t i = 0; i < n->count;) {
+        if (n->bookings[i].to_us <= now_us) {
+            calendar_release(c, n->bookings[i].id);
+        } else {
+            first_end_us = min_i64(first_end_us, n->bookings[i++].to_us);
+        }
     }
-    entry_remove(c, slot);
+    n->longest_us = 0;
+    for (size_t i = 0; i < n->count; i++) {
+        n->longest_us = max_i64(
+            n->longest_us, length_us(n->bookings[i].from_us, n->bookings[i].to_us));
+    }
+    c->first_end_us[id] = first_end_us;
 }
 
 void calendar_expire(struct calendar *c, int64_t now_us)
 {
+    int64_t base = slot_floor(now_us);
+    base -= (int64_t)(slot_ring(base) % BLOCK_MAX);
+    if (!c->has_base || base > c->base_slot) {
+        index_move(c, base);
+    }
     for (int i = 0; i < c->node_count; i++) {
-        struct node *n = &c->nodes[i];
-        size_t kept = 0;
-        n->longest_us = 0;
-        for (size_t k = 0; k < n->count; k++) {
-            struct booking b = n->bookings[k];
-            if (b.to_us <= now_us) {
-                entry_remove(c, entry_find(c, b.id));
-                continue;
-            }
-            n->bookings[kept++] = b;
-            int64_t len = length_us(b.from_us, b.to_us);
-            n->longest_us = len > n->longest_us ? len : n->longest_us;
+        if (c->first_end_us[i] <= now_us) {
+            node_expire(c, i, now_us);
         }
-        n->count = kept;
     }
 }
 
@@ -424,87 +386,7 @@ size_t calendar_booking_count(const struct calendar *c)
     return c->entry_count;
 }
 
-/* ---- runs of bits ---- */
-
-/* Bits at which a run of at least count set bits starts. */
-static uint64_t run_starts(uint64_t mask, int count)
-{
-    int have = 1;
-    while (have < count && mask != 0) {
-        int step = have < count - have ? have : count - have;
-        mask &= mask >> step;
-        have += step;
-    }
-    return mask;
-}
-
-/* The run that calendar_pick cuts from: its first bit and length, -1 when none. */
-static int pick_run(uint64_t mask, int count, int *ret_len)
-{
-    int best = -1, best_len = GPUS_PER_NODE_MAX + 1;
-    while (mask != 0) {
-        int first = __builtin_ctzll(mask);
-        uint64_t rest = ~(mask >> first);
-        int len = rest == 0 ? 64 : __builtin_ctzll(rest);
-        if (len >= count && len < best_len) {
-            best = first;
-            best_len = len;
-        }
-        mask &= ~(low_bits(len) << first);
-    }
-    *ret_len = best_len;
-    return best;
-}
-
-int calendar_pick(uint64_t mask, int count)
-{
-    int len;
-    return count < 1 || count > 64 ? -1 : pick_run(mask, count, &len);
-}
-
 /* ---- questions ---- */
-
-/* Earliest start >= t for which [start,start+len) lies in one window. */
-static int64_t window_start(const struct node *n, int64_t t, int64_t len_us)
-{
-    if (n->window_count == 0) {
-        return t;
-    }
-    for (size_t i = 0; i < n->window_count; i++) {
-        int64_t start = n->windows[i].from_us > t ? n->windows[i].from_us : t;
-        if (add_capped(start, len_us) <= n->windows[i].to_us) {
-            return start;
-        }
-    }
-    return NEVER;
-}
-
-/* Bookings that may overlap [from,to): from the returned index while from_us < to. */
-static size_t overlap_begin(const struct node *n, int64_t from_us)
-{
-    return first_from(n, add_capped(from_us, -n->longest_us));
-}
-
-static uint64_t busy_mask(const struct node *n, int64_t from_us, int64_t to_us)
-{
-    uint64_t busy = 0;
-    for (size_t i = overlap_begin(n, from_us);
-         i < n->count && n->bookings[i].from_us < to_us; i++) {
-        if (n->bookings[i].to_us > from_us) {
-            busy |= n->bookings[i].mask;
-        }
-    }
-    return busy;
-}
-
-static uint64_t node_free(const struct node *n, int64_t from_us, int64_t to_us)
-{
-    if (!n->is_set || n->offered == 0 || from_us >= to_us ||
-        window_start(n, from_us, length_us(from_us, to_us)) != from_us) {
-        return 0;
-    }
-    return n->offered & ~busy_mask(n, from_us, to_us);
-}
 
 uint64_t calendar_free_mask(const struct calendar *c, int node, int64_t from_us,
                             int64_t to_us)
@@ -514,117 +396,110 @@ uint64_t calendar_free_mask(const struct calendar *c, int node, int64_t from_us,
                : 0;
 }
 
-/* No start in [t, returned) can have `gpus` neighbours. */
-static int64_t next_start(const struct node *n, int64_t t, int64_t len_us, int gpus)
+int calendar_pick(uint64_t mask, int count)
 {
-    int64_t until[GPUS_PER_NODE_MAX];
-    for (int g = 0; g < n->gpus; g++) {
-        until[g] = (n->offered >> g & 1) != 0 ? t : NEVER;
-    }
-    int64_t to_us = add_capped(t, len_us);
-    for (size_t i = overlap_begin(n, t); i < n->count && n->bookings[i].from_us < to_us;
-         i++) {
-        const struct booking *b = &n->bookings[i];
-        for (uint64_t m = b->mask & n->offered; m != 0 && b->to_us > t; m &= m - 1) {
-            int g = __builtin_ctzll(m);
-            until[g] = b->to_us > until[g] ? b->to_us : until[g];
-        }
-    }
-    int64_t best = NEVER;
-    for (uint64_t m = run_starts(n->offered, gpus); m != 0; m &= m - 1) {
-        int first = __builtin_ctzll(m);
-        int64_t latest = t;
-        for (int g = first; g < first + gpus && latest < best; g++) {
-            latest = until[g] > latest ? until[g] : latest;
-        }
-        best = latest < best ? latest : best;
-    }
-    return best;
+    int len;
+    return count < 1 || count > 64 ? -1 : run_pick(mask, count, &len);
 }
 
-/* Earliest start in [from,limit] on this node; the free GPUs there in *ret_mask. */
-static bool node_earliest(const struct node *n, const struct calendar_query *q,
-                          int64_t limit_us, int64_t *ret_start, uint64_t *ret_mask)
+/* Starts before, within and behind what the index covers, in this order. */
+static bool search(const struct search *s, struct calendar_slot *ret)
 {
-    if (run_starts(n->offered, q->gpus) == 0) {
-        return false;
+    const struct calendar_query *q = s->q;
+    if (s->g->index == NULL) {
+        return scan_find(s, q->from_us, q->latest_us, ret);
     }
-    int64_t t = window_start(n, q->from_us, q->len_us);
-    while (t <= limit_us && t != NEVER) {
-        uint64_t mask = n->offered & ~busy_mask(n, t, add_capped(t, q->len_us));
-        if (run_starts(mask, q->gpus) != 0) {
-            *ret_start = t;
-            *ret_mask = mask;
-            return true;
-        }
-        int64_t next = next_start(n, t, q->len_us, q->gpus);
-        assert(next > t);
-        t = next > limit_us ? NEVER : window_start(n, next, q->len_us);
+    int64_t base_us = s->c->base_slot * SLOT_US, end_us = base_us + SLOTS * SLOT_US;
+    int64_t from_us = max_i64(q->from_us, base_us);
+    int64_t latest_us = min_i64(q->latest_us, end_us - 1);
+    return scan_find(s, q->from_us, min_i64(q->latest_us, base_us - 1), ret) ||
+           (from_us <= latest_us && index_find(s, from_us, latest_us, ret)) ||
+           scan_find(s, max_i64(q->from_us, end_us), q->latest_us, ret);
+}
+
+/* Nodes whose offered GPUs hold such a run. */
+static bool has_nodes(const struct group *g, int run, int nodes)
+{
+    for (int i = g->largest; i >= run && nodes > 0; i--) {
+        nodes -= g->run_count[i];
     }
-    return false;
+    return nodes <= 0;
+}
+
+static bool search_begin(const struct calendar *c, const struct calendar_query *q,
+                         struct search *s)
+{
+    s->c = c;
+    s->q = q;
+    s->g = group_get(c, q->site, q->model);
+    return s->g != NULL && q->gpus >= 1 && q->gpus <= s->g->largest && q->len_us > 0 &&
+           q->from_us <= q->latest_us;
 }
 
 bool calendar_find(const struct calendar *c, const struct calendar_query *q,
                    struct calendar_slot *ret)
 {
-    const struct group *g = group_get(c, q->site, q->model);
-    if (g == NULL || q->gpus < 1 || q->gpus > GPUS_PER_NODE_MAX || q->len_us <= 0) {
-        return false;
-    }
-    struct calendar_slot best = {.node = -1};
-    int64_t limit_us = q->latest_us;
-    int best_fit = 0;
-    uint32_t best_key = 0;
-    for (size_t i = 0; i < g->count; i++) {
-        int id = g->nodes[i];
-        uint32_t key = (uint32_t)id ^ q->spread;
-        /* Nothing beats an exact fit at the first instant but a smaller key. */
-        if (best.node >= 0 && limit_us == q->from_us && best_fit == q->gpus &&
-            key > best_key) {
-            continue;
-        }
-        int64_t start;
-        uint64_t mask;
-        if (!node_earliest(&c->nodes[id], q, limit_us, &start, &mask)) {
-            continue;
-        }
-        int fit;
-        int first = pick_run(mask, q->gpus, &fit);
-        bool wins = best.node < 0 || start < best.start_us || fit < best_fit ||
-                    (fit == best_fit && key < best_key);
-        if (!wins || (q->skip != NULL && q->skip(q->skip_arg, id))) {
-            continue;
-        }
-        best = (struct calendar_slot){.node = id, .first = first, .start_us = start};
-        limit_us = start;
-        best_fit = fit;
-        best_key = key;
-    }
-    if (best.node >= 0) {
-        *ret = best;
-    }
-    return best.node >= 0;
+    struct search s = {.nodes = 1};
+    return search_begin(c, q, &s) && search(&s, ret);
+}
+
+bool calendar_find_gang(const struct calendar *c, const struct calendar_gang *g,
+                        struct calendar_slot *ret)
+{
+    struct search s = {.nodes = g->nodes, .one_domain = g->one_domain};
+    return g->nodes >= 1 && g->nodes <= GANG_NODES_MAX &&
+           search_begin(c, &g->query, &s) && has_nodes(s.g, g->query.gpus, g->nodes) &&
+           search(&s, ret);
 }
 
 void calendar_capacity(const struct calendar *c, int site, int model, int64_t from_us,
                        int64_t to_us, int *ret_best_node, int *ret_total)
 {
+    struct calendar_step step = {0, 0};
     const struct group *g = group_get(c, site, model);
-    int best = 0, total = 0;
-    for (size_t i = 0; g != NULL && i < g->count; i++) {
-        uint64_t mask = node_free(&c->nodes[g->nodes[i]], from_us, to_us);
-        total += __builtin_popcountll(mask);
-        if (__builtin_popcountll(mask) > best) {
-            int run = longest_run(mask);
-            best = run > best ? run : best;
-        }
+    if (g != NULL && from_us < to_us) {
+        int64_t slot = slot_floor(from_us);
+        bool indexed =
+            g->index != NULL && slot >= c->base_slot && slot < c->base_slot + SLOTS;
+        step = indexed ? index_capacity(c, g, from_us, to_us)
+                       : scan_capacity(c, g, from_us, to_us);
     }
-    *ret_best_node = best;
-    *ret_total = total;
+    *ret_best_node = step.best_node;
+    *ret_total = step.total;
+}
+
+void calendar_series(const struct calendar *c, int site, int model, int64_t from_us,
+                     int64_t step_us, size_t count, struct calendar_step *ret)
+{
+    for (size_t i = 0; i < count; i++) {
+        int64_t to_us = add_capped(from_us, step_us);
+        calendar_capacity(c, site, model, from_us, to_us, &ret[i].best_node,
+                          &ret[i].total);
+        from_us = to_us;
+    }
 }
 
 int calendar_largest(const struct calendar *c, int site, int model)
 {
     const struct group *g = group_get(c, site, model);
     return g == NULL ? 0 : g->largest;
+}
+
+size_t calendar_bytes(const struct calendar *c)
+{
+    size_t bytes = sizeof *c + c->entry_size * sizeof *c->entries +
+                   c->group_table_size * sizeof *c->group_table +
+                   c->group_cap * sizeof *c->groups +
+                   (size_t)c->node_count * (sizeof *c->nodes + sizeof(int64_t));
+    for (int i = 0; i < c->node_count; i++) {
+        bytes += c->nodes[i].cap * sizeof(struct booking) +
+                 c->nodes[i].window_count * sizeof(struct calendar_span);
+    }
+    for (size_t i = 0; i < c->group_count; i++) {
+        const struct group *g = &c->groups[i];
+        bytes += g->cap * (sizeof *g->nodes + sizeof *g->domain_at) +
+                 g->domain_count * sizeof *g->domains +
+                 (g->index != NULL ? sizeof *g->index + g->index->bytes : 0);
+    }
+    return bytes;
 }

@@ -4,8 +4,9 @@
  * bookings; this is a server's own copy that it matches on (a lost race means re-read).
  * Lanes of a path are booked the same way: a path is a node, a lane a bit.
  *
- * No query scans the nodes of a site. Finding allocates nothing. No clock, no I/O.
- * Pure. */
+ * Within 14 days of calendar_expire's now no query scans the nodes of a site. Finding
+ * allocates nothing, but writes scratch: a calendar belongs to one thread. No clock, no
+ * I/O. Pure. */
 #ifndef NEARGPU_CALENDAR_H
 #define NEARGPU_CALENDAR_H
 #include <stdbool.h>
@@ -44,7 +45,11 @@ void calendar_book(struct calendar *c, int64_t booking, int node, int first, int
                    int64_t from_us, int64_t to_us);
 /* Unknown ids have no effect (idempotent). */
 void calendar_release(struct calendar *c, int64_t booking);
-/* Forget bookings that ended before now (memory only). */
+/* Forgets bookings that ended before now, and says where now is: from the first call
+ * on, finding is quick for starts in the 14 days that follow; before it, and beyond
+ * them, it is right but looks at each node. So: load nodes and bookings, call it once
+ * (1,000,000 GPUs take seconds), then every minute or so. A now before the last one
+ * moves nothing back. */
 void calendar_expire(struct calendar *c, int64_t now_us);
 
 /* GPUs of node free and offered during all of [from,to); 0 when from >= to. */

@@ -1,0 +1,295 @@
+/* calendar_index: the blocks of time of one group, and summaries over the group.
+ *
+ * Rows. For each block of 1, 4, 8, 16 and 32 slots one mask per node: the GPUs that are
+ * offered and free during the whole block. A window of slots is the AND of O(log) rows.
+ * (Blocks of 2 slots would take a fifth of the memory and save one row in four.)
+ *
+ * Edges. For each slot the set of nodes of which a booking or window begins or ends
+ * inside the slot. For any other node a part of the slot is as free as the whole.
+ *
+ * Summaries. For each start and each length of 2^level slots: how many nodes have at
+ * least so many neighbours free all that time. Unlike the blocks they are there for
+ * each start, so the two that cover a window from both ends span more than half of it
+ * each, and a group that cannot serve is refused by two bytes.
+ *
+ * The slots lie in a ring: moving on by BLOCK_MAX slots fills in the new slots of each
+ * node and touches no others. All of it follows from the nodes' intervals; a change
+ * computes the column before and after, and writes what differs. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/lib/xalloc.h"
+#include "server/core/calendar_int.h"
+
+#define LINE 64 /* bytes of a line of the cache: rows begin at one */
+
+const uint8_t index_classes[4][CLASSES] = {
+    {1, 2, 3, 4, 5, 6, 7, 8},
+    {1, 2, 3, 4, 6, 8, 12, 16},
+    {1, 2, 4, 8, 12, 16, 24, 32},
+    {1, 2, 4, 8, 16, 24, 32, 64},
+};
+
+int index_class(int width, int run)
+{
+    const uint8_t *classes = index_classes[__builtin_ctz((unsigned)width)];
+    int class = 0;
+    while (class < CLASSES && classes[class] <= run) {
+        class ++;
+    }
+    return class;
+}
+
+/* ---- memory ---- */
+
+/* The parts one behind the other, each at the begin of a line. `at` NULL: only the size
+ * is wanted. */
+static size_t index_lay(struct index *x, uint8_t *at)
+{
+    const struct {
+        void *part; /* the pointer that is set */
+        size_t size;
+    } parts[] = {
+        {&x->rows, ROWS_ALL * x->stride},
+        {&x->edges, SLOTS * x->words * sizeof *x->edges},
+        {&x->counts, (size_t)LEVELS * SLOTS * sizeof *x->counts},
+        {&x->tops, (size_t)LEVELS * SLOTS},
+        {&x->masks, x->stride},
+        {&x->sure, x->words * sizeof *x->sure},
+        {&x->maybe, x->words * sizeof *x->maybe},
+        {&x->exact, x->words * sizeof *x->exact},
+        {&x->core, x->words * sizeof *x->core},
+    };
+    size_t used = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        if (at != NULL) {
+            void *part = at + used;
+            memcpy(parts[i].part, &part, sizeof part);
+        }
+        used += (parts[i].size + LINE - 1) / LINE * LINE;
+    }
+    return used;
+}
+
+static struct index *index_new(int width, size_t nodes)
+{
+    struct index *x = xcalloc(1, sizeof *x);
+    x->width = width;
+    x->stride = (nodes * (size_t)width + LINE - 1) / LINE * LINE;
+    x->words = (x->stride / (size_t)width + 63) / 64;
+    x->bytes = index_lay(x, NULL) + LINE;
+    x->memory = xcalloc(1, x->bytes);
+    uint8_t *at = x->memory;
+    index_lay(x, at + (LINE - (uintptr_t)at % LINE) % LINE);
+    return x;
+}
+
+void index_free(struct index *x)
+{
+    if (x != NULL) {
+        free(x->memory);
+        free(x);
+    }
+}
+
+/* ---- rows ---- */
+
+static void row_put(struct index *x, size_t row, int pos, uint64_t mask)
+{
+    uint8_t *at = x->rows + row * x->stride + (size_t)pos * (size_t)x->width;
+    switch (x->width) {
+    case 1: *at = (uint8_t)mask; break;
+    case 2: *(uint16_t *)(void *)at = (uint16_t)mask; break;
+    case 4: *(uint32_t *)(void *)at = (uint32_t)mask; break;
+    default: *(uint64_t *)(void *)at = mask; break;
+    }
+}
+
+static uint64_t and_of(const uint64_t *masks, int64_t count)
+{
+    uint64_t all = UINT64_MAX;
+    for (int64_t i = 0; i < count; i++) {
+        all &= masks[i];
+    }
+    return all;
+}
+
+static void blocks_change(const struct calendar *c, struct index *x, int pos,
+                          const int64_t during[2])
+{
+    static const struct {
+        int slots, shift, first_row;
+    } sizes[] = {{4, 2, ROWS_4}, {8, 3, ROWS_8}, {16, 4, ROWS_16}, {32, 5, ROWS_32}};
+    const struct column *old = &c->old, *new = &c->new;
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        int slots = sizes[s].slots;
+        int64_t at = during[0] - (int64_t)(slot_ring(during[0]) % (size_t)slots);
+        for (; at < during[1]; at += slots) {
+            uint64_t is = and_of(new->free + (at - new->from), slots);
+            if (is != and_of(old->free + (at - old->from), slots)) {
+                size_t row =
+                    (size_t)sizes[s].first_row + (slot_ring(at) >> sizes[s].shift);
+                row_put(x, row, pos, is);
+            }
+        }
+    }
+}
+
+static void rows_change(const struct calendar *c, struct index *x, int pos,
+                        const int64_t during[2])
+{
+    const struct column *old = &c->old, *new = &c->new;
+    uint64_t bit = UINT64_C(1) << (pos % 64);
+    for (int64_t slot = during[0]; slot < during[1]; slot++) {
+        int64_t i = slot - old->from;
+        if (old->free[i] != new->free[i]) {
+            row_put(x, ROWS_1 + slot_ring(slot), pos, new->free[i]);
+        }
+        if (old->edge[i] != new->edge[i]) {
+            uint64_t *word = &x->edges[slot_ring(slot) * x->words + (size_t)pos / 64];
+            *word = new->edge[i] ? *word | bit : *word & ~bit;
+        }
+    }
+    blocks_change(c, x, pos, during);
+}
+
+/* ---- summaries ---- */
+
+static void count_move(struct index *x, size_t at, int old, int new)
+{
+    uint16_t *counts = x->counts[at];
+    for (int class = old; class < new; class ++) {
+        counts[class]++;
+    }
+    for (int class = new; class < old; class ++) {
+        counts[class]--;
+    }
+    int top = new > x->tops[at] ? new : x->tops[at];
+    while (top > 0 && counts[top - 1] == 0) {
+        top--;
+    }
+    x->tops[at] = (uint8_t)top;
+}
+
+static int class_of(const struct calendar *c, int width, uint64_t mask)
+{
+    return width == 1 ? c->run_of_byte[mask] : index_class(width, run_longest(mask));
+}
+
+/* Replaces each mask by the AND of itself and that of `step` slots later. */
+static void column_fold(struct column *col, int64_t count, int64_t step)
+{
+    for (int64_t i = 0; i + step < count; i++) {
+        col->free[i] &= col->free[i + step];
+    }
+}
+
+static void summaries_change(struct calendar *c, struct index *x,
+                             const int64_t during[2])
+{
+    int64_t base = c->base_slot, end = base + SLOTS;
+    int64_t count = c->new.to - c->new.from;
+    for (int level = 0; level < LEVELS; level++) {
+        int64_t len = INT64_C(1) << level;
+        if (level > 0) {
+            column_fold(&c->old, count, len / 2);
+            column_fold(&c->new, count, len / 2);
+        }
+        int64_t first = max_i64(base, during[0] - len + 1);
+        int64_t last = min_i64(during[1], end - len + 1);
+        size_t ring = slot_ring(first);
+        for (int64_t start = first; start < last; start++) {
+            int64_t i = start - c->new.from;
+            if (c->old.free[i] != c->new.free[i]) {
+                int was = class_of(c, x->width, c->old.free[i]);
+                int is = class_of(c, x->width, c->new.free[i]);
+                if (was != is) {
+                    count_move(x, (size_t)level * SLOTS + ring, was, is);
+                }
+            }
+            ring = ring + 1 == SLOTS ? 0 : ring + 1;
+        }
+    }
+}
+
+void index_change(struct calendar *c, struct group *g, int pos, int64_t lo, int64_t hi)
+{
+    int64_t during[2] = {lo, hi};
+    rows_change(c, g->index, pos, during);
+    summaries_change(c, g->index, during);
+}
+
+/* ---- building and moving on ---- */
+
+static void column_clear(struct column *col, int64_t from, int64_t to)
+{
+    col->from = from;
+    col->to = to;
+    memset(col->free, 0, (size_t)(to - from) * sizeof col->free[0]);
+    memset(col->edge, 0, (size_t)(to - from) * sizeof col->edge[0]);
+}
+
+void index_build(struct calendar *c, struct group *g)
+{
+    index_free(g->index);
+    g->index = NULL;
+    if (!c->has_base || g->count < INDEX_NODES_MIN || g->count > INDEX_NODES_MAX) {
+        return;
+    }
+    g->index = index_new(g->width, g->count);
+    int64_t base = c->base_slot, end = base + SLOTS;
+    for (size_t pos = 0; pos < g->count; pos++) {
+        column_clear(&c->old, base, end);
+        node_column(&c->nodes[g->nodes[pos]], base, end, &c->new);
+        index_change(c, g, (int)pos, base, end);
+    }
+}
+
+/* Slots [from,to) leave the ring. Rows and edges are left to be overwritten: those of
+ * the slots that come are at the same places. */
+static void index_forget(struct index *x, int64_t from, int64_t to)
+{
+    for (int64_t slot = from; slot < to; slot++) {
+        size_t ring = slot_ring(slot);
+        for (size_t level = 0; level < LEVELS; level++) {
+            memset(x->counts[level * SLOTS + ring], 0, sizeof x->counts[0]);
+            x->tops[level * SLOTS + ring] = 0;
+        }
+        memset(x->rows + (ROWS_1 + ring) * x->stride, 0, x->stride);
+        memset(x->edges + ring * x->words, 0, x->words * sizeof *x->edges);
+        memset(x->rows + (ROWS_4 + ring / 4) * x->stride, 0, x->stride);
+        memset(x->rows + (ROWS_8 + ring / 8) * x->stride, 0, x->stride);
+        memset(x->rows + (ROWS_16 + ring / 16) * x->stride, 0, x->stride);
+        memset(x->rows + (ROWS_32 + ring / 32) * x->stride, 0, x->stride);
+    }
+}
+
+/* Starts whose window did not fit before the old end are summed up for the first time:
+ * an index_change from nothing to what is does exactly that. */
+static void index_extend(struct calendar *c, struct group *g, int64_t from, int64_t to)
+{
+    int64_t begin = max_i64(c->base_slot, from - SUMMARY_MAX + 1);
+    for (size_t pos = 0; pos < g->count; pos++) {
+        column_clear(&c->old, begin, to);
+        node_column(&c->nodes[g->nodes[pos]], begin, to, &c->new);
+        index_change(c, g, (int)pos, from, to);
+    }
+}
+
+void index_move(struct calendar *c, int64_t base)
+{
+    bool anew = !c->has_base || base - c->base_slot >= SLOTS;
+    int64_t old = c->base_slot;
+    c->has_base = true;
+    c->base_slot = base;
+    for (size_t i = 0; i < c->group_count; i++) {
+        struct group *g = &c->groups[i];
+        if (anew || g->index == NULL) {
+            index_build(c, g);
+        } else if (base > old) {
+            index_forget(g->index, old, base);
+            index_extend(c, g, old + SLOTS, base + SLOTS);
+        }
+    }
+}
