@@ -42,12 +42,16 @@ extern const struct flow_kind flow_dataset_remove;
 /* The market's people and places. */
 /* POST /v1/sites: admin */
 extern const struct flow_kind flow_site_create;
+/* PATCH /v1/sites/{name}: admin */
+extern const struct flow_kind flow_site_patch;
 /* GET /v1/sites: any */
 extern const struct flow_kind flow_site_list;
 /* POST /v1/tenants: admin */
 extern const struct flow_kind flow_tenant_create;
 /* GET /v1/tenants: admin */
 extern const struct flow_kind flow_tenant_list;
+/* PATCH /v1/tenants/{name}: admin */
+extern const struct flow_kind flow_tenant_patch;
 /* POST /v1/tenants/{name}/topup: admin */
 extern const struct flow_kind flow_tenant_topup;
 /* GET /v1/whoami: keyed, agent */
