@@ -85,6 +85,15 @@ static void copy(json_t *to, const json_t *from, const char *name)
     json_object_set_new(to, name, v != NULL ? json_incref(v) : json_null());
 }
 
+/* As copy, but what an older row or a plan lacks is `none`. */
+static void copy_or(json_t *to, const json_t *from, const char *name, json_t *none_take)
+{
+    json_t *v = json_object_get(from, name);
+    bool given = v != NULL && !json_is_null(v);
+    json_object_set_new(to, name, given ? json_incref(v) : json_incref(none_take));
+    json_decref(none_take);
+}
+
 static json_t *allocation(const json_t *store)
 {
     json_t *out = json_object();
@@ -94,6 +103,38 @@ static json_t *allocation(const json_t *store)
     copy(out, store, "gpus");
     json_object_set_new(out, "start", instant(json_object_get(store, "start_us")));
     json_object_set_new(out, "end", instant(json_object_get(store, "end_us")));
+    copy_or(out, store, "rank", json_integer(0));
+    copy_or(out, store, "address", json_string(""));
+    return out;
+}
+
+static json_t *path(const json_t *store)
+{
+    json_t *out = json_object();
+    copy(out, store, "name");
+    copy(out, store, "from");
+    copy(out, store, "to");
+    copy(out, store, "lanes");
+    copy(out, store, "bandwidth_Bps");
+    json_object_set_new(out, "start", instant(json_object_get(store, "start_us")));
+    json_object_set_new(out, "end", instant(json_object_get(store, "end_us")));
+    copy(out, store, "state");
+    return out;
+}
+
+static json_t *waiting(const json_t *store)
+{
+    json_t *out = json_object();
+    if (!json_is_object(store)) {
+        json_decref(out);
+        return json_null();
+    }
+    copy(out, store, "position");
+    json_object_set_new(out, "predicted_start",
+                        instant(json_object_get(store, "predicted_us")));
+    json_object_set_new(out, "since", instant(json_object_get(store, "since_us")));
+    json_object_set_new(out, "until", instant(json_object_get(store, "until_us")));
+    copy_or(out, store, "why", json_string(""));
     return out;
 }
 
@@ -138,5 +179,31 @@ json_t *render_resv(const json_t *r)
     json_object_set_new(out, "price", price);
     copy(out, r, "spot");
     copy(out, r, "generation");
+    copy_or(
+        out, r, "nodes",
+        json_integer((json_int_t)json_array_size(json_object_get(r, "allocations"))));
+    copy_or(out, r, "groups", json_array());
+    copy(out, r, "coordinator");
+    json_object_set_new(out, "paths", each(json_object_get(r, "paths"), path));
+    json_object_set_new(out, "waiting", waiting(json_object_get(r, "waiting")));
+    copy(out, r, "fault");
+    copy(out, r, "preempted_by");
+    return out;
+}
+
+json_t *render_change(const json_t *r)
+{
+    const json_t *change = json_object_get(r, "change");
+    const char *currency = json_string_value(json_object_get(r, "currency"));
+    json_t *out = render_resv(r), *said = json_object();
+    copy(said, change, "delta_micro");
+    copy(said, change, "new_total_micro");
+    render_money(said, "delta_micro", "delta", currency);
+    render_money(said, "new_total_micro", "new_total", currency);
+    json_object_set_new(said, "dry_run",
+                        json_boolean(json_is_true(json_object_get(change, "dry_run"))));
+    if (json_object_get(change, "moved") != NULL)
+        copy(said, change, "moved");
+    json_object_set_new(out, "change", said);
     return out;
 }

@@ -10,6 +10,9 @@
 json_t *render_times(const json_t *store);
 /* RESV of server/db/store.h as a reservation. */
 json_t *render_resv(const json_t *resv);
+/* RESV with its member `change` {delta_micro, new_total_micro, dry_run, moved?}: the
+ * same with {delta, new_total, dry_run, moved?}. */
+json_t *render_change(const json_t *resv);
 /* Replaces member `micro_name` by a money member `name` (null when it was null). */
 void render_money(json_t *obj, const char *micro_name, const char *name,
                   const char *currency);

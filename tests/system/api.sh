@@ -3,65 +3,7 @@
 # set up, bookings race, servers are killed and started again, two of them share one
 # database, a node enrols and reports. Prints libcheck's summary line.
 set -uo pipefail
-build=$NEARGPU_BUILD
-here=$(dirname "$(readlink -f "$0")")
-run=$(mktemp -d /var/tmp/neargpu-api.XXXXXX)
-chmod 755 "$run"
-checks=0 failures=0 pid='' pid2=''
-
-stop_pid() { # stop_pid PID SIGNAL: and wait until it is gone
-    [ -n "$1" ] || return 0
-    kill "-$2" "$1" 2>/dev/null
-    for _ in $(seq 200); do
-        kill -0 "$1" 2>/dev/null || return 0
-        sleep 0.1
-    done
-    kill -KILL "$1"
-}
-cleanup() {
-    stop_pid "$pid2" TERM
-    stop_pid "$pid" TERM
-    rm -rf "$run"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-
-# is NAME GOT WANT
-is() {
-    checks=$((checks + 1))
-    [ "$2" = "$3" ] && return 0
-    failures=$((failures + 1))
-    echo "FAILED: $1: got '$2', want '$3'; last answer $code: $body" >&2
-}
-
-# up DIR [OPTION…]: starts a server, sets $server_pid and $addr.
-up() {
-    local dir=$1
-    shift
-    rm -f "$dir/listen"
-    "$build/server/neargpud" --data-dir "$dir" --currency USD "$@" >>"$run/log" 2>&1 &
-    server_pid=$!
-    for _ in $(seq 300); do
-        [ -s "$dir/listen" ] && break
-        kill -0 "$server_pid" 2>/dev/null || break
-        sleep 0.1
-    done
-    addr=$(cat "$dir/listen" 2>/dev/null) || { tail -n 20 "$run/log" >&2; echo "neargpud does not start" >&2; exit 1; }
-}
-
-# ask KEYFILE|- METHOD PATH [BODY] [CURL ARGUMENT…]: sets $code and $body.
-ask() {
-    local key=$1 method=$2 path=$3 data=${4:-} args=()
-    shift $(($# > 4 ? 4 : $#))
-    [ "$key" = - ] || args+=(-H "Authorization: Bearer $(cat "$key")")
-    [ -z "$data" ] || args+=(-H 'Content-Type: application/json' -d "$data")
-    body=$(curl -sS --max-time 60 --cacert "$run/s/pki/ca.pem" -X "$method" "${args[@]}" "$@" -w '\n%{http_code}' "https://$addr$path" 2>>"$run/curl.log")
-    code=${body##*$'\n'}
-    body=${body%$'\n'*}
-}
-get() { jq -r "$1" <<<"$body" 2>/dev/null; }
-sql() { psql -X -q -A -t -v ON_ERROR_STOP=1 -h "$run/s/run" -U postgres -d neargpu -c "$1"; }
-code='' body=''
+. "$(dirname "$(readlink -f "$0")")/api_lib.sh"
 
 up "$run/s" --listen 127.0.0.1:0
 pid=$server_pid
@@ -399,5 +341,4 @@ for endpoint in http:// a:99999 ftp://a/ '[::1:80'; do
 done
 ask - GET /metrics
 is "bookings are counted" "$(grep -c '^neargpu_booked_total [1-9]' <<<"$body")" 1
-printf '%d%%: Checks: %d, Failures: %d, Errors: 0\n' $(((checks - failures) * 100 / checks)) $checks $failures
-[ $failures = 0 ]
+summary
