@@ -11,6 +11,7 @@
 
 struct pipe {
     double supply_Bps;
+    double wait_s; /* of one request */
     enum slowdown_bound bound;
 };
 
@@ -27,6 +28,7 @@ struct loss_of {
     double steady, largest;
     enum slowdown_term term;
     enum slowdown_bound bound;
+    double demand_Bps, supply_Bps, wait_s; /* of the stream, where there is one */
 };
 
 /* Negative and NaN count as nothing; what is huge stays a number after a product. */
@@ -35,19 +37,19 @@ static inline double amount(double x)
     return x > 0 ? (x < HUGE_AMOUNT ? x : HUGE_AMOUNT) : 0;
 }
 
-static struct slowdown_path sane(const struct slowdown_path *path)
+/* Field by field: copies of fresh structs cost more here than all the arithmetic. */
+static inline void make_sane(const struct slowdown_path *path,
+                             struct slowdown_path *ret)
 {
     double loss = amount(path->loss), streams = amount(path->streams);
-    return (struct slowdown_path){
-        .rtt_s = amount(path->rtt_s),
-        .bandwidth_Bps = amount(path->bandwidth_Bps),
-        .service_s = amount(path->service_s),
-        .loss = path->lossless ? 0 : (loss < 1 ? loss : 1),
-        .streams = streams > 0 ? streams : 1,
-        .window_bytes = amount(path->window_bytes),
-        .storage_Bps = amount(path->storage_Bps),
-        .lossless = path->lossless,
-    };
+    ret->rtt_s = amount(path->rtt_s);
+    ret->bandwidth_Bps = amount(path->bandwidth_Bps);
+    ret->service_s = amount(path->service_s);
+    ret->loss = path->lossless ? 0 : (loss < 1 ? loss : 1);
+    ret->streams = streams > 0 ? streams : 1;
+    ret->window_bytes = amount(path->window_bytes);
+    ret->storage_Bps = amount(path->storage_Bps);
+    ret->lossless = path->lossless;
 }
 
 /* RFC 3448 section 3.1 with b = 1 and t_RTO = 4 R: one TCP stream under loss p. */
@@ -68,9 +70,9 @@ static inline void narrow(struct pipe *pipe, double limit_Bps,
 }
 
 /* What the way itself carries: all inputs on it share this. */
-static struct pipe carries(const struct slowdown_path *path)
+static inline struct pipe carries(const struct slowdown_path *path)
 {
-    struct pipe pipe = {SLOWDOWN_UNLIMITED_BPS, SLOWDOWN_NOT_BOUND};
+    struct pipe pipe = {.supply_Bps = SLOWDOWN_UNLIMITED_BPS};
     if (path->bandwidth_Bps > 0) {
         narrow(&pipe, path->bandwidth_Bps, SLOWDOWN_BOUND_BANDWIDTH);
     }
@@ -87,7 +89,7 @@ static struct pipe carries(const struct slowdown_path *path)
 }
 
 /* ... and what the storage gives: `own` of every `group` bytes come from it. */
-static struct pipe delivers(const struct lane *lane)
+static inline struct pipe delivers(const struct lane *lane)
 {
     struct pipe pipe = carries(&lane->path);
     if (lane->path.storage_Bps > 0) {
@@ -98,8 +100,8 @@ static struct pipe delivers(const struct lane *lane)
 }
 
 /* Time one request takes from send to last byte, `trips` round trips in a row. */
-static double request_s(const struct slowdown_path *path, double request_bytes,
-                        double trips)
+static inline double request_s(const struct slowdown_path *path, double request_bytes,
+                               double trips)
 {
     double transfer_s =
         path->bandwidth_Bps > 0 ? request_bytes / path->bandwidth_Bps : 0;
@@ -114,9 +116,9 @@ static struct pipe reads(const struct lane *lane, double outstanding_per_gpu,
     struct pipe pipe = delivers(lane);
     double outstanding = lane->gpus * amount(outstanding_per_gpu) * lane->group;
     double bytes = amount(request_bytes);
-    double wait_s = request_s(&lane->path, bytes, trips);
-    if (outstanding > 0 && bytes > 0 && wait_s > 0) {
-        narrow(&pipe, outstanding * bytes / wait_s, SLOWDOWN_BOUND_OUTSTANDING);
+    pipe.wait_s = request_s(&lane->path, bytes, trips);
+    if (outstanding > 0 && bytes > 0 && pipe.wait_s > 0) {
+        narrow(&pipe, outstanding * bytes / pipe.wait_s, SLOWDOWN_BOUND_OUTSTANDING);
     }
     return pipe;
 }
@@ -151,6 +153,9 @@ static void lose_stream(const struct slowdown_profile *p, const struct lane *lan
     double demand_Bps = lane->gpus * amount(p->demand_Bps_per_gpu) * lane->group;
     double trips = read_trips(p);
     struct pipe pipe = reads(lane, p->outstanding_per_gpu, p->request_bytes, trips);
+    l->demand_Bps = demand_Bps;
+    l->supply_Bps = pipe.supply_Bps;
+    l->wait_s = pipe.wait_s;
     if (demand_Bps > pipe.supply_Bps) {
         double part = demand_Bps / pipe.supply_Bps - 1;
         /* Without the extra trips the requests in flight would do. */
@@ -220,27 +225,26 @@ static void lose_round(const struct slowdown_profile *p, const struct lane *lane
          SLOWDOWN_BOUND_TRIPS);
 }
 
-static struct loss_of steady_of(const struct slowdown_profile *p,
-                                const struct lane *lane, double round_s)
+static void steady_of(const struct slowdown_profile *p, const struct lane *lane,
+                      double round_s, struct loss_of *l)
 {
-    struct loss_of l = {.steady = 1};
+    *l = (struct loss_of){.steady = 1, .supply_Bps = SLOWDOWN_UNLIMITED_BPS};
     switch (p->kind) {
     case SLOWDOWN_STREAM:
     case SLOWDOWN_STARTUP:
-        lose_stream(p, lane, &l);
-        lose_checkpoint(p, lane, &l);
+        lose_stream(p, lane, l);
+        lose_checkpoint(p, lane, l);
         break;
     case SLOWDOWN_COLD:
-    case SLOWDOWN_CHECKPOINT: lose_checkpoint(p, lane, &l); break;
-    case SLOWDOWN_SYNC: lose_sync(p, lane, &l); break;
+    case SLOWDOWN_CHECKPOINT: lose_checkpoint(p, lane, l); break;
+    case SLOWDOWN_SYNC: lose_sync(p, lane, l); break;
     case SLOWDOWN_REQUEST:
-        lose_stream(p, lane, &l);
-        lose_response(p, lane, &l);
+        lose_stream(p, lane, l);
+        lose_response(p, lane, l);
         break;
-    case SLOWDOWN_FEDERATED: lose_round(p, lane, round_s, &l); break;
+    case SLOWDOWN_FEDERATED: lose_round(p, lane, round_s, l); break;
     }
-    l.steady = l.steady < SLOWDOWN_CEILING ? l.steady : SLOWDOWN_CEILING;
-    return l;
+    l->steady = l->steady < SLOWDOWN_CEILING ? l->steady : SLOWDOWN_CEILING;
 }
 
 /* Seconds added once by this input. */
@@ -255,31 +259,6 @@ static double once_of(const struct slowdown_profile *p, const struct lane *lane,
     double extra_s = load_s - amount(p->startup_local_s);
     *ret_bound = pipe.bound;
     return extra_s > 0 ? (extra_s < ONCE_MAX_S ? extra_s : ONCE_MAX_S) : 0;
-}
-
-static void show_stream(const struct slowdown_profile *p, const struct lane *lane,
-                        struct slowdown_result *r)
-{
-    double trips = read_trips(p), bytes = amount(p->request_bytes);
-    double demand_Bps = amount(p->demand_Bps_per_gpu);
-    r->demand_Bps = amount(lane->gpus * demand_Bps * lane->group);
-    r->supply_Bps = reads(lane, p->outstanding_per_gpu, bytes, trips).supply_Bps;
-    if (bytes > 0) {
-        r->outstanding_needed_per_gpu =
-            amount(demand_Bps * request_s(&lane->path, bytes, trips) / bytes);
-    }
-}
-
-static void show_case(const struct lane *lane, size_t input, const struct loss_of *l,
-                      struct slowdown_result *r)
-{
-    r->term = l->term;
-    r->bound = l->bound;
-    r->lost = l->largest < SLOWDOWN_CEILING ? l->largest : SLOWDOWN_CEILING;
-    r->input = input;
-    r->path = lane->path;
-    r->group_share = lane->group;
-    r->own_share = lane->own;
 }
 
 /* What all inputs on the path of inputs[i] carry of the profile's demand. Groups of a
@@ -318,58 +297,101 @@ static double longest_round_s(const struct slowdown_profile *p,
     return longest;
 }
 
+static void set_lane(const struct slowdown_profile *p,
+                     const struct slowdown_input *inputs, size_t count, size_t i,
+                     double gpus, struct lane *ret)
+{
+    make_sane(&inputs[i].path, &ret->path);
+    ret->own = inputs[i].share > 0 ? amount(inputs[i].share) : 1;
+    ret->group = count > 1 ? group_share(p, inputs, count, i) : ret->own;
+    ret->gpus = gpus;
+}
+
+/* What the inputs come to, while they are gone through. */
+struct total {
+    struct loss_of slowest; /* of input slowest_i */
+    size_t slowest_i, once_i;
+    double once_s; /* the longest */
+    enum slowdown_bound once_bound;
+};
+
+static void add_input(const struct slowdown_profile *p, const struct lane *lane,
+                      size_t i, double round_s, struct total *t)
+{
+    struct loss_of l;
+    enum slowdown_bound bound = SLOWDOWN_NOT_BOUND;
+    steady_of(p, lane, round_s, &l);
+    if (l.steady > t->slowest.steady) {
+        t->slowest = l;
+        t->slowest_i = i;
+    }
+    double once_s = once_of(p, lane, &bound);
+    if (once_s > t->once_s) {
+        t->once_s = once_s;
+        t->once_bound = bound;
+        t->once_i = i;
+    }
+}
+
+static void show(const struct slowdown_profile *p, const struct total *t,
+                 double t_local_s, struct slowdown_result *r)
+{
+    const struct loss_of *l = &t->slowest;
+    double once_part = t_local_s > 0 ? t->once_s / amount(t_local_s) : 0;
+    double job = l->steady * (1 + once_part), lost = l->largest;
+    r->steady = l->steady;
+    r->once_s = t->once_s;
+    r->job = job < SLOWDOWN_CEILING ? job : SLOWDOWN_CEILING;
+    r->term = l->term;
+    r->bound = l->bound;
+    r->input = t->slowest_i;
+    if (t->once_s > 0 && (once_part > lost || l->term == SLOWDOWN_TERM_NONE)) {
+        r->term = SLOWDOWN_TERM_ONCE;
+        r->bound = t->once_bound;
+        r->input = t->once_i;
+        lost = once_part;
+    }
+    r->lost = lost < SLOWDOWN_CEILING ? lost : SLOWDOWN_CEILING;
+    r->demand_Bps = amount(l->demand_Bps);
+    r->supply_Bps = l->supply_Bps;
+    r->outstanding_needed_per_gpu = p->request_bytes > 0
+                                        ? amount(amount(p->demand_Bps_per_gpu) *
+                                                 l->wait_s / amount(p->request_bytes))
+                                        : 0;
+}
+
 void slowdown_predict_inputs(const struct slowdown_profile *p,
                              const struct slowdown_input *inputs, size_t count,
                              double gpus, double t_local_s, struct slowdown_result *ret)
 {
-    struct slowdown_result r = {.steady = 1, .supply_Bps = SLOWDOWN_UNLIMITED_BPS};
-    struct loss_of slowest = {0};
-    struct lane steady_lane = {.gpus = 0}, once_lane = {.gpus = 0};
-    enum slowdown_bound once_bound = SLOWDOWN_NOT_BOUND;
-    size_t once_input = 0;
-    r.gpus = amount(gpus);
-    r.round_s = p->kind == SLOWDOWN_FEDERATED ? longest_round_s(p, inputs, count) : 0;
+    struct total t = {.slowest = {.supply_Bps = SLOWDOWN_UNLIMITED_BPS}};
+    struct lane lane = {.gpus = 0};
+    ret->gpus = amount(gpus);
+    ret->round_s =
+        p->kind == SLOWDOWN_FEDERATED ? longest_round_s(p, inputs, count) : 0;
     for (size_t i = 0; i < count; i++) {
-        double own = inputs[i].share > 0 ? amount(inputs[i].share) : 1;
-        struct lane lane = {.path = sane(&inputs[i].path),
-                            .group = count > 1 ? group_share(p, inputs, count, i) : own,
-                            .own = own,
-                            .gpus = r.gpus};
-        struct loss_of l = steady_of(p, &lane, r.round_s);
-        if (l.steady > slowest.steady) {
-            slowest = l;
-            steady_lane = lane;
-            show_case(&lane, i, &l, &r);
-        }
-        enum slowdown_bound bound = SLOWDOWN_NOT_BOUND;
-        double once_s = once_of(p, &lane, &bound);
-        if (once_s > r.once_s) {
-            r.once_s = once_s;
-            once_bound = bound;
-            once_lane = lane;
-            once_input = i;
-        }
+        set_lane(p, inputs, count, i, ret->gpus, &lane);
+        add_input(p, &lane, i, ret->round_s, &t);
     }
-    if (count > 0) {
-        r.steady = slowest.steady;
-        show_stream(p, &steady_lane, &r);
+    if (count == 0) {
+        t.slowest.steady = 1;
     }
-    double once_part = t_local_s > 0 ? r.once_s / amount(t_local_s) : 0;
-    if (r.once_s > 0 &&
-        (once_part > slowest.largest || slowest.term == SLOWDOWN_TERM_NONE)) {
-        struct loss_of once = {
-            .largest = once_part, .term = SLOWDOWN_TERM_ONCE, .bound = once_bound};
-        show_case(&once_lane, once_input, &once, &r);
+    show(p, &t, t_local_s, ret);
+    if (count > 1) {
+        set_lane(p, inputs, count, ret->input, ret->gpus, &lane);
     }
-    double job = r.steady * (1 + once_part);
-    r.job = job < SLOWDOWN_CEILING ? job : SLOWDOWN_CEILING;
-    *ret = r;
+    make_sane(&lane.path, &ret->path);
+    ret->group_share = lane.group;
+    ret->own_share = lane.own;
 }
 
 void slowdown_predict(const struct slowdown_profile *p,
                       const struct slowdown_path *path, double gpus, double t_local_s,
                       struct slowdown_result *ret)
 {
-    struct slowdown_input one = {.path = *path};
+    struct slowdown_input one;
+    one.path = *path;
+    one.path_id = 0;
+    one.share = one.round_s = 0;
     slowdown_predict_inputs(p, &one, 1, gpus, t_local_s, ret);
 }

@@ -139,7 +139,8 @@ struct slowdown_result {
     size_t input;
     double lost; /* its part: of the local time (0.12: 12 %); start-up without a
                     t_local_s: 0 */
-    /* Of the stream of the input that decides `steady`. */
+    /* Of the stream of the input that decides `steady`; kinds without one: 0,
+     * SLOWDOWN_UNLIMITED_BPS, 0. */
     double demand_Bps, supply_Bps;     /* of all inputs that go this way */
     double outstanding_needed_per_gpu; /* to be unbound by outstanding requests */
     /* For slowdown_advice: the case of the binding input, sane numbers. */
