@@ -34,7 +34,7 @@ const char *sim_why_name(int why)
 uint64_t sim_draw(uint64_t seed, uint64_t a, uint64_t b)
 {
     uint64_t x = seed;
-    const uint64_t in[] = {a, b, 0};
+    const uint64_t in[] = {0, a, b};
     for (size_t i = 0; i < sizeof in / sizeof in[0]; i++) {
         x = (x ^ in[i]) + UINT64_C(0x9e3779b97f4a7c15);
         x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);

@@ -4,7 +4,7 @@ set -uo pipefail
 build=$1
 bad=0
 say() { echo "$*"; bad=1; }
-for p in client/cli/neargpu:1 client/agent/neargpu-agent:8 server/neargpud:8 billing/neargpu-billd:8; do
+for p in client/cli/neargpu:1 client/agent/neargpu-agent:8 server/neargpud:8 server/neargpu-sim:1 billing/neargpu-billd:8; do
     prog=$build/${p%:*}
     name=$(basename "${p%:*}")
     page=$("$prog" --man 2>/dev/null) || { say "$name: --man fails"; continue; }
