@@ -207,7 +207,8 @@ static void web_from(struct web *w, int source)
         w->done[next] = true;
         const double *row = &w->km[(size_t)next * (size_t)n];
         for (int i = 0; i < n; i++) {
-            w->best[i] = fmin(w->best[i], w->best[next] + row[i]);
+            double by = w->best[next] + row[i];
+            w->best[i] = by < w->best[i] ? by : w->best[i];
         }
     }
 }
