@@ -27,7 +27,12 @@ static const char *const why_names[MATCH_WHY_COUNT] = {
     [MATCH_TOO_DEAR] = "too_dear",
     [MATCH_TOO_SLOW] = "too_slow",
     [MATCH_NODE_TOO_SMALL] = "node_too_small",
+    [MATCH_ZONE] = "zone",
+    [MATCH_NO_SPOT] = "no_spot",
+    [MATCH_NO_PATH] = "no_path",
+    [MATCH_TOO_FEW_NODES] = "too_few_nodes",
     [MATCH_BUSY] = "busy",
+    [MATCH_PATH_BUSY] = "path_busy",
     [MATCH_OVER_BUDGET] = "over_budget",
 };
 

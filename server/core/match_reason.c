@@ -119,6 +119,15 @@ void match_reason(const struct match_offer *o, const struct match_query *q,
     case MATCH_TOO_SLOW:
         compare(p, "too slow", p->slowdown_ppm, q->max_slowdown_ppm, "");
         break;
+    case MATCH_ZONE:
+        snprintf(p->reason, cap, "in zone %s, which is to be avoided", o->zone);
+        break;
+    case MATCH_NO_SPOT: snprintf(p->reason, cap, "sells no spot leases"); break;
+    case MATCH_NO_PATH: snprintf(p->reason, cap, "no path to the data"); break;
+    case MATCH_TOO_FEW_NODES: snprintf(p->reason, cap, "too few nodes"); break;
+    case MATCH_PATH_BUSY:
+        snprintf(p->reason, cap, "the path to the data is booked");
+        break;
     case MATCH_NODE_TOO_SMALL: too_small(q, facts, p); break;
     case MATCH_BUSY: busy(q, facts, p); break;
     case MATCH_OVER_BUDGET:
