@@ -4,8 +4,12 @@
 #include <string.h>
 
 #include "client/lib/b64.h"
+#include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
 #include "server/flow/world_ids.h"
+
+#define UNKNOWN_AFTER_US (90 * US_PER_S)
+#define LOST_AFTER_US    (15 * 60 * US_PER_S)
 
 struct world *world_new(const struct world_opts *opts)
 {
@@ -17,8 +21,14 @@ struct world *world_new(const struct world_opts *opts)
     w->issuer = opts->issuer;
     w->probe_interval_us = opts->probe_interval_us;
     w->receipt_interval_us = opts->receipt_interval_us;
+    w->unknown_after_us =
+        opts->unknown_after_us > 0 ? opts->unknown_after_us : UNKNOWN_AFTER_US;
+    w->lost_after_us = opts->lost_after_us > 0 ? opts->lost_after_us : LOST_AFTER_US;
     w->started_us = opts->now_us;
     w->calendar = calendar_new();
+    w->lanes = calendar_new();
+    w->paths.lanes = w->lanes;
+    w->gens = world_gens_new();
     w->topo = topo_new();
     w->ids = xcalloc(1, sizeof(*w->ids));
     w->keys = json_object();
@@ -39,6 +49,7 @@ static void node_done(struct world_node *n)
     free(n->gpu_model);
     free(n->state);
     free(n->windows);
+    free(n->probes);
     json_decref(n->gpu_uuids);
 }
 
@@ -49,6 +60,9 @@ void world_free(struct world *w)
     for (size_t i = 0; i < w->site_count; i++) {
         free(w->sites[i].name);
         free(w->sites[i].city);
+        free(w->sites[i].zone);
+        free(w->sites[i].nodes);
+        json_decref(w->sites[i].domains);
     }
     for (size_t i = 0; i < w->node_count; i++)
         node_done(&w->nodes[i]);
@@ -67,7 +81,19 @@ void world_free(struct world *w)
     free(w->data);
     free(w->offers);
     free(w->offer_info);
+    for (size_t i = 0; i < w->paths.count; i++)
+        free(w->path_info[i].name);
+    free(w->path_info);
+    free(w->paths.paths);
+    free(w->model_offer);
+    free(w->model_free);
+    free(w->spots);
+    free(w->spot_index);
+    free(w->shadows);
+    world_gens_free(w->gens);
     calendar_free(w->calendar);
+    calendar_free(w->firm);
+    calendar_free(w->lanes);
     topo_free(w->topo);
     world_ids_done(w->ids);
     free(w->ids);
@@ -78,6 +104,7 @@ void world_free(struct world *w)
     json_decref(w->revoked);
     free(w->try_waiters);
     free(w->late);
+    free(w->late_lanes);
     free(w->cursor);
     free(w->status_doc);
     free(w->market);
@@ -190,58 +217,7 @@ int world_data_find(const struct world *w, const char *tenant_id, const char *na
     return index == NULL ? -1 : (int)json_integer_value(index);
 }
 
-/* ---- bookings ---- */
-
-int64_t world_try(struct world *w, const struct calendar_slot *slot, int gpus,
-                  int64_t end_us)
-{
-    w->try_last--;
-    w->try_count++;
-    calendar_book(w->calendar, w->try_last, slot->node, slot->first, gpus,
-                  slot->start_us, end_us);
-    return w->try_last;
-}
-
-void world_try_end(struct world *w, int64_t try_id)
-{
-    calendar_release(w->calendar, try_id);
-    w->try_count--;
-    for (size_t i = 0; i < w->try_waiter_count; i++)
-        flow_wake(w->runner, w->try_waiters[i]);
-    w->try_waiter_count = 0;
-}
-
-void world_try_wait(struct world *w, uint64_t flow_id)
-{
-    w->try_waiters =
-        xreallocarray(w->try_waiters, w->try_waiter_count + 1, sizeof(*w->try_waiters));
-    w->try_waiters[w->try_waiter_count++] = flow_id;
-}
-
-/* A node that grew has new numbers: what was booked under the old ones is over, and its
- * place, counted from the new first GPU, is none. */
-void world_block(struct world *w, const struct world_booking *b)
-{
-    bool placed = b->first >= 0 && b->count >= 1 && b->count <= GPUS_PER_NODE_MAX &&
-                  b->first <= GPUS_PER_NODE_MAX - b->count;
-    if (placed && b->during.from_us < b->during.to_us)
-        calendar_book(w->calendar, b->id, b->node, b->first, b->count,
-                      b->during.from_us, b->during.to_us);
-    else
-        calendar_release(w->calendar, b->id);
-}
-
-void world_book(struct world *w, int64_t booking_id, int node, int first, int count,
-                const struct calendar_span *during)
-{
-    struct world_booking b = {booking_id, node, first, count, *during};
-    world_block(w, &b);
-    if (w->loading) {
-        w->late = xreallocarray(w->late, w->late_count + 1, sizeof(*w->late));
-        w->late[w->late_count++] = b;
-    }
-    world_wake_node(w, node);
-}
+/* ---- long polls ---- */
 
 void world_wake_node(struct world *w, int node)
 {

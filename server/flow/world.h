@@ -1,21 +1,26 @@
 /* world: the server's own copy of the market, for matching and for knowing who asks.
  *
- * Charter: sites, nodes grouped into offers, data sets and round trips, calendars, API
- * keys and agents' certificates, the list of revoked leases. Loaded at start, then kept
- * by the change feed and by this server's own commits. Flows read the tables; only
- * world*.c writes them. It decides nothing: the database does, and a copy that is
- * behind costs a lost race, never a wrong promise.
+ * Charter: sites, nodes grouped into offers, data sets and round trips, paths,
+ * calendars of GPUs and lanes, spot bookings, API keys and agents' certificates, the
+ * list of revoked leases. Loaded at start, then kept by the change feed and by this
+ * server's own commits. Flows read the tables; only world*.c writes them. It decides
+ * nothing: the database does, and a copy that is behind costs a lost race, never a
+ * wrong promise.
  *
  * Invariants
- *  - Indexes (site, node, data set, offer) are dense and belong to this process; `id`
- *    is the database's number. Sites, nodes and data sets are never removed.
- *  - An offer is a group of like nodes: same site, provider, model, memory, price. Its
- *    index is the calendar's model index of its nodes.
- *  - A try (world_try) blocks GPUs in the calendar while their booking is being
- *    committed, so that the requests of one server do not race each other; it is always
- *    ended by world_try_end.
+ *  - Indexes (site, node, data set, offer, path) are dense and belong to this process;
+ *    `id` is the database's number. Sites, nodes, data sets and paths are never
+ * removed.
+ *  - An offer is a group of like nodes: same site, provider, model, memory, price, spot
+ *    price and notice. Offers move when one is removed; a group's model number, the
+ *    calendars' model index of its nodes, stays.
+ *  - A try (world_try_plan) blocks GPUs and lanes in the calendars while their booking
+ *    is being committed, so that the requests of one server do not race each other; it
+ *    is always ended by world_try_end. A shadow does the same for a standing order
+ * whose turn has not come; nobody waits for a shadow to end.
  *  - The feed is level-triggered at the end: whatever fails to be read leads to a full
- *    reload (world_tick). */
+ *    reload (world_tick), which keeps neither tries nor shadows: a lost race at worst.
+ */
 #ifndef NEARGPU_WORLD_H
 #define NEARGPU_WORLD_H
 #include <jansson.h>
@@ -31,22 +36,30 @@
 #include "server/core/topo.h"
 #include "server/db/store.h"
 #include "server/flow/flow.h"
+#include "server/flow/world_gens.h"
 #include "server/issuer/ca.h"
 #include "server/issuer/issuer.h"
 
-/* A node not heard of for this long is not offered any more; a server that has just
- * started waits as long before it says so of anybody. */
-#define WORLD_UNKNOWN_US INT64_C(90000000)
-#define WORLD_LOST_US    (INT64_C(15) * 60 * 1000000)
+/* How long what was heard of a reservation keeps older news of it out. */
+#define WORLD_NEWS_US INT64_C(3600000000)
 /* Signed status documents: the list behind one is at most this old. */
 #define WORLD_STATUS_LIST_US  INT64_C(5000000)
 #define WORLD_STATUS_STALE_US INT64_C(30000000)
+
+/* Probes that one answer to an agent asks for; a node with more takes turns. */
+#define WORLD_PROBES_MAX 64
 
 struct world_site {
     int id;
     char *name, *city;
     char residency[3];
+    char *zone; /* disaster zone, "" none */
     struct topo_place place;
+    int *nodes; /* indexes */
+    size_t node_count;
+    json_t *domains; /* name of a fabric domain -> its number in the calendars */
+    bool probes_due; /* nodes came or went: elect who measures anew */
+    int64_t elected_us;
 };
 
 struct world_node {
@@ -63,10 +76,14 @@ struct world_node {
     struct calendar_span *windows;
     size_t window_count;
     int64_t last_sync_us;
-    int64_t price_micro; /* per GPU-hour, -1: none, so not on offer */
-    json_t *gpu_uuids;   /* in bit order */
-    int offer;           /* index, -1: none */
-    bool counted_up;     /* in its offer's nodes_up */
+    int64_t price_micro;                 /* per GPU-hour, -1: none, so not on offer */
+    int64_t spot_price_micro, notice_us; /* notice 0: sells no spot */
+    int domain;                          /* of the site's fabric, 0: the common one */
+    json_t *gpu_uuids;                   /* in bit order */
+    int model;                           /* of its offer: world_offer_of(); -1: none */
+    int *probes; /* data sets (indexes) it measures for its site */
+    size_t probe_count;
+    bool counted_up; /* in its offer's nodes_up */
     int64_t ticks, ticks_up;
     uint64_t sync_flow; /* its long poll, 0: none */
     uint64_t wakes;     /* how often it was to look again, heard or not */
@@ -84,7 +101,7 @@ struct world_data {
     int site; /* index, -1: elsewhere */
     struct topo_place place;
     struct world_rtt_sample *samples;
-    size_t sample_count;
+    size_t sample_count, sample_cap;
 };
 
 /* Beside each match_offer: who it is and what it is made of. */
@@ -95,10 +112,38 @@ struct world_offer {
     int nodes, nodes_up;
 };
 
+/* Beside each match_path. */
+struct world_path {
+    int id;
+    char *name;
+};
+
+/* One booking of GPUs. during empty: it blocks nothing any more. */
 struct world_booking {
     int64_t id;
     int node, first, count;
     struct calendar_span during;
+    bool spot; /* then firm demand may have it, and the rest counts */
+    char reservation[UUID_TEXT];
+    int64_t started_us; /* when the tenant's time began: what is lost grows from here */
+    int64_t gpu_hour_micro, notice_us;
+};
+/* One booking of neighbouring lanes of a path. */
+struct world_lanes {
+    int64_t id;
+    int path, first, count;
+    struct calendar_span during;
+};
+/* A try or a shadow: a run of calendar ids below zero. count 0: none. */
+struct world_try {
+    int64_t last;
+    int count;
+    bool shadow;
+};
+
+struct world_shadow {
+    char reservation[UUID_TEXT];
+    struct world_try blocks;
 };
 
 struct world_opts {
@@ -108,6 +153,9 @@ struct world_opts {
     struct ca *ca;
     struct issuer *issuer;
     int64_t probe_interval_us, receipt_interval_us; /* what agents are told */
+    /* A node not heard of for this long is not offered any more, is lost. A server that
+     * has just started waits as long before it says so of anybody. 0: the defaults. */
+    int64_t unknown_after_us, lost_after_us;
     int64_t now_us;
 };
 
@@ -119,11 +167,21 @@ struct world {
     struct issuer *issuer;
     struct flow_runner *runner;
     int64_t probe_interval_us, receipt_interval_us;
+    int64_t unknown_after_us, lost_after_us;
     /* Metrics of layers above this one, in Prometheus' text form; may be NULL. */
     void (*more_metrics)(void *arg, struct strbuf *out);
     void *more_metrics_arg;
 
-    struct calendar *calendar;
+    struct pathhook *path_hook; /* NULL: paths count as lit by themselves */
+    int64_t path_hook_limit_us;
+    /* The server's own flows, 0: none runs. One of each at a time, but of
+     * flow_paths_due only one that asks for work. */
+    uint64_t waiting_flow, outage_flow, paths_flow;
+
+    struct calendar *calendar; /* GPUs: every booking */
+    struct calendar *firm;     /* the same without spot bookings: what firm demand can
+                                  have by preemption; NULL while nobody sells spot */
+    struct calendar *lanes;    /* lanes of paths: node = path index */
     struct topo *topo;
     struct world_site *sites;
     size_t site_count;
@@ -134,6 +192,11 @@ struct world {
     struct match_offer *offers; /* parallel with offer_info */
     struct world_offer *offer_info;
     size_t offer_count;
+    struct match_paths paths; /* parallel with path_info; its calendar is lanes */
+    struct world_path *path_info;
+    struct world_booking *spots; /* spot bookings that block something, in no order */
+    size_t spot_count;
+    uint64_t version; /* grows with every change that may let an order be booked */
 
     /* Private to world*.c from here. */
     struct world_ids *ids; /* database id -> index */
@@ -141,15 +204,28 @@ struct world {
     json_t *agents;        /* SPIFFE id -> node index */
     json_t *data_names;    /* "TENANT/NAME" -> data index */
     json_t *offer_keys;    /* group key -> offer index */
-    int64_t try_last;      /* tries have ids below zero */
+    size_t site_cap, node_cap, data_cap, offer_cap, path_cap, spot_cap;
+    int *spot_index; /* hash of booking ids: places in spots + 1 */
+    size_t spot_index_cap;
+    int *model_offer; /* model number -> offer index, -1: free */
+    int *model_free;  /* the free ones; as large as model_offer */
+    size_t model_count, model_free_count;
+    struct world_gens *gens;
+    int64_t try_last; /* tries have ids below zero */
     size_t try_count;
     uint64_t *try_waiters; /* flows */
     size_t try_waiter_count;
 
     /* Bookings told of while the tables are being read, which may lack them. */
     struct world_booking *late;
-    size_t late_count;
+    struct world_lanes *late_lanes;
+    size_t late_count, late_lanes_count;
     bool loading;
+
+    /* Predicted places of standing orders, in the order of the list. */
+    struct world_shadow *shadows;
+    size_t shadow_count;
+    bool wait_due; /* the list changed: plan it */
 
     bool loaded;
     bool reload;   /* the copy cannot be trusted: load again */
@@ -161,7 +237,7 @@ struct world {
     int64_t load_asked_us;
     char *cursor;
     int64_t started_us;
-    int64_t ticked_us, overdue_us, moved_us, expired_us;
+    int64_t ticked_us, overdue_us, moved_us, expired_us, pruned_us;
     uint64_t changes, reloads;
 
     json_t *revoked; /* array of reservation ids */
@@ -191,16 +267,37 @@ int world_node_find(const struct world *w, int node_id);
 int world_data_find(const struct world *w, const char *tenant_id, const char *name);
 struct world_node *world_node_of(struct world *w, const struct flow_principal *agent);
 
-/* GPUs that are about to be booked. Returns the try's id. */
-int64_t world_try(struct world *w, const struct calendar_slot *slot, int gpus,
-                  int64_t end_us);
-void world_try_end(struct world *w, int64_t try_id);
+/* Index into offers of the group the node is sold in; -1: it is not on offer. */
+int world_offer_of(const struct world *w, int node);
+/* A path's index by name, -1: none. */
+int world_path_find(const struct world *w, const char *name);
+
+/* What is matched over, as it is now; good until the world changes. */
+struct match_market world_market(const struct world *w);
+/* GPUs and lanes of a plan that is about to be booked: blocked for everybody until
+ * world_try_end (which leaves *t ended; ending twice is harmless). A spot plan's GPUs
+ * stay free for those who preempt. */
+struct world_try world_try_plan(struct world *w, const struct match_plan *plan);
+/* The same for a standing order's predicted place. */
+struct world_try world_shadow_plan(struct world *w, const struct match_plan *plan);
+void world_try_end(struct world *w, struct world_try *t);
 /* Wakes the flow when the next try ends: what it found busy may be free again. */
 void world_try_wait(struct world *w, uint64_t flow_id);
-/* A committed booking; from = to: it blocks nothing any more. */
-void world_book(struct world *w, int64_t booking_id, int node, int first, int count,
-                const struct calendar_span *during);
+/* A booking of ours was committed: its plan, and the ids that the database gave to the
+ * slots and the lanes, in order. Nothing when the feed has told more of it already. */
+struct world_booked {
+    const char *reservation;
+    const struct match_plan *plan;
+    const int64_t *booking_id, *lane_booking_id;
+};
+void world_booked(struct world *w, const struct world_booked *b);
+/* One booking as the database has it. */
+void world_book(struct world *w, const struct world_booking *b);
+void world_book_lanes(struct world *w, const struct world_lanes *b);
 
+/* The data sets that the node is to measure now: indexes, at most WORLD_PROBES_MAX. */
+size_t world_probes_of(const struct world *w, int node, int64_t now_us,
+                       int ret[WORLD_PROBES_MAX]);
 /* The agent's long poll, if one waits, looks again. */
 void world_wake_node(struct world *w, int node);
 /* Something was or may have been committed by us or others: read the feed. */
@@ -228,11 +325,22 @@ void world_put_data(struct world *w, const struct store_result *r);
 void world_put_rtts(struct world *w, const struct store_result *r);
 void world_put_bookings(struct world *w, const struct store_result *r);
 void world_put_keys(struct world *w, const struct store_result *r);
-/* Into the calendar; of a booking beside the node's present places, nothing. */
+void world_put_paths(struct world *w, const struct store_result *r);
+void world_put_lanes(struct world *w, const struct store_result *r);
+/* Into the calendars; of a booking beside the node's present places, nothing. */
 void world_block(struct world *w, const struct world_booking *b);
+void world_block_lanes(struct world *w, const struct world_lanes *b);
 int world_node_slot(struct world *w, int node_id); /* makes one when it is new */
 void world_regroup(struct world *w, int node);     /* after its row changed */
 void world_leave_offer(struct world *w, int node);
-void world_count_up(struct world *w); /* reliability */
+void world_retell_calendars(struct world *w); /* nodes on offer, to new calendars */
+void world_count_up(struct world *w);         /* reliability */
+void world_expire_spots(struct world *w, int64_t now_us);
+void world_forget_spots(struct world *w);
+/* Somebody sells spot: the calendar without it is needed. */
+void world_want_firm(struct world *w);
+/* Who measures what: after a data set came or went; what else is due. */
+void world_elect_data(struct world *w, int data);
+void world_elect_due(struct world *w, int64_t now_us);
 
 #endif

@@ -19,12 +19,13 @@
 #define CHANGES_AT_ONCE 500
 #define OVERDUE_EACH_US (5 * US_PER_S)
 #define EXPIRE_EACH_US  (60 * US_PER_S)
+#define PRUNE_EACH_US   US_PER_HOUR
+#define PRUNE_AGAIN_US  (60 * US_PER_S)
+#define NEVER_US        (INT64_C(1000) * 366 * 24 * US_PER_HOUR)
 /* A node that never sends its teardown receipt does not keep its lease open. */
 #define END_GRACE_US (120 * US_PER_S)
 /* A session that lost its client ends its transaction long before this. */
 #define UNKNOWN_US (300 * US_PER_S)
-/* Beyond this many nodes a new data set waits for the agents' own next poll. */
-#define WAKE_ALL_MAX 2000
 
 static void on_polled(void *arg, uint64_t id, const struct store_result *r);
 
@@ -68,7 +69,9 @@ static const struct load_step {
     {STORE_WORLD_NODES, world_put_nodes, true, false},
     {STORE_WORLD_DATASETS, world_put_data, true, false},
     {STORE_WORLD_RTTS, world_put_rtts, true, false},
+    {STORE_WORLD_PATHS, world_put_paths, true, false},
     {STORE_WORLD_BOOKINGS, world_put_bookings, false, true},
+    {STORE_WORLD_LANES, world_put_lanes, false, true},
     {STORE_STATUS, put_revoked, false, true},
 };
 #define LOAD_STEPS (sizeof(load_steps) / sizeof(load_steps[0]))
@@ -85,6 +88,8 @@ static void load_next(struct world *w)
                      calendar_booking_count(w->calendar));
         w->loaded = true;
         w->reload = false;
+        w->expired_us = 0; /* the next tick indexes the new calendar */
+        w->version++;
         world_poll(w);
         return;
     }
@@ -132,7 +137,7 @@ static void on_head(void *arg, uint64_t id, const struct store_result *r)
 static void load(struct world *w)
 {
     w->polling = w->loading = true;
-    w->late_count = 0;
+    w->late_count = w->late_lanes_count = 0;
     w->reloads++;
     store_call(w->store, STORE_FEED_HEAD, STORE_NO_ARGS, store_to(on_head, w, 0));
 }
@@ -185,6 +190,13 @@ static void on_rtts(void *arg, uint64_t flow_id, const struct store_result *r)
     flow_wake(w->runner, flow_id);
 }
 
+static void on_paths(void *arg, uint64_t flow_id, const struct store_result *r)
+{
+    struct world *w = arg;
+    put_row(w, STORE_WORLD_PATHS, r);
+    flow_wake(w->runner, flow_id);
+}
+
 static void on_keys(void *arg, uint64_t flow_id, const struct store_result *r)
 {
     struct world *w = arg;
@@ -198,6 +210,7 @@ void world_read(struct world *w, enum store_op op, int64_t id, uint64_t flow_id)
                           : op == STORE_WORLD_NODES    ? on_nodes
                           : op == STORE_WORLD_DATASETS ? on_data
                           : op == STORE_WORLD_RTTS     ? on_rtts
+                          : op == STORE_WORLD_PATHS    ? on_paths
                                                        : on_keys;
     struct store_arg arg = id != 0 ? S_INT(id) : S_NULL;
     store_call(w->store, op, op == STORE_WORLD_KEYS ? NULL : &arg,
@@ -210,17 +223,58 @@ static void read_again(struct world *w, enum store_op op, const json_t *id)
     world_read(w, op, json_integer_value(id), 0);
 }
 
-static void reservation_changed(struct world *w, const json_t *payload)
+static void booking_changed(struct world *w, const json_t *payload, const json_t *b,
+                            const char *reservation)
 {
-    const json_t *bookings = json_object_get(payload, "bookings"), *b;
-    size_t i;
-    json_array_foreach(bookings, i, b)
-    {
-        struct calendar_span during = {int_of(b, "from_us"), int_of(b, "to_us")};
-        int node = world_node_slot(w, (int)int_of(b, "node_id"));
-        world_book(w, int_of(b, "booking"), node, (int)int_of(b, "first"),
-                   (int)int_of(b, "count"), &during);
+    struct world_booking booking = {
+        .id = int_of(b, "booking"),
+        .node = world_node_slot(w, (int)int_of(b, "node_id")),
+        .first = (int)int_of(b, "first"),
+        .count = (int)int_of(b, "count"),
+        .during = {int_of(b, "from_us"), int_of(b, "to_us")},
+        .spot = json_is_true(json_object_get(payload, "spot")),
+        .started_us = int_of(payload, "start_us"),
+        .gpu_hour_micro = int_of(b, "per_gpu_hour_micro"),
+        .notice_us = int_of(b, "notice_us")};
+    size_t len = strnlen(reservation, UUID_TEXT - 1);
+    memcpy(booking.reservation, reservation, len);
+    world_book(w, &booking);
+}
+
+static void lanes_changed(struct world *w, const json_t *l)
+{
+    int path = world_ids_get(&w->ids->paths, (int)int_of(l, "path_id"));
+    if (path < 0) { /* its path.changed event was not read yet */
+        w->reload = true;
+        return;
     }
+    struct world_lanes lanes = {.id = int_of(l, "booking"),
+                                .path = path,
+                                .first = (int)int_of(l, "first"),
+                                .count = (int)int_of(l, "count"),
+                                .during = {int_of(l, "from_us"), int_of(l, "to_us")}};
+    world_book_lanes(w, &lanes);
+}
+
+/* A cursor is TRANSACTION:EVENT. */
+static int64_t event_number(const json_t *event)
+{
+    const char *cursor = json_string_value(json_object_get(event, "cursor"));
+    const char *colon = cursor != NULL ? strchr(cursor, ':') : NULL;
+    return colon != NULL ? strtoll(colon + 1, NULL, 10) : 0;
+}
+
+static void reservation_changed(struct world *w, const json_t *event)
+{
+    const json_t *payload = json_object_get(event, "payload"), *b;
+    const char *id = json_string_value(json_object_get(event, "reservation_id"));
+    size_t i;
+    if (id == NULL || !world_gens_news(w->gens, id, event_number(event),
+                                       clock_now_us() + WORLD_NEWS_US))
+        return;
+    json_array_foreach(json_object_get(payload, "bookings"), i, b)
+        booking_changed(w, payload, b, id);
+    json_array_foreach(json_object_get(payload, "lanes"), i, b) lanes_changed(w, b);
 }
 
 static void wake(void *runner, struct flow *f)
@@ -236,7 +290,9 @@ static void apply(struct world *w, const json_t *event)
     if (kind == NULL)
         return;
     if (strncmp(kind, "reservation.", 12) == 0) {
-        reservation_changed(w, payload);
+        reservation_changed(w, event);
+        if (strcmp(kind, "reservation.waiting") == 0)
+            w->wait_due = true;
         if (strcmp(kind, "reservation.cancelled") == 0 ||
             strcmp(kind, "reservation.ended") == 0 ||
             strcmp(kind, "reservation.failed") == 0)
@@ -252,10 +308,10 @@ static void apply(struct world *w, const json_t *event)
         read_again(w, STORE_WORLD_KEYS, NULL);
     } else if (strcmp(kind, "dataset.changed") == 0) {
         read_again(w, STORE_WORLD_DATASETS, json_object_get(payload, "dataset_id"));
-        if (w->node_count <= WAKE_ALL_MAX)
-            for (size_t i = 0; i < w->node_count; i++)
-                world_wake_node(w, (int)i);
+    } else if (strcmp(kind, "path.changed") == 0) {
+        read_again(w, STORE_WORLD_PATHS, json_object_get(payload, "path_id"));
     }
+    w->version++;
     w->changes++;
 }
 
@@ -353,6 +409,27 @@ static void read_revoked(struct world *w, int64_t now_us)
                store_to(on_revoked, w, (uint64_t)now_us));
 }
 
+/* Nobody is said to be silent, or lost, before this server has listened for as long. */
+static void judge_silence(struct world *w, int64_t now_us)
+{
+    int64_t listened_us = now_us - w->started_us;
+    if (listened_us <= w->unknown_after_us || now_us - w->overdue_us < OVERDUE_EACH_US)
+        return;
+    w->overdue_us = now_us;
+    int64_t lost_us = listened_us > w->lost_after_us ? w->lost_after_us : NEVER_US;
+    store_call(w->store, STORE_NODES_OVERDUE,
+               STORE_ARGS(S_INT(now_us), S_INT(w->unknown_after_us), S_INT(lost_us)),
+               store_to(on_moved, w, 0));
+}
+
+static void on_pruned(void *arg, uint64_t id, const struct store_result *r)
+{
+    struct world *w = arg;
+    (void)id;
+    if (r->status != STORE_OK) /* again in a while, not at once */
+        w->pruned_us += PRUNE_AGAIN_US - PRUNE_EACH_US;
+}
+
 void world_tick(struct world *w, int64_t now_us)
 {
     w->ticked_us = now_us;
@@ -366,17 +443,21 @@ void world_tick(struct world *w, int64_t now_us)
     store_call(w->store, STORE_TRANSITIONS,
                STORE_ARGS(S_INT(now_us), S_INT(END_GRACE_US)),
                store_to(on_moved, w, 0));
-    if (now_us - w->started_us > WORLD_UNKNOWN_US &&
-        now_us - w->overdue_us >= OVERDUE_EACH_US) {
-        w->overdue_us = now_us;
-        store_call(
-            w->store, STORE_NODES_OVERDUE,
-            STORE_ARGS(S_INT(now_us), S_INT(WORLD_UNKNOWN_US), S_INT(WORLD_LOST_US)),
-            store_to(on_moved, w, 0));
-    }
+    judge_silence(w, now_us);
     if (now_us - w->expired_us >= EXPIRE_EACH_US) {
         w->expired_us = now_us;
         calendar_expire(w->calendar, now_us);
+        calendar_expire(w->lanes, now_us);
+        if (w->firm != NULL)
+            calendar_expire(w->firm, now_us);
+        world_expire_spots(w, now_us);
+        world_gens_expire(w->gens, now_us);
     }
+    if (now_us - w->pruned_us >= PRUNE_EACH_US) {
+        w->pruned_us = now_us;
+        store_call(w->store, STORE_PRUNE, STORE_ARGS(S_INT(now_us)),
+                   store_to(on_pruned, w, 0));
+    }
+    world_elect_due(w, now_us);
     world_count_up(w);
 }

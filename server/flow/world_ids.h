@@ -9,7 +9,7 @@ struct world_id_map {
     size_t cap;
 };
 struct world_ids {
-    struct world_id_map sites, nodes, data;
+    struct world_id_map sites, nodes, data, paths;
 };
 
 int world_ids_get(const struct world_id_map *m, int id); /* -1: none */

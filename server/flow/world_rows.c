@@ -33,6 +33,7 @@ void world_ids_done(struct world_ids *ids)
     free(ids->sites.index);
     free(ids->nodes.index);
     free(ids->data.index);
+    free(ids->paths.index);
 }
 
 static void set_text(char **field, const char *text)
@@ -64,11 +65,14 @@ static void set_hash(uint8_t out[SHA256_LEN], const char *hex)
 }
 
 /* Grows a table by one zeroed entry when index is its end. */
-static void *slot_at(void *table, size_t *count, int index, size_t size)
+static void *slot_at(void *table, size_t *count, size_t *cap, int index, size_t size)
 {
     if ((size_t)index < *count)
         return table;
-    table = xreallocarray(table, *count + 1, size);
+    if (*count == *cap) {
+        *cap = *cap == 0 ? 16 : 2 * *cap;
+        table = xreallocarray(table, *cap, size);
+    }
     memset((char *)table + *count * size, 0, size);
     (*count)++;
     return table;
@@ -85,25 +89,29 @@ void world_put_sites(struct world *w, const struct store_result *r)
         int i = world_ids_get(&w->ids->sites, id);
         if (i < 0) {
             i = (int)w->site_count;
-            w->sites = slot_at(w->sites, &w->site_count, i, sizeof(struct world_site));
+            w->sites = slot_at(w->sites, &w->site_count, &w->site_cap, i,
+                               sizeof(struct world_site));
+            w->sites[i].domains = json_object();
+            w->sites[i].probes_due = true;
             world_ids_put(&w->ids->sites, id, i);
         }
         struct world_site *s = &w->sites[i];
         s->id = id;
-        /* An offer borrows the name: it must not move when it has not changed. */
-        if (s->name == NULL || strcmp(s->name, store_text(r, row, 1)) != 0)
-            set_text(&s->name, store_text(r, row, 1));
+        set_text(&s->name, store_text(r, row, 1));
         set_text(&s->city, store_text(r, row, 2));
         s->place =
             (struct topo_place){store_real(r, row, 3), store_real(r, row, 4), true};
         memcpy(s->residency, store_text(r, row, 5),
                strnlen(store_text(r, row, 5), sizeof(s->residency) - 1));
+        set_text(&s->zone, store_text(r, row, 6));
         topo_set_site(w->topo, i, s->place);
     }
-    /* The table may have moved: offers point into it. */
+    /* Offers and paths borrow from the table, which may have moved. */
     for (size_t i = 0; i < w->offer_count; i++) {
-        w->offers[i].site_name = w->sites[w->offers[i].site].name;
-        w->offers[i].residency = w->sites[w->offers[i].site].residency;
+        const struct world_site *s = &w->sites[w->offers[i].site];
+        w->offers[i].site_name = s->name;
+        w->offers[i].residency = s->residency;
+        w->offers[i].zone = s->zone;
     }
     for (size_t i = 0; i < w->data_count; i++)
         data_place(w, (int)i);
@@ -117,9 +125,10 @@ int world_node_slot(struct world *w, int node_id)
     if (i >= 0)
         return i;
     i = (int)w->node_count;
-    w->nodes = slot_at(w->nodes, &w->node_count, i, sizeof(struct world_node));
+    w->nodes =
+        slot_at(w->nodes, &w->node_count, &w->node_cap, i, sizeof(struct world_node));
     w->nodes[i].id = node_id;
-    w->nodes[i].offer = -1;
+    w->nodes[i].model = -1;
     w->nodes[i].price_micro = -1;
     world_ids_put(&w->ids->nodes, node_id, i);
     return i;
@@ -140,6 +149,27 @@ static void node_windows(struct world_node *n, const char *text)
             json_is_integer(to) ? json_integer_value(to) : INT64_MAX};
     }
     json_decref(list);
+}
+
+static void join_site(struct world_site *s, int node)
+{
+    if ((s->node_count & (s->node_count - 1)) == 0)
+        s->nodes = xreallocarray(s->nodes, s->node_count == 0 ? 1 : 2 * s->node_count,
+                                 sizeof(*s->nodes));
+    s->nodes[s->node_count++] = node;
+}
+
+/* Fabric domains have numbers of their own at each site; a name keeps its number. */
+static int domain_of(struct world_site *s, const char *name)
+{
+    if (*name == '\0')
+        return 0;
+    const json_t *known = json_object_get(s->domains, name);
+    if (known != NULL)
+        return (int)json_integer_value(known);
+    int domain = (int)json_object_size(s->domains) + 1;
+    json_object_set_new(s->domains, name, json_integer(domain));
+    return domain;
 }
 
 static void put_node(struct world *w, const struct store_result *r, size_t row)
@@ -171,8 +201,15 @@ static void put_node(struct world *w, const struct store_result *r, size_t row)
         store_is_null(r, row, 17) || strcmp(store_text(r, row, 18), w->currency) != 0
             ? -1
             : store_i64(r, row, 17);
+    n->domain = domain_of(&w->sites[site], store_text(r, row, 20));
+    n->notice_us = store_is_null(r, row, 21) ? 0 : store_i64(r, row, 22);
+    n->spot_price_micro = n->notice_us > 0 ? store_i64(r, row, 21) : 0;
+    if (n->notice_us > 0)
+        world_want_firm(w);
     json_decref(n->gpu_uuids);
     n->gpu_uuids = json_loads(store_text(r, row, 19), 0, NULL);
+    if (!n->known)
+        join_site(&w->sites[site], i);
     n->known = true;
     json_object_set_new(w->agents, n->spiffe_id, json_integer(i));
     world_regroup(w, i);
@@ -193,6 +230,7 @@ static void data_place(struct world *w, int data)
     if (!d->known)
         return;
     topo_set_data(w->topo, data, d->site >= 0 ? w->sites[d->site].place : d->place);
+    topo_set_data_site(w->topo, data, d->site);
 }
 
 static int data_slot(struct world *w, int id)
@@ -201,7 +239,8 @@ static int data_slot(struct world *w, int id)
     if (i >= 0)
         return i;
     i = (int)w->data_count;
-    w->data = slot_at(w->data, &w->data_count, i, sizeof(struct world_data));
+    w->data =
+        slot_at(w->data, &w->data_count, &w->data_cap, i, sizeof(struct world_data));
     w->data[i].id = id;
     w->data[i].site = -1;
     world_ids_put(&w->ids->data, id, i);
@@ -213,6 +252,7 @@ void world_put_data(struct world *w, const struct store_result *r)
     for (size_t row = 0; row < store_rows(r); row++) {
         int i = data_slot(w, (int)store_i64(r, row, 0));
         struct world_data *d = &w->data[i];
+        bool was = d->known && !d->removed;
         set_uuid(d->tenant_id, store_text(r, row, 1));
         set_text(&d->name, store_text(r, row, 2));
         set_text(&d->endpoint, store_text(r, row, 3));
@@ -231,6 +271,8 @@ void world_put_data(struct world *w, const struct store_result *r)
         else if (now != NULL && json_integer_value(now) == i)
             json_object_del(w->data_names, key);
         free(key);
+        if (w->loaded && was != !d->removed)
+            world_elect_data(w, i);
     }
 }
 
@@ -264,32 +306,51 @@ void world_put_rtts(struct world *w, const struct store_result *r)
         size_t i = 0;
         while (i < d->sample_count && d->samples[i].node != node)
             i++;
-        d->samples = slot_at(d->samples, &d->sample_count, (int)i, sizeof(*d->samples));
-        d->samples[i] = (struct world_rtt_sample){
-            node,
-            {TOPO_MEASURED, store_i64(r, row, 3), store_i64(r, row, 2),
-             store_i64(r, row, 4), store_i64(r, row, 5), store_i64(r, row, 6)}};
+        d->samples = slot_at(d->samples, &d->sample_count, &d->sample_cap, (int)i,
+                             sizeof(*d->samples));
+        d->samples[i] = (struct world_rtt_sample){node,
+                                                  {.source = TOPO_MEASURED,
+                                                   .rtt_us = store_i64(r, row, 3),
+                                                   .min_us = store_i64(r, row, 2),
+                                                   .p99_us = store_i64(r, row, 4),
+                                                   .count = store_i64(r, row, 5),
+                                                   .at_us = store_i64(r, row, 6)}};
         put_best(w, data, w->nodes[node].site, d->samples[i].rtt.at_us);
     }
 }
 
 /* ---- bookings and keys ---- */
 
-/* All of them: what the old calendar had beside is gone. */
+static bool any_spot(const struct store_result *r)
+{
+    for (size_t row = 0; row < store_rows(r); row++)
+        if (store_i64(r, row, 7) != 0)
+            return true;
+    return false;
+}
+
+/* All of them: what the old calendars had beside is gone. */
 void world_put_bookings(struct world *w, const struct store_result *r)
 {
+    bool firm = w->firm != NULL || any_spot(r);
     calendar_free(w->calendar);
+    calendar_free(w->firm);
     w->calendar = calendar_new();
-    for (size_t i = 0; i < w->node_count; i++) {
-        world_leave_offer(w, (int)i);
-        world_regroup(w, (int)i);
-    }
+    w->firm = firm ? calendar_new() : NULL;
+    world_forget_spots(w);
+    world_retell_calendars(w);
     for (size_t row = 0; row < store_rows(r); row++) {
-        struct world_booking b = {store_i64(r, row, 0),
-                                  world_node_slot(w, (int)store_i64(r, row, 1)),
-                                  (int)store_i64(r, row, 2),
-                                  (int)store_i64(r, row, 3),
-                                  {store_i64(r, row, 4), store_i64(r, row, 5)}};
+        struct world_booking b = {
+            .id = store_i64(r, row, 0),
+            .node = world_node_slot(w, (int)store_i64(r, row, 1)),
+            .first = (int)store_i64(r, row, 2),
+            .count = (int)store_i64(r, row, 3),
+            .during = {store_i64(r, row, 4), store_i64(r, row, 5)},
+            .spot = store_i64(r, row, 7) != 0,
+            .started_us = store_i64(r, row, 8),
+            .gpu_hour_micro = store_i64(r, row, 9),
+            .notice_us = store_i64(r, row, 10)};
+        set_uuid(b.reservation, store_text(r, row, 6));
         world_block(w, &b);
     }
     /* Committed after the table was read, answered before it came. */
