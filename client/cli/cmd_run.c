@@ -14,12 +14,7 @@
 #include "client/lib/token.h"
 #include "client/lib/xalloc.h"
 
-#define READY_WAIT_US                                                                  \
-    (15 * US_PER_S)                     /* from the start until the node has opened it \
-                                         */
-#define LOST_WAIT_US    (60 * US_PER_S) /* how long a lost connection is tried again */
-#define TOKEN_MARGIN_US (30 * US_PER_S) /* a token this near its end is not sent */
-#define START_STEP_MS   30000           /* clocks may be set while one waits */
+#define START_STEP_MS 30000 /* clocks may be set while one waits */
 
 static void pause_ms(int ms)
 {
@@ -107,7 +102,7 @@ static int wait_start(struct run *r, int64_t start_us, struct err *err)
     return rc;
 }
 
-static int check_reservation(struct run *r, struct err *err)
+int run_check_reservation(struct run *r, json_t **ret, struct err *err)
 {
     json_t *resv = NULL;
     if (cli_get_reservation(r->c, r->reservation, &resv, err) < 0)
@@ -121,18 +116,21 @@ static int check_reservation(struct run *r, struct err *err)
         rc = wait_start(r, r->start_us, err);
     free(state);
     free(reason);
-    json_decref(resv);
+    if (rc < 0)
+        json_decref(resv);
+    else
+        *ret = resv;
     return rc;
 }
 
 /* Starting, or just at the start of the reservation: the node's clock may be a little
  * behind, the lease before it may still be cleaned up. */
-static bool is_not_ready(const struct run *r, const struct run_refusal *refusal)
+bool run_is_not_ready(const struct run *r, const struct run_refusal *refusal)
 {
     static const char *const steps[] = {"times", "gpu", "status", "lease"};
     if (strcmp(refusal->error, "unavailable") == 0)
         return true;
-    if (r->start_us == 0 || clock_now_us() > r->start_us + READY_WAIT_US)
+    if (r->start_us == 0 || clock_now_us() > r->start_us + RUN_READY_WAIT_US)
         return false;
     for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
         if (strcmp(refusal->step, steps[i]) == 0)
@@ -140,22 +138,22 @@ static bool is_not_ready(const struct run *r, const struct run_refusal *refusal)
     return false;
 }
 
-static int ask_when_ready(struct run *r, enum run_request what, const json_t *body,
-                          const char *const *argv, json_t **ret, struct err *err)
+int run_ask_when_ready(struct run *r, enum run_request what, const json_t *body,
+                       const char *const *argv, json_t **ret, struct err *err)
 {
     struct run_refusal refusal;
-    int64_t until_us = clock_boot_us() + READY_WAIT_US;
+    int64_t until_us = clock_boot_us() + RUN_READY_WAIT_US;
     int rc;
     while ((rc = run_ask(r, what, body, argv, ret, &refusal, err)) < 0 &&
-           is_not_ready(r, &refusal) && clock_boot_us() < until_us)
+           run_is_not_ready(r, &refusal) && clock_boot_us() < until_us)
         pause_ms(500);
     return rc;
 }
 
 /* ---- one job --------------------------------------------------------------------- */
 
-static int launch_body(struct run *r, const char *const *argv, json_t **ret,
-                       struct err *err)
+int run_launch_body(struct run *r, const char *const *argv, json_t **ret,
+                    struct err *err)
 {
     const char *cwd = opt_get(r->c->opts, "cwd"), *pair;
     json_t *args = json_array(), *env = json_object();
@@ -201,10 +199,10 @@ static int launch(struct run *r, struct err *err)
     char *self = cli_self(r->c);
     char *text = xasprintf("the job may have been started: %s run %s --list", self,
                            reservation_name(r));
-    int rc = launch_body(r, list, &body, err);
+    int rc = run_launch_body(r, list, &body, err);
     if (rc == 0) {
         cli_unsettled(text);
-        rc = ask_when_ready(r, RUN_LAUNCH, body, list, &reply, err);
+        rc = run_ask_when_ready(r, RUN_LAUNCH, body, list, &reply, err);
         cli_settled();
     }
     if (rc < 0 && err->code == ERR_UNKNOWN)
@@ -228,7 +226,7 @@ static int attach(struct run *r, struct err *err)
     if (r->job != NULL)
         json_object_set_new(body, "job", json_string(r->job));
     json_object_set_new(body, "offset", json_integer(r->offset));
-    int rc = ask_when_ready(r, RUN_ATTACH, body, NULL, &reply, err);
+    int rc = run_ask_when_ready(r, RUN_ATTACH, body, NULL, &reply, err);
     json_decref(body);
     if (rc == 0) {
         int64_t offset = json_integer_value(json_object_get(reply, "offset"));
@@ -248,13 +246,13 @@ static int attach(struct run *r, struct err *err)
  * server knows, and the old token while the server cannot be asked. */
 static int attach_again(struct run *r, struct err *err)
 {
-    int64_t until_us = clock_boot_us() + LOST_WAIT_US;
+    int64_t until_us = clock_boot_us() + RUN_LOST_WAIT_US;
     struct err why;
     cli_note("%s; connecting again to job %s", err->text, r->job);
     for (int delay_ms = 200; clock_boot_us() < until_us;
          delay_ms = delay_ms < 3000 ? delay_ms * 2 : 3000) {
         pause_ms(delay_ms);
-        bool stale = r->expires_us < clock_now_us() + TOKEN_MARGIN_US;
+        bool stale = r->expires_us < clock_now_us() + RUN_TOKEN_MARGIN_US;
         bool fresh = r->reservation != NULL && (stale || delay_ms > 200) &&
                      fetch_token(r, &why) == 0;
         if (stale && !fresh && r->reservation != NULL) {
@@ -312,7 +310,7 @@ static int list_jobs(struct run *r, struct err *err)
         {"REASON", "exit.reason", RENDER_TEXT, NULL},
     };
     json_t *reply = NULL;
-    if (ask_when_ready(r, RUN_JOBS, NULL, NULL, &reply, err) < 0)
+    if (run_ask_when_ready(r, RUN_JOBS, NULL, NULL, &reply, err) < 0)
         return -1;
     int rc = cli_print_list(r->c, reply, "jobs", cols, RENDER_COUNT_OF(cols),
                             "no jobs yet", err);
@@ -367,22 +365,42 @@ static int run_it(struct run *r, struct err *err)
     return rc;
 }
 
+/* Several processes, or options that only make sense for such. */
+static bool is_gang(const struct cli *c, const json_t *resv)
+{
+    static const char *const options[] = {"per-gpu",    "prefix",     "output",
+                                          "stdin-rank", "keep-going", "master-port"};
+    size_t nodes = json_array_size(json_object_get(resv, "allocations"));
+    if (resv == NULL) /* with a token alone there is one node */
+        return false;
+    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+        if (opt_has(c->opts, options[i]))
+            return true;
+    return nodes > 1 && !opt_has(c->opts, "node");
+}
+
 int cmd_run(struct cli *c, struct err *err)
 {
     const char *file = opt_get(c->opts, "token-file");
     struct run r = {.c = c, .reservation = file == NULL ? c->opts->args[0] : NULL};
     run_link_init(&r.link);
+    json_t *resv = NULL;
     int rc = check_options(c, err);
     if (rc == 0)
         rc = cli_open(c, err);
     if (rc == 0)
         rc = account_key(&c->account, 1, &r.key, err);
     if (rc == 0)
-        rc = file != NULL ? file_token(&r, file, err) : check_reservation(&r, err);
-    if (rc == 0 && file == NULL)
-        rc = fetch_token(&r, err);
-    if (rc == 0)
-        rc = run_it(&r, err);
+        rc = file != NULL ? file_token(&r, file, err)
+                          : run_check_reservation(&r, &resv, err);
+    if (rc == 0 && is_gang(c, resv)) {
+        rc = run_gang(&r, resv, err);
+    } else if (rc == 0) {
+        rc = file == NULL ? fetch_token(&r, err) : 0;
+        if (rc == 0)
+            rc = run_it(&r, err);
+    }
+    json_decref(resv);
     run_link_close(&r.link);
     EVP_PKEY_free(r.key);
     free(r.token);

@@ -15,7 +15,9 @@
 
 #include "client/cli/cli.h"
 #include "client/lib/frame.h"
+#include "client/lib/jws.h"
 #include "client/lib/strbuf.h"
+#include "client/lib/timefmt.h"
 
 /* ---- run_link.c ------------------------------------------------------------------ */
 
@@ -27,6 +29,10 @@ struct run_link {
     size_t out_done; /* bytes of out already sent */
     struct frame_reader in;
     bool eof;
+    /* While it is being opened without waiting: */
+    struct addrinfo *addresses, *next; /* still to be tried */
+    bool connecting, shaking;
+    short want; /* poll() events that the opening waits for */
 };
 
 void run_link_init(struct run_link *l);
@@ -34,6 +40,11 @@ void run_link_close(struct run_link *l);
 /* Connects and, over TCP, checks that the peer holds a certificate of the market (ca)
  * that names `audience`. */
 int run_link_open(struct run_link *l, const char *address, const char *ca_file,
+                  const char *audience, struct err *err) MUST_USE;
+/* The same without waiting (but for the host's name): start, then step whenever
+ * l->want is ready. 1: open; 0: not yet; -1: failed. */
+int run_link_start(struct run_link *l, const char *address, struct err *err) MUST_USE;
+int run_link_step(struct run_link *l, const char *address, const char *ca_file,
                   const char *audience, struct err *err) MUST_USE;
 void run_link_send(struct run_link *l, char type, const void *data, size_t len);
 size_t run_link_queued(const struct run_link *l);
@@ -74,8 +85,43 @@ enum run_request { RUN_LAUNCH, RUN_ATTACH, RUN_JOBS };
 int run_ask(struct run *r, enum run_request what, const json_t *body,
             const char *const *argv, json_t **ret, struct run_refusal *refusal,
             struct err *err) MUST_USE;
+#define RUN_ANSWER_TIMEOUT_MS 30000
+/* The steps of run_ask, for those who wait elsewhere. A frame as the answer `type`, or
+ * a refusal; the agent's greeting -> nonce; the request with its proof into the link.
+ */
+int run_take_answer(const struct frame *f, char type, json_t **ret,
+                    struct run_refusal *refusal, struct err *err) MUST_USE;
+int run_check_greeting(const struct run *r, const json_t *hello,
+                       char nonce[JWS_KID_MAX], struct err *err) MUST_USE;
+int run_put_request(struct run *r, enum run_request what, const json_t *body,
+                    const char *const *argv, const char *nonce,
+                    struct err *err) MUST_USE;
 /* Reads audience and exp out of the token (not verified: the agent does that). */
 int run_take_token(struct run *r, const char *token, struct err *err) MUST_USE;
+
+/* ---- cmd_run.c: what one job and a gang have in common
+ * -------------------------------
+ */
+
+#define RUN_READY_WAIT_US \
+    (15 * US_PER_S) /* from the start until the node has opened it */
+#define RUN_LOST_WAIT_US (60 * US_PER_S) /* a lost connection is tried again so long \
+                                          */
+#define RUN_TOKEN_MARGIN_US (30 * US_PER_S) /* a token this near its end is not sent \
+                                             */
+
+/* Fetches the reservation and, with --wait, waits for its start. */
+int run_check_reservation(struct run *r, json_t **ret, struct err *err) MUST_USE;
+/* {"argv","env","cwd"?,"stdin"} from the command's options. */
+int run_launch_body(struct run *r, const char *const *argv, json_t **ret,
+                    struct err *err) MUST_USE;
+/* The node's clock may be a little behind, the lease before may still be cleaned up. */
+bool run_is_not_ready(const struct run *r, const struct run_refusal *refusal);
+/* A request and its answer, again while the node is not ready. */
+int run_ask_when_ready(struct run *r, enum run_request what, const json_t *body,
+                       const char *const *argv, json_t **ret, struct err *err) MUST_USE;
+/* All ranks of a reservation (gang.h): launch, attach or list by the options. */
+int run_gang(struct run *r, const json_t *resv, struct err *err) MUST_USE;
 
 /* ---- run_stream.c ---------------------------------------------------------------- */
 
@@ -84,6 +130,10 @@ enum run_end {
     RUN_DETACHED, /* the user left; the job runs on */
     RUN_LOST,     /* connection lost; err says why */
 };
+/* What the end's `reason` means in words; NULL for an ordinary end. */
+const char *run_end_text(const char *reason);
+/* {"exit":N} or {"signal":N} -> status as a shell has it. */
+int run_end_status(const json_t *end);
 /* Streams until one of these. Signals are taken from the process meanwhile. */
 enum run_end run_stream(struct run *r, int *ret_status, struct err *err);
 

@@ -14,8 +14,6 @@
 #include "client/lib/token.h"
 #include "client/lib/xalloc.h"
 
-#define ANSWER_TIMEOUT_MS 30000
-
 static const struct {
     char frame;
     const char *action;
@@ -58,33 +56,35 @@ static int refused(const struct frame *f, struct run_refusal *refusal, struct er
     return -1;
 }
 
+int run_take_answer(const struct frame *f, char type, json_t **ret,
+                    struct run_refusal *refusal, struct err *err)
+{
+    if (f->type == 'E')
+        return refused(f, refusal, err);
+    if (f->type != type)
+        return err_set(err, ERR_INTERNAL,
+                       "the agent sent a '%c' frame where '%c' is due", f->type, type);
+    *ret = frame_json(f, err);
+    return *ret != NULL ? 0 : -1;
+}
+
 /* A frame of this type, or the agent's refusal as an error. */
 static int expect(struct run *r, char type, json_t **ret, struct run_refusal *refusal,
                   struct err *err)
 {
     struct frame f;
-    if (run_link_frame(&r->link, ANSWER_TIMEOUT_MS, &f, err) < 0)
+    if (run_link_frame(&r->link, RUN_ANSWER_TIMEOUT_MS, &f, err) < 0)
         return -1;
-    if (f.type == 'E')
-        return refused(&f, refusal, err);
-    if (f.type != type)
-        return err_set(err, ERR_INTERNAL,
-                       "the agent sent a '%c' frame where '%c' is due", f.type, type);
-    *ret = frame_json(&f, err);
-    return *ret != NULL ? 0 : -1;
+    return run_take_answer(&f, type, ret, refusal, err);
 }
 
-static int greeting(struct run *r, char nonce[JWS_KID_MAX], struct run_refusal *refusal,
-                    struct err *err)
+int run_check_greeting(const struct run *r, const json_t *hello,
+                       char nonce[JWS_KID_MAX], struct err *err)
 {
-    json_t *hello = NULL;
     char audience[TOKEN_AUD_MAX];
-    if (expect(r, 'n', &hello, refusal, err) < 0)
-        return -1;
     copy_text(hello, "nonce", nonce, JWS_KID_MAX);
     copy_text(hello, "audience", audience, sizeof(audience));
     json_int_t version = json_integer_value(json_object_get(hello, "version"));
-    json_decref(hello);
     if (version != 1)
         return err_set(err, ERR_INTERNAL,
                        "the agent speaks version %d of the run protocol, this is 1: "
@@ -140,28 +140,39 @@ static int send_request(struct run *r, char type, const json_t *body, const char
     return rc;
 }
 
+int run_put_request(struct run *r, enum run_request what, const json_t *body,
+                    const char *const *argv, const char *nonce, struct err *err)
+{
+    char *proof = NULL;
+    int rc = prove(r, requests[what].action, nonce, argv, &proof, err);
+    if (rc == 0)
+        rc = send_request(r, requests[what].frame, body, proof, err);
+    free(proof);
+    return rc;
+}
+
 int run_ask(struct run *r, enum run_request what, const json_t *body,
             const char *const *argv, json_t **ret, struct run_refusal *refusal,
             struct err *err)
 {
     char nonce[JWS_KID_MAX];
-    char *proof = NULL;
+    json_t *hello = NULL;
     *refusal = (struct run_refusal){"", ""};
     if (run_link_open(&r->link, r->address, r->c->account.ca_path, r->audience, err) <
         0)
         return -1;
-    int rc = greeting(r, nonce, refusal, err);
+    int rc = expect(r, 'n', &hello, refusal, err);
     if (rc == 0)
-        rc = prove(r, requests[what].action, nonce, argv, &proof, err);
+        rc = run_check_greeting(r, hello, nonce, err);
     if (rc == 0)
-        rc = send_request(r, requests[what].frame, body, proof, err);
+        rc = run_put_request(r, what, body, argv, nonce, err);
     if (rc == 0) {
         rc = expect(r, 'r', ret, refusal, err);
         /* Sent and not answered: for a launch that is the question. */
         if (rc < 0 && refusal->error[0] == '\0' && what == RUN_LAUNCH)
             err->code = ERR_UNKNOWN;
     }
-    free(proof);
+    json_decref(hello);
     if (rc < 0)
         run_link_close(&r->link);
     return rc;

@@ -2,9 +2,13 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "client/cli/run.h"
@@ -22,6 +26,8 @@ void run_link_init(struct run_link *l)
 
 void run_link_close(struct run_link *l)
 {
+    if (l->addresses != NULL)
+        freeaddrinfo(l->addresses);
     SSL_free(l->ssl);
     SSL_CTX_free(l->ctx);
     dial_close(l->fd);
@@ -48,8 +54,7 @@ static int check_peer(struct run_link *l, const char *address, const char *audie
     return 0;
 }
 
-static int start_tls(struct run_link *l, const char *address, const char *ca_file,
-                     const char *audience, struct err *err)
+static int make_tls(struct run_link *l, const char *ca_file, struct err *err)
 {
     const struct tlsx_files files = {ca_file, NULL, NULL};
     unsigned char alpn[1 + sizeof(FRAME_ALPN)] = {sizeof(FRAME_ALPN) - 1};
@@ -61,6 +66,14 @@ static int start_tls(struct run_link *l, const char *address, const char *ca_fil
     if (l->ssl == NULL || SSL_set_fd(l->ssl, l->fd) != 1 ||
         SSL_set_alpn_protos(l->ssl, alpn, sizeof(FRAME_ALPN)) != 0)
         return err_set(err, ERR_INTERNAL, "TLS: %s", tlsx_error());
+    return 0;
+}
+
+static int start_tls(struct run_link *l, const char *address, const char *ca_file,
+                     const char *audience, struct err *err)
+{
+    if (make_tls(l, ca_file, err) < 0)
+        return -1;
     if (dial_handshake(l->ssl, l->fd, DIAL_TIMEOUT_MS, err) < 0)
         return err_prefix(err, "agent at %s", address);
     return check_peer(l, address, audience, err);
@@ -81,6 +94,97 @@ int run_link_open(struct run_link *l, const char *address, const char *ca_file,
         return -1;
     }
     return 0;
+}
+
+/* The next address that can be tried; -1: none is left, with the last one's reason. */
+static int try_next(struct run_link *l, int why, struct err *err)
+{
+    int one = 1;
+    for (; l->next != NULL; l->next = l->next->ai_next) {
+        const struct addrinfo *ai = l->next;
+        dial_close(l->fd);
+        l->fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        if (l->fd < 0) {
+            why = errno;
+            continue;
+        }
+        (void)setsockopt(l->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+        if (connect(l->fd, ai->ai_addr, ai->ai_addrlen) == 0 || errno == EINPROGRESS) {
+            l->next = ai->ai_next;
+            return 0;
+        }
+        why = errno;
+    }
+    return err_set(err, ERR_UNREACHABLE, "cannot connect to the agent: %s",
+                   strerror(why));
+}
+
+int run_link_start(struct run_link *l, const char *address, struct err *err)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
+    struct dial_addr addr;
+    run_link_close(l);
+    if (dial_split(address, &addr, err) < 0)
+        return -1;
+    l->connecting = true;
+    l->want = POLLOUT;
+    if (addr.path[0] != '\0') { /* answers at once, or never */
+        l->fd = dial_tcp(&addr, DIAL_TIMEOUT_MS, err);
+        return l->fd >= 0 ? 0 : err_prefix(err, "agent");
+    }
+    int rc = getaddrinfo(addr.host, addr.port, &hints, &l->addresses);
+    if (rc != 0)
+        return err_set(err, ERR_UNREACHABLE, "cannot find host %s: %s", addr.host,
+                       gai_strerror(rc));
+    l->next = l->addresses;
+    return try_next(l, EADDRNOTAVAIL, err);
+}
+
+/* 1: the handshake is through. */
+static int shake(struct run_link *l, const char *address, struct err *err)
+{
+    ERR_clear_error();
+    int rc = SSL_connect(l->ssl);
+    int why = rc == 1 ? 0 : SSL_get_error(l->ssl, rc);
+    if (rc == 1)
+        return 1;
+    l->want = why == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT;
+    if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE)
+        return 0;
+    if (SSL_get_verify_result(l->ssl) != X509_V_OK)
+        return err_set(err, ERR_FORBIDDEN,
+                       "agent at %s: its certificate is not of this market: %s",
+                       address,
+                       X509_verify_cert_error_string(SSL_get_verify_result(l->ssl)));
+    return err_set(err, ERR_UNREACHABLE, "agent at %s: TLS handshake failed: %s",
+                   address,
+                   why == SSL_ERROR_SYSCALL ? "connection closed" : tlsx_error());
+}
+
+int run_link_step(struct run_link *l, const char *address, const char *ca_file,
+                  const char *audience, struct err *err)
+{
+    int why = 0;
+    socklen_t size = sizeof(why);
+    if (l->connecting) {
+        if (getsockopt(l->fd, SOL_SOCKET, SO_ERROR, &why, &size) < 0)
+            why = errno;
+        if (why != 0)
+            return try_next(l, why, err);
+        l->connecting = false;
+        if (l->addresses == NULL)
+            return 1;
+        l->shaking = true;
+        if (make_tls(l, ca_file, err) < 0)
+            return -1;
+    }
+    if (!l->shaking)
+        return 1;
+    int rc = shake(l, address, err);
+    if (rc <= 0)
+        return rc;
+    l->shaking = false;
+    return check_peer(l, address, audience, err) < 0 ? -1 : 1;
 }
 
 size_t run_link_queued(const struct run_link *l)

@@ -7,27 +7,18 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "client/cli/run.h"
+#include "client/cli/sink.h"
 #include "client/lib/clock.h"
 #include "client/lib/jsonx.h"
 #include "client/lib/timefmt.h"
 
-#define QUEUE_MAX   (256 * 1024) /* a direction pauses above this */
-#define WRITE_CHUNK 4096         /* PIPE_BUF: after POLLOUT a pipe takes it at once */
 #define STDIN_CHUNK (32 * 1024)
 #define TWICE_US    US_PER_S /* ^C ^C within this leaves */
 
 static const int passed_on[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-
-struct sink { /* standard output or error */
-    int fd;
-    struct strbuf queue;
-    size_t done;
-    bool broken, file;
-};
 
 struct stream {
     struct run *r;
@@ -39,18 +30,6 @@ struct stream {
     int status;
 };
 
-static size_t queued(const struct sink *s)
-{
-    return s->queue.len - s->done;
-}
-
-static void sink_init(struct sink *s, int fd)
-{
-    struct stat st;
-    *s = (struct sink){.fd = fd};
-    s->file = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
-}
-
 static void send_signal(struct stream *s, int signo)
 {
     char text[16];
@@ -58,60 +37,46 @@ static void send_signal(struct stream *s, int signo)
     run_link_send(&s->r->link, 's', text, (size_t)len);
 }
 
-static void sink_take(struct sink *s, const void *data, size_t len)
+/* A reader that has gone is told to the job as the pipe would tell it. */
+static void flush(struct stream *st, struct sink *s)
 {
-    if (s->broken)
-        return;
-    if (s->done > 0 && (s->done >= QUEUE_MAX || queued(s) == 0)) { /* hold little */
-        memmove(s->queue.data, s->queue.data + s->done, queued(s));
-        s->queue.len -= s->done;
-        s->done = 0;
-    }
-    strbuf_add(&s->queue, data, len);
+    if (!sink_flush(s))
+        send_signal(st, SIGPIPE);
 }
 
-/* A reader that has gone is told to the job as the pipe would tell it. */
-static void sink_flush(struct stream *st, struct sink *s)
+const char *run_end_text(const char *reason)
 {
-    size_t len = queued(s);
-    if (len > WRITE_CHUNK && !s->file)
-        len = WRITE_CHUNK;
-    ssize_t n = write(s->fd, s->queue.data + s->done, len);
-    if (n > 0) {
-        s->done += (size_t)n;
-    } else if (n < 0 && errno != EINTR && errno != EAGAIN) {
-        if (errno != EPIPE)
-            cli_note("output is lost: %s", strerror(errno));
-        s->broken = true;
-        s->done = s->queue.len;
-        send_signal(st, SIGPIPE);
-    }
+    static const char *const texts[][2] = {
+        {"exited", NULL},
+        {"lease_end", "the reservation has ended, and the job with it"},
+        {"revoked", "the reservation was revoked, and the job ended"},
+        {"stopped", "the reservation was stopped, and the job ended"},
+        {"killed", "the job was killed"},
+        {"lost", "the job's end was not seen; its exit status is not known"},
+    };
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        if (reason != NULL && strcmp(reason, texts[i][0]) == 0)
+            return texts[i][1];
+    return reason;
+}
+
+int run_end_status(const json_t *end)
+{
+    const json_t *code = json_object_get(end, "exit");
+    const json_t *sig = json_object_get(end, "signal");
+    return json_is_integer(code)  ? (int)json_integer_value(code)
+           : json_is_integer(sig) ? 128 + (int)json_integer_value(sig)
+                                  : 1;
 }
 
 static void take_end(struct stream *s, const struct frame *f)
 {
     json_t *v = jsonx_parse((const char *)f->data, f->len, RUN_FRAME_MAX, NULL);
-    const char *reason = json_string_value(json_object_get(v, "reason"));
-    const json_t *code = json_object_get(v, "exit"),
-                 *sig = json_object_get(v, "signal");
+    const char *text = run_end_text(json_string_value(json_object_get(v, "reason")));
     s->ended = true;
-    s->status = json_is_integer(code)  ? (int)json_integer_value(code)
-                : json_is_integer(sig) ? 128 + (int)json_integer_value(sig)
-                                       : 1;
-    if (reason != NULL && strcmp(reason, "exited") != 0) {
-        static const char *const texts[][2] = {
-            {"lease_end", "the reservation has ended, and the job with it"},
-            {"revoked", "the reservation was revoked, and the job ended"},
-            {"stopped", "the reservation was stopped, and the job ended"},
-            {"killed", "the job was killed"},
-            {"lost", "the job's end was not seen; its exit status is not known"},
-        };
-        const char *text = reason;
-        for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
-            if (strcmp(reason, texts[i][0]) == 0)
-                text = texts[i][1];
+    s->status = run_end_status(v);
+    if (text != NULL)
         cli_note("%s", text);
-    }
     json_decref(v);
 }
 
@@ -130,8 +95,8 @@ static int take_frames(struct stream *s, struct err *err)
 {
     struct frame f;
     int rc = 0;
-    while (!s->ended && queued(&s->out) < QUEUE_MAX &&
-           queued(&s->err_out) < QUEUE_MAX &&
+    while (!s->ended && sink_queued(&s->out) < SINK_QUEUE_MAX &&
+           sink_queued(&s->err_out) < SINK_QUEUE_MAX &&
            (rc = frame_next(&s->r->link.in, &f, err)) == 1) {
         switch (f.type) {
         case 'o':
@@ -186,17 +151,17 @@ enum { AT_LINK, AT_SIGNAL, AT_STDIN, AT_OUT, AT_ERR, AT_COUNT };
 static int turn(struct stream *s, struct err *err)
 {
     struct run_link *l = &s->r->link;
-    bool room =
-        !s->ended && queued(&s->out) < QUEUE_MAX && queued(&s->err_out) < QUEUE_MAX;
-    bool feed = s->stdin_open && !s->ended && run_link_queued(l) < QUEUE_MAX;
+    bool room = !s->ended && sink_queued(&s->out) < SINK_QUEUE_MAX &&
+                sink_queued(&s->err_out) < SINK_QUEUE_MAX;
+    bool feed = s->stdin_open && !s->ended && run_link_queued(l) < SINK_QUEUE_MAX;
     if (l->eof && room)
         return err_set(err, ERR_UNREACHABLE, "the agent closed the connection");
     struct pollfd p[AT_COUNT] = {
         [AT_LINK] = {s->ended || l->eof ? -1 : l->fd, run_link_events(l, room), 0},
         [AT_SIGNAL] = {s->signal_fd, POLLIN, 0},
         [AT_STDIN] = {feed ? STDIN_FILENO : -1, POLLIN, 0},
-        [AT_OUT] = {queued(&s->out) > 0 ? s->out.fd : -1, POLLOUT, 0},
-        [AT_ERR] = {queued(&s->err_out) > 0 ? s->err_out.fd : -1, POLLOUT, 0},
+        [AT_OUT] = {sink_queued(&s->out) > 0 ? s->out.fd : -1, POLLOUT, 0},
+        [AT_ERR] = {sink_queued(&s->err_out) > 0 ? s->err_out.fd : -1, POLLOUT, 0},
     };
     if (poll(p, AT_COUNT, -1) < 0)
         return errno == EINTR ? 0 : err_sys(err, errno, "poll");
@@ -205,9 +170,9 @@ static int turn(struct stream *s, struct err *err)
     if (p[AT_STDIN].revents != 0)
         take_stdin(s);
     if (p[AT_OUT].revents != 0)
-        sink_flush(s, &s->out);
+        flush(s, &s->out);
     if (p[AT_ERR].revents != 0)
-        sink_flush(s, &s->err_out);
+        flush(s, &s->err_out);
     if (s->ended || s->left)
         return 0;
     int rc = run_link_pump(l, room, err);
@@ -219,8 +184,8 @@ static int turn(struct stream *s, struct err *err)
 
 static void flush_all(struct stream *s, struct sink *sink)
 {
-    while (queued(sink) > 0)
-        sink_flush(s, sink);
+    while (sink_queued(sink) > 0)
+        flush(s, sink);
 }
 
 enum run_end run_stream(struct run *r, int *ret_status, struct err *err)
@@ -239,14 +204,14 @@ enum run_end run_stream(struct run *r, int *ret_status, struct err *err)
     if (take_frames(&s, err) < 0) /* came with the answer */
         rc = -1;
     while (rc == 0 && !s.left &&
-           !(s.ended && queued(&s.out) == 0 && queued(&s.err_out) == 0))
+           !(s.ended && sink_queued(&s.out) == 0 && sink_queued(&s.err_out) == 0))
         rc = turn(&s, err);
     flush_all(&s, &s.out); /* what was counted as seen is shown */
     flush_all(&s, &s.err_out);
     close(s.signal_fd);
     sigprocmask(SIG_SETMASK, &before, NULL);
-    strbuf_done(&s.out.queue);
-    strbuf_done(&s.err_out.queue);
+    sink_done(&s.out);
+    sink_done(&s.err_out);
     *ret_status = s.status;
     return rc < 0 ? RUN_LOST : s.left ? RUN_DETACHED : RUN_EXITED;
 }
