@@ -10,6 +10,8 @@
 
 #define UNKNOWN_AFTER_US (90 * US_PER_S)
 #define LOST_AFTER_US    (15 * 60 * US_PER_S)
+/* Tries count down from -1, shadows from here. */
+#define SHADOW_FIRST (-(INT64_C(1) << 62))
 
 struct world *world_new(const struct world_opts *opts)
 {
@@ -29,6 +31,7 @@ struct world *world_new(const struct world_opts *opts)
     w->lanes = calendar_new();
     w->paths.lanes = w->lanes;
     w->gens = world_gens_new();
+    w->backfill.first_id = SHADOW_FIRST;
     w->topo = topo_new();
     w->ids = xcalloc(1, sizeof(*w->ids));
     w->keys = json_object();
@@ -89,7 +92,6 @@ void world_free(struct world *w)
     free(w->model_free);
     free(w->spots);
     free(w->spot_index);
-    free(w->shadows);
     world_gens_free(w->gens);
     calendar_free(w->calendar);
     calendar_free(w->firm);

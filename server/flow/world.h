@@ -31,8 +31,10 @@
 #include "client/lib/err.h"
 #include "client/lib/strbuf.h"
 #include "client/lib/uuid.h"
+#include "server/core/backfill.h"
 #include "server/core/calendar.h"
 #include "server/core/match.h"
+#include "server/core/preempt.h"
 #include "server/core/topo.h"
 #include "server/db/store.h"
 #include "server/flow/flow.h"
@@ -141,11 +143,6 @@ struct world_try {
     bool shadow;
 };
 
-struct world_shadow {
-    char reservation[UUID_TEXT];
-    struct world_try blocks;
-};
-
 struct world_opts {
     const char *market; /* name; issuer is https://MARKET */
     const char *currency;
@@ -222,10 +219,9 @@ struct world {
     size_t late_count, late_lanes_count;
     bool loading;
 
-    /* Predicted places of standing orders, in the order of the list. */
-    struct world_shadow *shadows;
-    size_t shadow_count;
-    bool wait_due; /* the list changed: plan it */
+    struct backfill backfill; /* shadows of the standing orders, when last planned */
+    size_t order_count;       /* … how many there were */
+    bool wait_due;            /* the list changed: plan it */
 
     bool loaded;
     bool reload;   /* the copy cannot be trusted: load again */
@@ -274,6 +270,11 @@ int world_path_find(const struct world *w, const char *name);
 
 /* What is matched over, as it is now; good until the world changes. */
 struct match_market world_market(const struct world *w);
+/* For preempt_find(): the spot bookings, spot_count of them; the caller frees. NULL:
+ * there is nothing to preempt. A reservation's number there is good as long as it is;
+ * world_spot_reservation() gives its id, NULL when it is not there any more. */
+struct preempt_spot *world_preempt_spots(const struct world *w);
+const char *world_spot_reservation(const struct world *w, int64_t number);
 /* GPUs and lanes of a plan that is about to be booked: blocked for everybody until
  * world_try_end (which leaves *t ended; ending twice is harmless). A spot plan's GPUs
  * stay free for those who preempt. */

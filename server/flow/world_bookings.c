@@ -168,6 +168,45 @@ void world_book_lanes(struct world *w, const struct world_lanes *b)
     }
 }
 
+/* ---- preemption ---- */
+
+/* Ids are random in their second half: that is number enough among spot leases. */
+static int64_t number_of(const char *reservation)
+{
+    uint64_t n = 0;
+    for (const char *p = reservation; *p != '\0'; p++)
+        if (*p != '-')
+            n = n << 4 | (uint64_t)(*p <= '9' ? *p - '0' : (*p | 0x20) - 'a' + 10);
+    return (int64_t)(n & INT64_MAX);
+}
+
+struct preempt_spot *world_preempt_spots(const struct world *w)
+{
+    if (w->spot_count == 0)
+        return NULL;
+    struct preempt_spot *out = xcalloc(w->spot_count, sizeof(*out));
+    for (size_t i = 0; i < w->spot_count; i++) {
+        const struct world_booking *b = &w->spots[i];
+        out[i] = (struct preempt_spot){.reservation = number_of(b->reservation),
+                                       .node = b->node,
+                                       .first = b->first,
+                                       .count = b->count,
+                                       .from_us = b->started_us,
+                                       .to_us = b->during.to_us,
+                                       .per_gpu_hour_micro = b->gpu_hour_micro,
+                                       .notice_us = b->notice_us};
+    }
+    return out;
+}
+
+const char *world_spot_reservation(const struct world *w, int64_t number)
+{
+    for (size_t i = 0; i < w->spot_count; i++)
+        if (number_of(w->spots[i].reservation) == number)
+            return w->spots[i].reservation;
+    return NULL;
+}
+
 /* ---- tries and shadows ---- */
 
 static struct world_try block_plan(struct world *w, const struct match_plan *plan,

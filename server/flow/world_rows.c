@@ -356,6 +356,7 @@ void world_put_bookings(struct world *w, const struct store_result *r)
     /* Committed after the table was read, answered before it came. */
     for (size_t i = 0; i < w->late_count; i++)
         world_block(w, &w->late[i]);
+    w->wait_due = true; /* the shadows are gone */
 }
 
 void world_put_keys(struct world *w, const struct store_result *r)
