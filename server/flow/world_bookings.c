@@ -191,7 +191,7 @@ struct preempt_spot *world_preempt_spots(const struct world *w)
                                        .node = b->node,
                                        .first = b->first,
                                        .count = b->count,
-                                       .from_us = b->started_us,
+                                       .from_us = b->during.from_us,
                                        .to_us = b->during.to_us,
                                        .per_gpu_hour_micro = b->gpu_hour_micro,
                                        .notice_us = b->notice_us};
