@@ -289,8 +289,8 @@ void world_booked(struct world *w, const struct world_booked *b)
                                         .during = {p->start_us, end_us},
                                         .spot = p->spot,
                                         .started_us = p->start_us,
-                                        .gpu_hour_micro = p->spot ? o->spot_price_micro
-                                                                  : o->price_micro,
+                                        .gpu_hour_micro = p->spot ? n->spot_price_micro
+                                                                  : n->price_micro,
                                         .notice_us = n->notice_us};
         memcpy(booking.reservation, b->reservation, UUID_TEXT);
         world_book(w, &booking);
