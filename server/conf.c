@@ -1,5 +1,6 @@
 #include "server/conf.h"
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include "client/lib/money.h"
 #include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
+#include "server/flow/pathhook.h"
 
 #define AT(member) offsetof(struct server_conf, member)
 
@@ -70,6 +72,26 @@ const struct conf_key server_conf_keys[] = {
      US_PER_HOUR},
     {"receipt_interval", CONF_DURATION, AT(receipt_interval_us), "60s",
      "How often agents are asked for a receipt of running use.", US_PER_S, US_PER_HOUR},
+    {"unknown_after", CONF_DURATION, AT(unknown_after_us), "90s",
+     "A node not heard of for this long is not offered any more.", 10 * US_PER_S,
+     24 * US_PER_HOUR},
+    {"lost_after", CONF_DURATION, AT(lost_after_us), "15m",
+     "A node not heard of for this long is lost: what was booked on it and has not "
+     "started is moved elsewhere. A server that has just started waits as long "
+     "before it says so.",
+     20 * US_PER_S, 7 * 24 * US_PER_HOUR},
+    {"path_hook", CONF_STRING, AT(path_hook), NULL,
+     "Program (absolute path, run as PROGRAM light|release NAME) or https:// URL that "
+     "lights and releases booked paths; without it paths count as lit by themselves.",
+     1, 1000},
+    {"path_hook_ca", CONF_STRING, AT(path_hook_ca),
+     "/etc/ssl/certs/ca-certificates.crt",
+     "With a URL as path_hook: certificates of the CAs to trust.", 1, 1000},
+    {"path_hook_key_file", CONF_STRING, AT(path_hook_key_file), NULL,
+     "With a URL as path_hook: file (0600) with the bearer token to send.", 1, 1000},
+    {"path_hook_limit", CONF_DURATION, AT(path_hook_limit_us), "30s",
+     "A path hook that takes longer is killed and run again later.", US_PER_S,
+     600 * US_PER_S},
     {"log_level", CONF_STRING, AT(log_level), "info",
      "Least level that is logged: debug, info, warn or error.", 0, 0},
 };
@@ -119,6 +141,13 @@ static const struct opt_command commands[] = {
     {.name = "sample-conf",
      .args = "",
      .summary = "print a configuration file with every key and its default"},
+    {.name = "post-hook",
+     .args = "URL CA_FILE [KEY_FILE]",
+     .summary = "post standard input (JSON) to an https:// URL",
+     .text = "What a path_hook that is a URL is run as: exit status 0 when the peer "
+             "answered 2xx, else 1 with the reason on standard error.",
+     .min_args = 2,
+     .max_args = 3},
 };
 const struct opt_program server_program = {
     .name = "neargpud",
@@ -193,6 +222,18 @@ static int check(struct server_conf *c, struct err *err)
         (c->admin_database != NULL || c->report_database != NULL))
         return err_set(err, ERR_USAGE,
                        "admin_database and report_database need database");
+    if (c->path_hook != NULL && c->path_hook[0] != '/' &&
+        !pathhook_is_url(c->path_hook))
+        return err_set(err, ERR_USAGE,
+                       "path_hook: '%.60s' is neither an absolute path nor an https:// "
+                       "URL",
+                       c->path_hook);
+    if (c->path_hook != NULL && c->path_hook[0] == '/' &&
+        access(c->path_hook, X_OK) != 0)
+        return err_set(err, ERR_USAGE, "path_hook: %.200s cannot be run: %s",
+                       c->path_hook, strerror(errno));
+    if (c->lost_after_us <= c->unknown_after_us)
+        return err_set(err, ERR_USAGE, "lost_after must be more than unknown_after");
     if (c->pki_dir == NULL)
         c->pki_dir = xasprintf("%s/pki", c->data_dir);
     return 0;

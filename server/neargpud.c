@@ -25,6 +25,8 @@
 #include "client/lib/clock.h"
 #include "client/lib/digest.h"
 #include "client/lib/fsx.h"
+#include "client/lib/httpc.h"
+#include "client/lib/jsonx.h"
 #include "client/lib/log.h"
 #include "client/lib/strbuf.h"
 #include "client/lib/timefmt.h"
@@ -36,6 +38,7 @@
 #include "server/db/store.h"
 #include "server/flow/flows.h"
 #include "server/flow/loop.h"
+#include "server/flow/pathhook.h"
 #include "server/flow/secret.h"
 #include "server/flow/world.h"
 #include "server/net/net.h"
@@ -54,6 +57,7 @@ struct app {
     struct ca *ca;
     struct issuer *issuer;
     struct world *world;
+    struct pathhook *path_hook;
     struct flow_loop *loop;
     struct flow_runner *runner;
     SSL_CTX *ctx;
@@ -369,8 +373,18 @@ static int start_world(struct app *a, struct err *err)
                               .issuer = a->issuer,
                               .probe_interval_us = a->conf.probe_interval_us,
                               .receipt_interval_us = a->conf.receipt_interval_us,
+                              .unknown_after_us = a->conf.unknown_after_us,
+                              .lost_after_us = a->conf.lost_after_us,
                               .now_us = clock_now_us()};
+    struct pathhook_opts hook = {.base = a->base,
+                                 .hook = a->conf.path_hook,
+                                 .ca_file = a->conf.path_hook_ca,
+                                 .key_file = a->conf.path_hook_key_file,
+                                 .limit_us = a->conf.path_hook_limit_us};
+    a->path_hook = pathhook_new(&hook);
     a->world = world_new(&opts);
+    a->world->path_hook = a->path_hook;
+    a->world->path_hook_limit_us = a->conf.path_hook_limit_us;
     a->world->more_metrics = net_metrics;
     a->world->more_metrics_arg = a;
     a->loop = flow_loop_new(a->base);
@@ -484,6 +498,7 @@ static void stop(struct app *a)
         unlink(listen);
     free(listen);
     net_free(a->net);
+    pathhook_free(a->path_hook);
     flow_runner_free(a->runner);
     flow_loop_free(a->loop);
     if (a->store != NULL)
@@ -522,6 +537,67 @@ static int serve(struct server_conf *conf_take)
     return rc == 0 ? 0 : err_exit_status(err.code);
 }
 
+/* ---- post-hook: one request, in a process of its own ---- */
+
+#define HOOK_BODY_MAX (64 * 1024)
+#define HOOK_POST_US  (600 * US_PER_S) /* who started us has a limit of its own */
+
+static json_t *read_json(struct err *err)
+{
+    char text[HOOK_BODY_MAX];
+    size_t len = fread(text, 1, sizeof(text), stdin);
+    return jsonx_parse(text, len, sizeof(text) - 1, err);
+}
+
+/* httpc takes https://host[:port] and the path apart. */
+static int post(const char *url, const struct httpc_conf *conf, json_t *body,
+                struct err *err)
+{
+    struct httpc_conf c = *conf;
+    struct httpc *h = NULL;
+    struct httpc_reply reply = {0};
+    size_t host = strcspn(url + strlen("https://"), "/?") + strlen("https://");
+    char *base = xstrndup(url, host);
+    char *path = url[host] == '/' ? xstrdup(url + host) : xasprintf("/%s", url + host);
+    struct httpc_request rq = {
+        .method = "POST", .path = path, .body = body, .timeout_us = HOOK_POST_US};
+    c.base_url = base;
+    int rc = httpc_new(&c, NULL, &h, err);
+    if (rc == 0)
+        rc = httpc_call(h, &rq, &reply, err);
+    httpc_reply_done(&reply);
+    httpc_free(h);
+    free(base);
+    free(path);
+    return rc;
+}
+
+static int post_hook(const struct opt_values *v)
+{
+    struct err err = {ERR_NONE, ""};
+    char *key = NULL;
+    size_t len = 0;
+    json_t *body = NULL;
+    int rc = -1;
+    if (!pathhook_is_url(v->args[0])) {
+        err_set(&err, ERR_USAGE, "'%.200s' is no https:// URL", v->args[0]);
+    } else if (v->arg_count < 3 ||
+               (rc = fsx_read_secret(v->args[2], API_KEY_MAX, &key, &len, &err)) == 0) {
+        if (key != NULL)
+            key[strcspn(key, "\r\n")] = '\0';
+        struct httpc_conf conf = {.ca_file = v->args[1],
+                                  .bearer = key,
+                                  .user_agent = "neargpud/" PACKAGE_VERSION};
+        body = read_json(&err);
+        rc = body != NULL ? post(v->args[0], &conf, body, &err) : -1;
+    }
+    json_decref(body);
+    free(key);
+    if (rc != 0)
+        fprintf(stderr, "%s\n", err.text);
+    return rc == 0 ? 0 : 1;
+}
+
 static int print(char *text)
 {
     int rc = fputs(text, stdout) < 0 || fflush(stdout) != 0;
@@ -543,6 +619,8 @@ static int run(const struct opt_values *v)
     }
     if (v->command != NULL && strcmp(v->command->name, "sample-conf") == 0)
         return print(conf_sample(server_conf_keys, server_conf_count));
+    if (v->command != NULL && strcmp(v->command->name, "post-hook") == 0)
+        return post_hook(v);
     if (server_conf_load(v, &conf, &err) != 0) {
         fprintf(stderr, "neargpud: %s\n", err.text);
         return err_exit_status(ERR_USAGE);

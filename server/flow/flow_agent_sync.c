@@ -5,7 +5,15 @@
  *   look   desired differs from what the agent has: answer. Else sleep
  *   ask    woken by a change of the node (own commit or the feed), by the time, or by
  *          the agent's next poll: read the desired state again
+ *
+ * The leases come from the database; what to measure comes from the world, which elects
+ * some nodes of a site for each data set. desired_version covers both. A spot lease is
+ * told only for the time of its notice, and told anew well before that is over: a node
+ * that cannot be reached stops it by itself.
+ *
  *   reply  with the signed status document and the keys */
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "client/lib/b64.h"
@@ -19,17 +27,25 @@
 
 /* Agents start nothing on a status document older than a minute. */
 #define WAIT_MAX_US (20 * US_PER_S)
+#define VERSION_MAX 96
 
 struct sync {
     struct db_slot db;
     struct observed seen;
     int64_t until_us;
     uint64_t wakes; /* the node's, when the database was last asked */
+    char version[VERSION_MAX];
 };
 
 static enum flow_turn sync_look(struct flow *f);
 static enum flow_turn sync_ask(struct flow *f);
 static enum flow_turn sync_reply(struct flow *f);
+
+static int node_of(const struct flow *f)
+{
+    struct world *w = world_of(f);
+    return (int)(world_node_of(w, &f->rq->who) - w->nodes);
+}
 
 static void ignore(void *arg, uint64_t id, const struct store_result *r)
 {
@@ -73,10 +89,19 @@ static enum flow_turn sync_check(struct flow *f)
                    STORE_ARGS(S_INT(n->id), S_JSON(s->seen.store), S_INT(f->now_us)));
 }
 
-static const char *version_of(const struct sync *s)
+/* Of the leases as the database says, and of the data sets to measure. */
+static void set_version(struct flow *f)
 {
-    const char *v = json_string_value(json_object_get(s->db.json, "version"));
-    return v != NULL ? v : "";
+    struct sync *s = f->state;
+    const struct world *w = world_of(f);
+    const char *leases = json_string_value(json_object_get(s->db.json, "version"));
+    uint64_t sum = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
+    int data[WORLD_PROBES_MAX];
+    size_t count = world_probes_of(w, node_of(f), f->now_us, data);
+    for (size_t i = 0; i < count; i++)
+        sum = (sum ^ (uint64_t)w->data[data[i]].id) * UINT64_C(0x100000001b3);
+    snprintf(s->version, sizeof(s->version), "%.64s-%016" PRIx64,
+             leases != NULL ? leases : "", sum);
 }
 
 static enum flow_turn sync_look(struct flow *f)
@@ -87,12 +112,16 @@ static enum flow_turn sync_look(struct flow *f)
         return FLOW_AGAIN;
     if (db_failed(f))
         return db_fail(f);
-    if (strcmp(version_of(s), s->seen.version) != 0 || f->now_us >= s->until_us ||
+    set_version(f);
+    if (strcmp(s->version, s->seen.version) != 0 || f->now_us >= s->until_us ||
         n->sync_flow != f->id)
         return flow_goto(f, sync_reply);
-    if (n->wakes != s->wakes) /* the answer may be older than what woke us */
+    const json_t *next = json_object_get(s->db.json, "next_us"); /* a spot term */
+    int64_t next_us = json_is_integer(next) ? json_integer_value(next) : INT64_MAX;
+    if (n->wakes != s->wakes || /* the answer may be older than what woke us */
+        f->now_us >= next_us)
         return flow_goto(f, sync_ask);
-    flow_wait_until(f, s->until_us);
+    flow_wait_until(f, next_us < s->until_us ? next_us : s->until_us);
     return FLOW_WAIT;
 }
 
@@ -133,16 +162,18 @@ static json_t *leases_json(const json_t *store)
     return out;
 }
 
-static json_t *probes_json(const json_t *store)
+static json_t *probes_json(struct flow *f)
 {
+    const struct world *w = world_of(f);
     json_t *out = json_array();
-    const json_t *p;
-    size_t i;
-    json_array_foreach(store, i, p) json_array_append_new(
-        out, json_pack("{s:o, s:O}", "dataset",
-                       json_sprintf("%" JSON_INTEGER_FORMAT,
-                                    json_integer_value(json_object_get(p, "dataset"))),
-                       "endpoint", json_object_get(p, "endpoint")));
+    int data[WORLD_PROBES_MAX];
+    size_t count = world_probes_of(w, node_of(f), f->now_us, data);
+    for (size_t i = 0; i < count; i++) {
+        const struct world_data *d = &w->data[data[i]];
+        json_array_append_new(out, json_pack("{s:o, s:s}", "dataset",
+                                             json_sprintf("%d", d->id), "endpoint",
+                                             d->endpoint));
+    }
     return out;
 }
 
@@ -158,12 +189,12 @@ static enum flow_turn sync_reply(struct flow *f)
     return flow_reply_json(
         f, 200,
         json_pack("{s:s, s:o, s:o, s:O, s:s, s:o, s:o, s:o, s:O}", "desired_version",
-                  version_of(s), "now", jsonx_time(f->now_us), "leases",
+                  s->version, "now", jsonx_time(f->now_us), "leases",
                   leases_json(json_object_get(desired, "leases")), "end",
                   json_object_get(desired, "end"), "status",
                   status != NULL ? status : "", "jwks", issuer_jwks(w->issuer),
-                  "probes", probes_json(json_object_get(desired, "probes")), "settings",
-                  settings, "acks", json_object_get(desired, "acks")));
+                  "probes", probes_json(f), "settings", settings, "acks",
+                  json_object_get(desired, "acks")));
 }
 
 static void sync_done(struct flow *f)

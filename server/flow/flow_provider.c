@@ -175,6 +175,18 @@ static enum flow_turn prices_read(struct flow *f)
     return db_call(f, STORE_PRICE_LIST, STORE_ARGS(S_TEXT(db_provider_scope(f))));
 }
 
+/* Replaces member `us_name` by a duration `name` (null when it was null). */
+static void render_duration(json_t *obj, const char *us_name, const char *name)
+{
+    const json_t *us = json_object_get(obj, us_name);
+    char text[TIMEFMT_MAX];
+    if (json_is_integer(us))
+        timefmt_duration(json_integer_value(us), text);
+    json_object_set_new(obj, name,
+                        json_is_integer(us) ? json_string(text) : json_null());
+    json_object_del(obj, us_name);
+}
+
 static enum flow_turn prices_reply(struct flow *f)
 {
     if (db_failed(f))
@@ -188,6 +200,9 @@ static enum flow_turn prices_reply(struct flow *f)
         json_object_del(p, "from");
         json_object_set(p, "until", json_object_get(p, "to"));
         json_object_del(p, "to");
+        render_money(p, "spot_per_gpu_hour_micro", "spot_per_gpu_hour",
+                     world_of(f)->currency);
+        render_duration(p, "notice_us", "notice");
         json_object_del(p, "currency");
     }
     return flow_reply_json(f, 200, reply);
@@ -198,29 +213,56 @@ static const struct flow_step prices_steps[] = {{"read", prices_read},
 const struct flow_kind flow_price_list =
     FLOW_KIND_DONE("flow_price_list", struct db_state, prices_steps, db_done);
 
+struct price_body {
+    const char *site, *node, *gpu;
+    json_t *price, *spot;
+    int64_t notice_us;
+};
+
+/* How long a node goes on with a spot lease that it is told nothing new about: shorter,
+ * and a moment without the server would end jobs. */
+#define NOTICE_MIN_US (30 * US_PER_S)
+#define NOTICE_MAX_US (24 * US_PER_HOUR)
+
+static int read_price(const struct flow *f, struct price_body *b, int64_t *ret_micro,
+                      int64_t *ret_spot, struct err *err)
+{
+    static const struct jsonx_field fields[] = {
+        {"site", JSONX_STRING, false, offsetof(struct price_body, site), 1,
+         NAME_BYTES_MAX},
+        {"node", JSONX_STRING, false, offsetof(struct price_body, node), 1,
+         NAME_BYTES_MAX},
+        {"gpu", JSONX_STRING, false, offsetof(struct price_body, gpu), 1, 64},
+        {"per_gpu_hour", JSONX_OBJECT, true, offsetof(struct price_body, price)},
+        {"spot_per_gpu_hour", JSONX_OBJECT, false, offsetof(struct price_body, spot)},
+        {"notice", JSONX_DURATION, false, offsetof(struct price_body, notice_us), 0,
+         NOTICE_MAX_US},
+    };
+    const char *currency = world_of(f)->currency;
+    if (jsonx_decode(f->rq->body, fields, JSONX_COUNT(fields), b, "", err) != 0 ||
+        request_money(b->price, "/per_gpu_hour", currency, ret_micro, err) != 0 ||
+        (b->spot != NULL &&
+         request_money(b->spot, "/spot_per_gpu_hour", currency, ret_spot, err) != 0))
+        return -1;
+    if (b->notice_us > 0 && b->notice_us < NOTICE_MIN_US)
+        return err_set(err, ERR_BAD_REQUEST,
+                       "/notice: 0s (no spot) or 30s to 24h is needed");
+    return 0;
+}
+
 static enum flow_turn price_write(struct flow *f)
 {
-    struct body {
-        const char *site, *node, *gpu;
-        json_t *price;
-    } b = {NULL, NULL, NULL, NULL};
-    static const struct jsonx_field fields[] = {
-        {"site", JSONX_STRING, false, offsetof(struct body, site), 1, NAME_BYTES_MAX},
-        {"node", JSONX_STRING, false, offsetof(struct body, node), 1, NAME_BYTES_MAX},
-        {"gpu", JSONX_STRING, false, offsetof(struct body, gpu), 1, 64},
-        {"per_gpu_hour", JSONX_OBJECT, true, offsetof(struct body, price)},
-    };
+    struct price_body b = {.notice_us = -1};
     struct err err;
-    int64_t micro;
-    const char *currency = world_of(f)->currency;
-    if (!db_no_query(f, &err) ||
-        jsonx_decode(f->rq->body, fields, JSONX_COUNT(fields), &b, "", &err) != 0 ||
-        request_money(b.price, "/per_gpu_hour", currency, &micro, &err) != 0)
+    int64_t micro = -1, spot = -1;
+    if (!db_no_query(f, &err) || read_price(f, &b, &micro, &spot, &err) != 0)
         return flow_fail(f, &err);
     return db_call(f, STORE_PRICE_SET,
                    STORE_ARGS(S_TEXT(f->rq->who.provider_id), S_TEXT(b.site),
                               S_TEXT(b.node), S_TEXT(b.gpu), S_INT(micro),
-                              S_TEXT(currency), S_NULL, S_NULL));
+                              S_TEXT(world_of(f)->currency),
+                              spot >= 0 ? S_INT(spot) : S_NULL,
+                              b.notice_us >= 0 ? S_INT(b.notice_us) : S_NULL));
 }
 
 /* Beyond this many nodes the new price is seen when the feed tells of it. */

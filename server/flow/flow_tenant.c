@@ -66,6 +66,38 @@ static const struct flow_step create_steps[] = {{"write", create_write},
 const struct flow_kind flow_tenant_create =
     FLOW_KIND_DONE("flow_tenant_create", struct create, create_steps, db_done);
 
+/* ---- change ---- */
+
+#define PRIORITY_MAX 1000
+
+static enum flow_turn patch_write(struct flow *f)
+{
+    struct body {
+        int64_t priority;
+    } b;
+    static const struct jsonx_field fields[] = {
+        {"priority", JSONX_INT, true, offsetof(struct body, priority), -PRIORITY_MAX,
+         PRIORITY_MAX},
+    };
+    struct err err;
+    if (!db_no_query(f, &err) ||
+        jsonx_decode(f->rq->body, fields, JSONX_COUNT(fields), &b, "", &err) != 0)
+        return flow_fail(f, &err);
+    return db_call(f, STORE_TENANT_PRIORITY,
+                   STORE_ARGS(S_TEXT(flow_param(f, "name")), S_INT(b.priority)));
+}
+
+static enum flow_turn patch_reply(struct flow *f)
+{
+    return db_failed(f) ? db_fail(f)
+                        : flow_reply_json(f, 200, render_times(db_of(f)->json));
+}
+
+static const struct flow_step patch_steps[] = {{"write", patch_write},
+                                               {"reply", patch_reply}};
+const struct flow_kind flow_tenant_patch =
+    FLOW_KIND_DONE("flow_tenant_patch", struct db_state, patch_steps, db_done);
+
 /* ---- list ---- */
 
 static enum flow_turn list_read(struct flow *f)

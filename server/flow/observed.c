@@ -30,7 +30,7 @@ static int decode_at(const json_t *v, const struct jsonx_field *fields, size_t c
 static int check_agent(const json_t *agent, struct err *err)
 {
     struct row {
-        const char *version, *boot_id, *address;
+        const char *version, *boot_id, *address, *fabric;
         int64_t seq;
     } row;
     static const struct jsonx_field fields[] = {
@@ -38,6 +38,7 @@ static int check_agent(const json_t *agent, struct err *err)
         {"boot_id", JSONX_STRING, true, offsetof(struct row, boot_id), 1, 64},
         {"seq", JSONX_INT, true, offsetof(struct row, seq), 0, INT64_MAX},
         {"address", JSONX_STRING, true, offsetof(struct row, address), 0, 300},
+        {"fabric", JSONX_STRING, false, offsetof(struct row, fabric), 0, 63},
     };
     return jsonx_decode(agent, fields, JSONX_COUNT(fields), &row, "/agent", err);
 }

@@ -21,8 +21,11 @@ static struct world *world_make(void)
     struct world *w = world_new(&opts);
     w->sites = xcalloc(SITES, sizeof(*w->sites));
     w->site_count = SITES;
+    w->site_cap = SITES;
     for (int i = 0; i < SITES; i++) {
         w->sites[i].id = i + 1;
+        w->sites[i].zone = xstrdup("");
+        w->sites[i].domains = json_object();
         w->sites[i].name = xasprintf("site-%d", i);
         w->sites[i].city = xstrdup("");
         memcpy(w->sites[i].residency, "jp", 3);
@@ -56,6 +59,15 @@ static void node_set(struct world *w, int node, int site, const char *model,
     world_regroup(w, node);
 }
 
+/* GPUs of the first node. */
+static void book(struct world *w, int64_t id, int first, int count,
+                 const struct calendar_span *during)
+{
+    struct world_booking b = {
+        .id = id, .first = first, .count = count, .during = *during};
+    world_book(w, &b);
+}
+
 static bool sells(const struct world_node *n)
 {
     return n->known && n->price_micro >= 0 && strcmp(n->state, "retired") != 0;
@@ -73,7 +85,7 @@ static void compare(const struct world *w, unsigned round)
     for (size_t i = 0; i < w->node_count; i++) {
         const struct world_node *n = &w->nodes[i];
         if (!sells(n)) {
-            ck_assert_msg(n->offer == -1, "round %u: node %zu is in an offer", round,
+            ck_assert_msg(n->model == -1, "round %u: node %zu is in an offer", round,
                           i);
             continue;
         }
@@ -86,22 +98,23 @@ static void compare(const struct world *w, unsigned round)
             first = first && k >= i;
             nodes++;
             up += strcmp(o->state, "up") == 0;
-            ck_assert_msg(o->offer == n->offer, "round %u: %zu and %zu", round, i, k);
+            ck_assert_msg(o->model == n->model, "round %u: %zu and %zu", round, i, k);
         }
         groups += first;
-        const struct match_offer *offer = &w->offers[n->offer];
-        ck_assert_int_eq(offer->model, n->offer);
+        int index = world_offer_of(w, (int)i);
+        const struct match_offer *offer = &w->offers[index];
+        ck_assert_int_eq(offer->model, n->model);
         ck_assert_int_eq(offer->site, n->site);
         ck_assert_str_eq(offer->gpu_model, n->gpu_model);
         ck_assert_int_eq(offer->price_micro, n->price_micro);
-        ck_assert_int_eq(w->offer_info[n->offer].nodes, nodes);
-        ck_assert_int_eq(w->offer_info[n->offer].nodes_up, up);
+        ck_assert_int_eq(w->offer_info[index].nodes, nodes);
+        ck_assert_int_eq(w->offer_info[index].nodes_up, up);
         ck_assert_int_eq(offer->up, up > 0);
         /* The calendar sells exactly what is up in the group. */
         int best, total;
-        calendar_capacity(w->calendar, n->site, n->offer, 0, HOUR, &best, &total);
+        calendar_capacity(w->calendar, n->site, n->model, 0, HOUR, &best, &total);
         ck_assert_msg(total == 8 * up, "round %u: offer %d sells %d of %d GPUs", round,
-                      n->offer, total, 8 * up);
+                      index, total, 8 * up);
     }
     ck_assert_uint_eq(w->offer_count, groups);
 }
@@ -127,44 +140,144 @@ START_TEST(test_offers_are_the_groups)
 }
 END_TEST
 
-/* What is being booked is busy for others until it is known how it went. */
-START_TEST(test_tries)
-{
-    struct world *w = world_make();
-    struct calendar_slot slot = {0, 2, 100};
-    node_set(w, world_node_slot(w, 7), 0, "H100", 1, "up");
-    int64_t a = world_try(w, &slot, 4, 200);
-    ck_assert_uint_eq(calendar_free_mask(w->calendar, 0, 100, 200), 0xc3);
-    ck_assert_uint_eq(calendar_free_mask(w->calendar, 0, 200, 300), 0xff);
-    slot.first = 6;
-    int64_t b = world_try(w, &slot, 2, 200);
-    ck_assert_int_ne(a, b);
-    ck_assert_uint_eq(w->try_count, 2);
-    world_try_end(w, a);
-    ck_assert_uint_eq(calendar_free_mask(w->calendar, 0, 100, 200), 0x3f);
-    struct calendar_span during = {100, 200}, nothing = {0, 0};
-    world_book(w, 9, 0, 0, 1, &during);
-    world_try_end(w, b);
-    ck_assert_uint_eq(w->try_count, 0);
-    ck_assert_uint_eq(calendar_free_mask(w->calendar, 0, 100, 200), 0xfe);
-    world_book(w, 9, 0, 0, 1, &nothing);
-    ck_assert_uint_eq(calendar_free_mask(w->calendar, 0, 100, 200), 0xff);
-    world_free(w);
-}
-END_TEST
-
 /* A node that grew: bookings of its earlier numbers lie before its first GPU. */
 START_TEST(test_place_that_is_none)
 {
     struct world *w = world_make();
     struct calendar_span during = {100, 200};
     node_set(w, world_node_slot(w, 7), 0, "H100", 1, "up");
-    world_book(w, 9, 0, -8, 8, &during);
-    world_book(w, 10, 0, 60, 8, &during);
-    world_book(w, 11, 0, 0, 0, &during);
-    world_book(w, 12, 0, INT_MAX, INT_MAX, &during);
+    static const int places[][2] = {{-8, 8}, {60, 8}, {0, 0}, {INT_MAX, INT_MAX}};
+    for (int i = 0; i < 4; i++)
+        book(w, 9 + i, places[i][0], places[i][1], &during);
     ck_assert_uint_eq(calendar_free_mask(w->calendar, 0, 100, 200), 0xff);
     ck_assert_uint_eq(w->nodes[0].wakes, 4);
+    world_free(w);
+}
+END_TEST
+
+/* Random bookings, firm and spot, cut and given back, against a plain list: what each
+ * calendar leaves free, and who could be preempted. */
+START_TEST(test_spot_and_firm)
+{
+    enum { IDS = 200, SLOTS = 8 };
+    unsigned seed = 20261124;
+    struct world *w = world_make();
+    struct world_booking model[IDS] = {{0}};
+    for (int i = 0; i < 4; i++)
+        node_set(w, world_node_slot(w, i + 1), 0, "H100", 1, "up");
+    ck_assert_ptr_null(w->firm);
+    world_want_firm(w);
+    ck_assert(w->reload);
+    for (int round = 0; round < 5000; round++) {
+        int i = rand_r(&seed) % IDS;
+        int64_t from = rand_r(&seed) % SLOTS;
+        struct world_booking b = {.id = 1000 + i * 3,
+                                  .node = rand_r(&seed) % 4,
+                                  .first = rand_r(&seed) % 7,
+                                  .count = 1 + rand_r(&seed) % 2,
+                                  .during = {from, from + rand_r(&seed) % 3},
+                                  .spot = i % 3 == 0};
+        if (model[i].id != 0) { /* a booking stays on its GPUs */
+            b.node = model[i].node;
+            b.first = model[i].first;
+            b.count = model[i].count;
+        }
+        model[i] = b;
+        world_book(w, &b);
+        if (round % 25 != 0)
+            continue;
+        size_t spots = 0;
+        for (int k = 0; k < IDS; k++)
+            spots += model[k].spot && model[k].during.from_us < model[k].during.to_us;
+        ck_assert_uint_eq(w->spot_count, spots);
+        for (size_t k = 0; k < w->spot_count; k++) {
+            const struct world_booking *m = &model[(w->spots[k].id - 1000) / 3];
+            ck_assert_int_eq(w->spots[k].during.to_us, m->during.to_us);
+            ck_assert_int_eq(w->spots[k].node, m->node);
+        }
+        for (int at = 0; at < SLOTS; at++)
+            for (int node = 0; node < 4; node++) {
+                uint64_t all = 0xff, firm = 0xff;
+                for (int k = 0; k < IDS; k++) {
+                    const struct world_booking *m = &model[k];
+                    if (m->id == 0 || m->node != node || m->during.from_us > at ||
+                        m->during.to_us <= at)
+                        continue;
+                    uint64_t taken = ((UINT64_C(1) << m->count) - 1) << m->first;
+                    all &= ~taken;
+                    if (!m->spot)
+                        firm &= ~taken;
+                }
+                ck_assert_msg(calendar_free_mask(w->calendar, node, at, at + 1) ==
+                                      all &&
+                                  calendar_free_mask(w->firm, node, at, at + 1) == firm,
+                              "round %d", round);
+            }
+    }
+    world_expire_spots(w, SLOTS + 3);
+    ck_assert_uint_eq(w->spot_count, 0);
+    world_free(w);
+}
+END_TEST
+
+/* Each data set is measured by TOPO_PROBERS nodes of each site that are up; of those
+ * that measured before, all that are still up go on; a node with too many takes turns.
+ */
+START_TEST(test_probes)
+{
+    enum { SETS = 150 };
+    struct world *w = world_make();
+    w->probe_interval_us = 60 * US_PER_S;
+    for (int i = 0; i < 10; i++) {
+        int node = world_node_slot(w, i + 1), site = i < 9 ? i % 2 : 2;
+        struct world_site *s = &w->sites[site];
+        node_set(w, node, site, "H100", 1, "up");
+        s->nodes = xreallocarray(s->nodes, s->node_count + 1, sizeof(*s->nodes));
+        s->nodes[s->node_count++] = node;
+    }
+    w->data = xcalloc(SETS, sizeof(*w->data));
+    w->data_count = SETS;
+    for (int i = 0; i < SETS; i++) {
+        w->data[i] = (struct world_data){.id = i + 1, .known = true, .site = -1};
+        w->data[i].endpoint = xstrdup("tcp://h:1");
+    }
+    world_elect_due(w, 1);
+    size_t total = 0, most = 0;
+    for (int i = 0; i < 10; i++) {
+        total += w->nodes[i].probe_count;
+        if (i < 9 && w->nodes[i].probe_count > most)
+            most = w->nodes[i].probe_count;
+    }
+    ck_assert_uint_eq(total, SETS * (TOPO_PROBERS + TOPO_PROBERS + 1));
+    ck_assert_msg(most < 2 * SETS * TOPO_PROBERS / 4, "%zu of one node", most);
+    /* The only node of its site measures them all, in turns. */
+    bool seen[SETS] = {false};
+    int got[WORLD_PROBES_MAX];
+    for (int turn = 0; turn < 3; turn++) {
+        size_t n = world_probes_of(w, 9, turn * w->probe_interval_us, got);
+        ck_assert_uint_eq(n, WORLD_PROBES_MAX);
+        for (size_t k = 0; k < n; k++)
+            seen[got[k]] = true;
+    }
+    for (int i = 0; i < SETS; i++)
+        ck_assert(seen[i]);
+    /* A node goes: its sets are measured by others, the rest stays where it is. */
+    size_t before = w->nodes[2].probe_count, gone = w->nodes[0].probe_count;
+    node_set(w, 0, 0, "H100", 1, "unknown");
+    world_elect_due(w, 2);
+    ck_assert_uint_eq(w->nodes[0].probe_count, gone); /* not at once */
+    world_elect_due(w, 60 * US_PER_S);
+    ck_assert_uint_eq(w->nodes[0].probe_count, 0);
+    ck_assert_uint_ge(w->nodes[2].probe_count, before);
+    total = 0;
+    for (int i = 0; i < 9; i += 2)
+        total += w->nodes[i].probe_count;
+    ck_assert_uint_eq(total, SETS * TOPO_PROBERS);
+    uint64_t wakes = w->nodes[9].wakes;
+    w->data[7].removed = true;
+    world_elect_data(w, 7);
+    ck_assert_uint_eq(w->nodes[9].probe_count, SETS - 1);
+    ck_assert_uint_eq(w->nodes[9].wakes, wakes + 1);
     world_free(w);
 }
 END_TEST
@@ -177,13 +290,52 @@ START_TEST(test_booked_while_loading)
     struct store_result none = {.status = STORE_OK};
     none.rows = (void *)PQmakeEmptyPGresult(NULL, PGRES_TUPLES_OK);
     node_set(w, world_node_slot(w, 7), 0, "H100", 1, "up");
-    world_book(w, 8, 0, 4, 4, &during);
+    book(w, 8, 4, 4, &during);
     w->loading = true;
-    world_book(w, 9, 0, 0, 2, &during);
+    book(w, 9, 0, 2, &during);
     world_put_bookings(w, &none);
     ck_assert_uint_eq(calendar_free_mask(w->calendar, 0, 100, 200), 0xfc);
     PQclear((void *)(uintptr_t)none.rows);
     world_free(w);
+}
+END_TEST
+
+/* Newer news stays, whatever comes late; a plain list is the model. */
+START_TEST(test_news)
+{
+    enum { IDS = 300 };
+    unsigned seed = 20261123;
+    struct world_gens *g = world_gens_new();
+    int64_t last[IDS], until[IDS];
+    for (int i = 0; i < IDS; i++)
+        last[i] = until[i] = -1;
+    ck_assert(world_gens_news(g, NULL, 5, 10));
+    ck_assert(world_gens_news(g, "not an id", 5, 10));
+    ck_assert_uint_eq(world_gens_count(g), 0);
+    for (int round = 0; round < 20000; round++) {
+        char id[UUID_TEXT];
+        int i = rand_r(&seed) % IDS;
+        int64_t event = rand_r(&seed) % 1000, till = round + rand_r(&seed) % 2000;
+        snprintf(id, sizeof(id), "01890a5d-ac96-774b-bcce-%012x", i * 7919);
+        bool news = event >= last[i];
+        ck_assert_msg(world_gens_news(g, id, event, till) == news, "round %d: %d",
+                      round, i);
+        if (news) {
+            last[i] = event;
+            until[i] = till > until[i] ? till : until[i];
+        }
+        if (round % 997 == 0) {
+            size_t left = 0;
+            world_gens_expire(g, round);
+            for (int k = 0; k < IDS; k++) {
+                if (until[k] <= round)
+                    last[k] = until[k] = -1;
+                left += last[k] >= 0;
+            }
+            ck_assert_uint_eq(world_gens_count(g), left);
+        }
+    }
+    world_gens_free(g);
 }
 END_TEST
 
@@ -226,7 +378,7 @@ START_TEST(test_who_asks)
 }
 END_TEST
 
-UNIT_MAIN("world",
-          UNIT_CASE(test_offers_are_the_groups) UNIT_CASE(test_tries)
-              UNIT_CASE(test_place_that_is_none) UNIT_CASE(test_booked_while_loading)
-                  UNIT_CASE(test_who_asks))
+UNIT_MAIN("world", UNIT_CASE(test_offers_are_the_groups) UNIT_CASE(test_spot_and_firm)
+                       UNIT_CASE(test_probes) UNIT_CASE(test_place_that_is_none)
+                           UNIT_CASE(test_booked_while_loading) UNIT_CASE(test_news)
+                               UNIT_CASE(test_who_asks))
