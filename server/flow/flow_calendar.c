@@ -56,9 +56,11 @@ static int query_span(const struct flow *f, struct span_query *ret, struct err *
 static int *total_gpus(const struct world *w)
 {
     int *total = xcalloc(w->offer_count + 1, sizeof(*total));
-    for (size_t i = 0; i < w->node_count; i++)
-        if (w->nodes[i].known && w->nodes[i].offer >= 0)
-            total[w->nodes[i].offer] += __builtin_popcountll(w->nodes[i].offered);
+    for (size_t i = 0; i < w->node_count; i++) {
+        int offer = world_offer_of(w, (int)i);
+        if (offer >= 0)
+            total[offer] += __builtin_popcountll(w->nodes[i].offered);
+    }
     return total;
 }
 
