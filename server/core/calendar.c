@@ -20,9 +20,6 @@ struct calendar *calendar_new(void)
 {
     struct calendar *c = xcalloc(1, sizeof *c);
     table_init(c);
-    for (unsigned mask = 0; mask < 256; mask++) {
-        c->run_of_byte[mask] = (uint8_t)run_longest(mask);
-    }
     return c;
 }
 
@@ -412,9 +409,11 @@ static bool search(const struct search *s, struct calendar_slot *ret)
     int64_t base_us = s->c->base_slot * SLOT_US, end_us = base_us + SLOTS * SLOT_US;
     int64_t from_us = max_i64(q->from_us, base_us);
     int64_t latest_us = min_i64(q->latest_us, end_us - 1);
-    return scan_find(s, q->from_us, min_i64(q->latest_us, base_us - 1), ret) ||
+    return (q->from_us < base_us &&
+            scan_find(s, q->from_us, min_i64(q->latest_us, base_us - 1), ret)) ||
            (from_us <= latest_us && index_find(s, from_us, latest_us, ret)) ||
-           scan_find(s, max_i64(q->from_us, end_us), q->latest_us, ret);
+           (q->latest_us >= end_us &&
+            scan_find(s, max_i64(q->from_us, end_us), q->latest_us, ret));
 }
 
 /* Nodes whose offered GPUs hold such a run. */

@@ -22,6 +22,8 @@
  */
 typedef uint64_t lanes __attribute__((vector_size(16), aligned(16), may_alias));
 
+#define LINE 64 /* bytes of a line of the cache */
+
 /* Rows that make a window of all slots, and both ends. */
 #define ROWS_MAX 64
 /* So few nodes are asked for their exact start one by one. */
@@ -96,8 +98,9 @@ static void rows_cut(const struct index *x, const struct window *w, struct rows 
 static bool start_hopeless(const struct index *x, int level, int64_t start, int class,
                            int nodes)
 {
-    size_t at = (size_t)level * SLOTS + slot_ring(start);
-    return nodes == 1 ? x->tops[at] < class : x->counts[at][class - 1] < nodes;
+    size_t at = slot_ring(start);
+    return nodes == 1 ? x->tops[level][at] < class
+                      : x->counts[level][class - 1][at] < nodes;
 }
 
 /* No `nodes` nodes are free during [from,to), slots within the index. */
@@ -110,15 +113,89 @@ static bool is_hopeless(const struct index *x, int64_t from, int64_t to, int cla
     int level = 63 - __builtin_clzll((unsigned long long)(to - from));
     level = level < LEVELS ? level : LEVELS - 1;
     int64_t len = INT64_C(1) << level;
-    if (start_hopeless(x, level, from, class, nodes)) {
-        return true;
+    /* Both ends are read before either decides: two misses of the cache at once. */
+    bool hopeless = start_hopeless(x, level, from, class, nodes) |
+                    start_hopeless(x, level, to - len, class, nodes);
+    for (from += len; from < to - len && !hopeless; from += len) {
+        hopeless = start_hopeless(x, level, from, class, nodes);
     }
-    for (from += len; from < to - len; from += len) {
-        if (start_hopeless(x, level, from, class, nodes)) {
-            return true;
+    return hopeless;
+}
+
+/* Sixteen bytes at any address. */
+typedef uint8_t tops16 __attribute__((vector_size(16), aligned(1), may_alias));
+typedef uint16_t counts8 __attribute__((vector_size(16), aligned(2), may_alias));
+typedef uint64_t both __attribute__((vector_size(16), may_alias));
+
+/* First i at which a[i] and b[i] reach `class`; count: none. */
+static size_t first_tops(const uint8_t *a, const uint8_t *b, int class, size_t count)
+{
+    size_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+        both yes = (both)((*(const tops16 *)(const void *)(a + i) >= (uint8_t) class) &
+                          (*(const tops16 *)(const void *)(b + i) >= (uint8_t) class));
+        if ((yes[0] | yes[1]) != 0) {
+            break;
         }
     }
-    return start_hopeless(x, level, to - len, class, nodes);
+    while (i < count && (a[i] < class || b[i] < class)) {
+        i++;
+    }
+    return i;
+}
+
+static size_t first_counts(const uint16_t *a, const uint16_t *b, int nodes,
+                           size_t count)
+{
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        both yes = (both)((*(const counts8 *)(const void *)(a + i) >= (uint16_t)nodes) &
+                          (*(const counts8 *)(const void *)(b + i) >= (uint16_t)nodes));
+        if ((yes[0] | yes[1]) != 0) {
+            break;
+        }
+    }
+    while (i < count && (a[i] < nodes || b[i] < nodes)) {
+        i++;
+    }
+    return i;
+}
+
+/* The first slot in [slot,last] after which `whole` slots are not hopeless, as far as
+ * the index reaches; last + 1: none. */
+static int64_t next_hopeful(const struct search *s, int64_t slot, int64_t last,
+                            int64_t whole)
+{
+    const struct index *x = s->g->index;
+    int64_t end = s->c->base_slot + SLOTS;
+    int class = index_class(x->width, s->q->gpus);
+    int level = whole > 0 ? 63 - __builtin_clzll((unsigned long long)whole) : 0;
+    level = level < LEVELS ? level : LEVELS - 1;
+    while (slot <= last) {
+        int64_t from = slot + 1, to = min_i64(from + whole, end);
+        if (to - from == whole && whole > 0) {
+            size_t a = slot_ring(from), b = slot_ring(to - (INT64_C(1) << level));
+            int64_t count = min_i64(last - slot + 1, end - to + 1);
+            count = min_i64(count, (int64_t)(SLOTS - (a > b ? a : b)));
+            const uint8_t *tops = x->tops[level];
+            const uint16_t *counts = x->counts[level][class - 1];
+            size_t at =
+                s->nodes == 1
+                    ? first_tops(tops + a, tops + b, class, (size_t)count)
+                    : first_counts(counts + a, counts + b, s->nodes, (size_t)count);
+            slot += (int64_t)at;
+            if ((int64_t)at == count) {
+                continue;
+            }
+            from = slot + 1;
+            to = from + whole;
+        }
+        if (!is_hopeless(x, from, to, class, s->nodes)) {
+            return slot;
+        }
+        slot++;
+    }
+    return last + 1;
 }
 
 /* ---- lanes ---- */
@@ -262,6 +339,18 @@ static void rows_fit(const struct group *g, const struct rows *rows, int gpus)
     }
 }
 
+/* All lines of the rows are asked for at once, not one after the other; of very long
+ * rows the begin, and the processor sees the rest coming. */
+static void rows_prefetch(const struct index *x, const struct rows *rows)
+{
+    size_t lines = x->stride / LINE < 16 ? x->stride / LINE : 16;
+    for (int i = 0; i < rows->all; i++) {
+        for (size_t k = 0; k < lines; k++) {
+            __builtin_prefetch(rows->at[i] + k * LINE);
+        }
+    }
+}
+
 /* What of the group can start at `start`; false: surely nothing that suffices. */
 static bool try_start(const struct search *s, int64_t start_us)
 {
@@ -275,6 +364,7 @@ static bool try_start(const struct search *s, int64_t start_us)
     struct rows rows;
     rows_inner(x, w.inner, w.inner_end, &rows);
     rows_cut(x, &w, &rows);
+    rows_prefetch(x, &rows);
     edges_of(s->g, &w, x->maybe);
     rows_fit(s->g, &rows, q->gpus);
     return true;
@@ -316,6 +406,32 @@ static void offer_sure(const struct search *s, struct choice *best, const uint64
     }
 }
 
+/* Of nodes that fit alike only the smallest key can win. */
+static void offer_exact(const struct search *s, struct choice *best, int64_t start_us)
+{
+    struct index *x = s->g->index;
+    uint32_t spread = s->q->spread, least = UINT32_MAX;
+    size_t least_pos = SIZE_MAX;
+    if (s->q->skip != NULL) {
+        offer_sure(s, best, x->exact, start_us);
+        return;
+    }
+    for (size_t i = 0; i < x->words; i++) {
+        for (uint64_t bits = x->exact[i]; bits != 0; bits &= bits - 1) {
+            size_t pos = i * 64 + (size_t)__builtin_ctzll(bits);
+            uint32_t key = (uint32_t)s->g->nodes[pos] ^ spread;
+            if (key <= least) {
+                least = key;
+                least_pos = pos;
+            }
+        }
+    }
+    if (least_pos != SIZE_MAX) {
+        choice_offer(s->q, best, s->g->nodes[least_pos], start_us,
+                     mask_at(x, least_pos));
+    }
+}
+
 static void offer_maybe(const struct search *s, struct choice *best, int64_t start_us)
 {
     struct index *x = s->g->index;
@@ -340,7 +456,7 @@ static bool one_at(const struct search *s, int64_t start_us, struct choice *best
         return false;
     }
     struct index *x = s->g->index;
-    offer_sure(s, best, x->exact, start_us);
+    offer_exact(s, best, start_us);
     if (best->node < 0) {
         offer_sure(s, best, x->sure, start_us);
     }
@@ -377,31 +493,55 @@ static bool is_skipped(const struct search *s, size_t pos)
     return s->q->skip != NULL && s->q->skip(s->q->skip_arg, s->g->nodes[pos]);
 }
 
-/* Looks the maybe ones up, and counts the sure ones, per domain too. */
-static int gang_count(const struct search *s, int64_t start_us, bool look_up)
+static void set_remove(uint64_t *set, size_t pos)
+{
+    set[pos / 64] &= ~(UINT64_C(1) << (pos % 64));
+}
+
+/* Looks each maybe node up: it becomes a sure one or none. */
+static void resolve(const struct search *s, int64_t start_us)
+{
+    struct index *x = s->g->index;
+    int64_t to_us = add_capped(start_us, s->q->len_us);
+    for (size_t i = 0; i < x->words; i++) {
+        for (uint64_t bits = x->maybe[i]; bits != 0; bits &= bits - 1) {
+            size_t pos = i * 64 + (size_t)__builtin_ctzll(bits);
+            uint64_t mask = node_free(&s->c->nodes[s->g->nodes[pos]], start_us, to_us);
+            mask_put(x, pos, mask);
+            x->sure[i] |= run_starts(mask, s->q->gpus) != 0 ? bits & -bits : 0;
+        }
+        x->maybe[i] = 0;
+    }
+}
+
+static int set_count(const struct index *x, const uint64_t *set)
+{
+    int count = 0;
+    for (size_t i = 0; i < x->words; i++) {
+        count += __builtin_popcountll(set[i]);
+    }
+    return count;
+}
+
+/* Takes those that are skipped out of the sure ones and counts the others, per domain
+ * too. */
+static int gang_count(const struct search *s)
 {
     const struct group *g = s->g;
     struct index *x = g->index;
+    if (s->q->skip == NULL && !s->one_domain) {
+        return set_count(x, x->sure);
+    }
     int count = 0;
     for (size_t i = 0; i < g->domain_count; i++) {
         g->domains[i].found = 0;
     }
     for (size_t i = 0; i < x->words; i++) {
-        for (uint64_t bits = x->sure[i] | (look_up ? x->maybe[i] : 0); bits != 0;
-             bits &= bits - 1) {
+        for (uint64_t bits = x->sure[i]; bits != 0; bits &= bits - 1) {
             size_t pos = i * 64 + (size_t)__builtin_ctzll(bits);
-            uint64_t bit = bits & -bits;
-            if ((x->sure[i] & bit) == 0) {
-                uint64_t mask = node_free(&s->c->nodes[g->nodes[pos]], start_us,
-                                          add_capped(start_us, s->q->len_us));
-                mask_put(x, pos, mask);
-                x->maybe[i] &= ~bit;
-                x->sure[i] |= run_starts(mask, s->q->gpus) != 0 ? bit : 0;
-            }
-            if ((x->sure[i] & bit) != 0 && is_skipped(s, pos)) {
-                x->sure[i] &= ~bit;
-            }
-            if ((x->sure[i] & bit) != 0) {
+            if (is_skipped(s, pos)) {
+                set_remove(x->sure, pos);
+            } else {
                 count++;
                 g->domains[g->domain_at[pos]].found++;
             }
@@ -456,13 +596,18 @@ static bool gang_at(const struct search *s, int64_t start_us, struct calendar_sl
     if (!try_start(s, start_us)) {
         return false;
     }
-    for (int look_up = 0; look_up < 2; look_up++) {
-        int count = gang_count(s, start_us, look_up != 0);
+    struct index *x = s->g->index;
+    for (int round = 0; round < 2; round++) {
+        int count = gang_count(s);
         int domain = s->one_domain && count >= s->nodes ? gang_domain(s) : -1;
         if (count >= s->nodes && (!s->one_domain || domain >= 0)) {
             gang_take(s, domain, start_us, ret);
             return true;
         }
+        if (count + set_count(x, x->maybe) < s->nodes) {
+            return false;
+        }
+        resolve(s, start_us);
     }
     return false;
 }
@@ -584,16 +729,13 @@ static int64_t slots_together(const struct search *s, int64_t slot, int64_t last
 bool index_find(const struct search *s, int64_t from_us, int64_t latest_us,
                 struct calendar_slot *ret)
 {
-    const struct index *x = s->g->index;
-    int64_t end = s->c->base_slot + SLOTS, length = s->q->len_us / SLOT_US;
+    int64_t length = s->q->len_us / SLOT_US;
     int64_t slot = slot_floor(from_us), last = slot_floor(latest_us);
-    int class = index_class(x->width, s->q->gpus);
+    if (from_us == latest_us) {
+        return slot_find(s, slot, from_us, latest_us, ret);
+    }
     bool first = true;
-    while (slot <= last) {
-        if (is_hopeless(x, slot + 1, min_i64(slot + length, end), class, s->nodes)) {
-            slot++;
-            continue;
-        }
+    while ((slot = next_hopeful(s, slot, last, length - 1)) <= last) {
         int64_t range_us[2] = {max_i64(from_us, slot * SLOT_US), latest_us};
         struct choice best = {.node = -1};
         int64_t many = first ? 0 : slots_together(s, slot, last, range_us, &best);
@@ -626,11 +768,11 @@ struct calendar_step index_capacity(const struct calendar *c, const struct group
     if (!try_start(&s, from_us)) {
         return step;
     }
-    gang_count(&s, from_us, true);
+    resolve(&s, from_us);
     for (size_t i = 0; i < x->words; i++) {
         for (uint64_t bits = x->sure[i]; bits != 0; bits &= bits - 1) {
             uint64_t mask = mask_at(x, i * 64 + (size_t)__builtin_ctzll(bits));
-            int run = x->width == 1 ? c->run_of_byte[mask] : run_longest(mask);
+            int run = run_longest(mask);
             step.total += __builtin_popcountll(mask);
             step.best_node = run > step.best_node ? run : step.best_node;
         }

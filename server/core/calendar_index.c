@@ -53,8 +53,8 @@ static size_t index_lay(struct index *x, uint8_t *at)
     } parts[] = {
         {&x->rows, ROWS_ALL * x->stride},
         {&x->edges, SLOTS * x->words * sizeof *x->edges},
-        {&x->counts, (size_t)LEVELS * SLOTS * sizeof *x->counts},
-        {&x->tops, (size_t)LEVELS * SLOTS},
+        {&x->counts, LEVELS * sizeof *x->counts},
+        {&x->tops, LEVELS * sizeof *x->tops},
         {&x->masks, x->stride},
         {&x->sure, x->words * sizeof *x->sure},
         {&x->maybe, x->words * sizeof *x->maybe},
@@ -156,59 +156,155 @@ static void rows_change(const struct calendar *c, struct index *x, int pos,
 
 /* ---- summaries ---- */
 
-static void count_move(struct index *x, size_t at, int old, int new)
+/* Plain loops over starts that are worth vector instructions: gcc makes none at -O2. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define VECTORS __attribute__((optimize("O3")))
+#else
+#define VECTORS
+#endif
+
+/* Classes of the starts of one level, before and after. */
+struct classes {
+    uint8_t was[SLOTS], is[SLOTS];
+};
+
+VECTORS static void fold_bytes(uint8_t *restrict out, const uint8_t *restrict in,
+                               size_t count, size_t step)
 {
-    uint16_t *counts = x->counts[at];
-    for (int class = old; class < new; class ++) {
-        counts[class]++;
+    for (size_t i = 0; i + step < count; i++) {
+        out[i] = in[i] & in[i + step];
     }
-    for (int class = new; class < old; class ++) {
-        counts[class]--;
-    }
-    int top = new > x->tops[at] ? new : x->tops[at];
-    while (top > 0 && counts[top - 1] == 0) {
-        top--;
-    }
-    x->tops[at] = (uint8_t)top;
 }
 
-static int class_of(const struct calendar *c, int width, uint64_t mask)
+/* Of masks of one byte the class is the longest run. */
+VECTORS static void classes_of_bytes(uint8_t *restrict out, const uint8_t *restrict in,
+                                     size_t count)
 {
-    return width == 1 ? c->run_of_byte[mask] : index_class(width, run_longest(mask));
+    for (size_t i = 0; i < count; i++) {
+        uint8_t mask = in[i], class = 0;
+        for (int k = 0; k < 8; k++) {
+            class = (uint8_t)(class + (mask != 0));
+            mask = (uint8_t)(mask & mask >> 1);
+        }
+        out[i] = class;
+    }
+}
+
+VECTORS static uint8_t class_differs(const struct classes *of, uint8_t class,
+                                     size_t count)
+{
+    uint8_t any = 0;
+    for (size_t i = 0; i < count; i++) {
+        any |= (of->was[i] >= class) ^ (of->is[i] >= class);
+    }
+    return any;
+}
+
+VECTORS static void counts_add(uint16_t *restrict counts,
+                               const struct classes *restrict of, size_t skip,
+                               uint8_t class, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        counts[i] = (uint16_t)(counts[i] + (of->is[skip + i] >= class) -
+                               (of->was[skip + i] >= class));
+    }
+}
+
+VECTORS static void tops_of(uint8_t *restrict tops, uint16_t (*restrict counts)[SLOTS],
+                            size_t first, size_t count)
+{
+    for (size_t i = first; i < first + count; i++) {
+        uint8_t top = 0;
+        for (int class = 0; class < CLASSES; class ++) {
+            top = (uint8_t)(top + (counts[class][i] != 0));
+        }
+        tops[i] = top;
+    }
+}
+
+/* Starts [first, first + count) have the classes of->is and had of->was. */
+static void level_change(struct index *x, int level, int64_t first, size_t count,
+                         const struct classes *of)
+{
+    size_t ring = slot_ring(first);
+    size_t before = count < SLOTS - ring ? count : SLOTS - ring; /* the ring ends */
+    for (int class = 0; class < CLASSES; class ++) {
+        uint16_t *counts = x->counts[level][class];
+        if (class_differs(of, (uint8_t)(class + 1), count)) {
+            counts_add(counts + ring, of, 0, (uint8_t)(class + 1), before);
+            counts_add(counts, of, before, (uint8_t)(class + 1), count - before);
+        }
+    }
+    tops_of(x->tops[level], x->counts[level], ring, before);
+    tops_of(x->tops[level], x->counts[level], 0, count - before);
+}
+
+/* One side's masks by start and level: in bytes where they fit. */
+struct folds {
+    uint8_t bytes[2][SLOTS];
+    uint64_t *wide;
+    size_t count;
+    int now; /* which of bytes */
+};
+
+static void folds_begin(struct folds *f, struct column *col, int width)
+{
+    f->count = (size_t)(col->to - col->from);
+    f->wide = width == 1 ? NULL : col->free;
+    f->now = 0;
+    for (size_t i = 0; width == 1 && i < f->count; i++) {
+        f->bytes[0][i] = (uint8_t)col->free[i];
+    }
 }
 
 /* Replaces each mask by the AND of itself and that of `step` slots later. */
-static void column_fold(struct column *col, int64_t count, int64_t step)
+static void folds_next(struct folds *f, size_t step)
 {
-    for (int64_t i = 0; i + step < count; i++) {
-        col->free[i] &= col->free[i + step];
+    if (f->wide == NULL) {
+        fold_bytes(f->bytes[1 - f->now], f->bytes[f->now], f->count, step);
+        f->now = 1 - f->now;
+        return;
+    }
+    for (size_t i = 0; i + step < f->count; i++) {
+        f->wide[i] &= f->wide[i + step];
+    }
+}
+
+static void folds_classes(const struct folds *f, int width, size_t at, size_t count,
+                          uint8_t *ret)
+{
+    if (f->wide == NULL) {
+        classes_of_bytes(ret, f->bytes[f->now] + at, count);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        bool same = i > 0 && f->wide[at + i] == f->wide[at + i - 1];
+        ret[i] = same ? ret[i - 1]
+                      : (uint8_t)index_class(width, run_longest(f->wide[at + i]));
     }
 }
 
 static void summaries_change(struct calendar *c, struct index *x,
                              const int64_t during[2])
 {
+    struct folds was, is;
+    struct classes of;
     int64_t base = c->base_slot, end = base + SLOTS;
-    int64_t count = c->new.to - c->new.from;
+    folds_begin(&was, &c->old, x->width);
+    folds_begin(&is, &c->new, x->width);
     for (int level = 0; level < LEVELS; level++) {
         int64_t len = INT64_C(1) << level;
-        if (level > 0) {
-            column_fold(&c->old, count, len / 2);
-            column_fold(&c->new, count, len / 2);
-        }
         int64_t first = max_i64(base, during[0] - len + 1);
         int64_t last = min_i64(during[1], end - len + 1);
-        size_t ring = slot_ring(first);
-        for (int64_t start = first; start < last; start++) {
-            int64_t i = start - c->new.from;
-            if (c->old.free[i] != c->new.free[i]) {
-                int was = class_of(c, x->width, c->old.free[i]);
-                int is = class_of(c, x->width, c->new.free[i]);
-                if (was != is) {
-                    count_move(x, (size_t)level * SLOTS + ring, was, is);
-                }
-            }
-            ring = ring + 1 == SLOTS ? 0 : ring + 1;
+        if (level > 0) {
+            folds_next(&was, (size_t)len / 2);
+            folds_next(&is, (size_t)len / 2);
+        }
+        if (first < last) {
+            size_t at = (size_t)(first - c->new.from), count = (size_t)(last - first);
+            folds_classes(&was, x->width, at, count, of.was);
+            folds_classes(&is, x->width, at, count, of.is);
+            level_change(x, level, first, count, &of);
         }
     }
 }
@@ -253,8 +349,10 @@ static void index_forget(struct index *x, int64_t from, int64_t to)
     for (int64_t slot = from; slot < to; slot++) {
         size_t ring = slot_ring(slot);
         for (size_t level = 0; level < LEVELS; level++) {
-            memset(x->counts[level * SLOTS + ring], 0, sizeof x->counts[0]);
-            x->tops[level * SLOTS + ring] = 0;
+            for (size_t class = 0; class < CLASSES; class ++) {
+                x->counts[level][class][ring] = 0;
+            }
+            x->tops[level][ring] = 0;
         }
         memset(x->rows + (ROWS_1 + ring) * x->stride, 0, x->stride);
         memset(x->edges + ring * x->words, 0, x->words * sizeof *x->edges);

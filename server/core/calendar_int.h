@@ -65,19 +65,24 @@ struct index {
     size_t words;  /* 64-bit words per set of positions */
     uint8_t *rows;
     uint64_t *edges; /* per slot a set of positions */
-    /* Per level and start: how many nodes have a run of at least each class during
-     * [start, start + 2^level); the longest class that any node has. */
-    uint16_t (*counts)[CLASSES];
-    uint8_t *tops;
+    /* Per level, class and start: how many nodes have a run of at least the class
+     * during [start, start + 2^level). Per level and start: the longest class of any
+     * node. */
+    uint16_t (*counts)[CLASSES][SLOTS];
+    uint8_t (*tops)[SLOTS];
     /* Of the question being asked: what was found of each position. */
     uint8_t *masks;
     uint64_t *sure, *maybe, *exact, *core;
     void *memory;
-    size_t bytes;
+    size_t bytes; /* of memory */
 };
 
+/* What a refusal reads comes first: it is one line of the cache. */
 struct group {
     int site, model;
+    int largest;         /* run of its nodes */
+    int width;           /* bytes for the masks of its largest node */
+    struct index *index; /* NULL: scanned */
     int *nodes;
     int *domain_at; /* per position: index in domains */
     struct group_domain {
@@ -85,9 +90,6 @@ struct group {
     } * domains;
     size_t count, cap, domain_count;
     int run_count[GPUS_PER_NODE_MAX + 1]; /* nodes whose longest offered run it is */
-    int largest;                          /* run of its nodes */
-    int width;                            /* bytes for the masks of its largest node */
-    struct index *index;                  /* NULL: scanned */
 };
 
 struct entry {
@@ -108,7 +110,6 @@ struct calendar {
     bool has_base;                  /* calendar_expire said where time is */
     int64_t base_slot;              /* a multiple of BLOCK_MAX */
     struct column old, new;         /* scratch of a change */
-    uint8_t run_of_byte[256];       /* longest run */
 };
 
 /* ---- small arithmetic ---- */
@@ -209,10 +210,11 @@ void index_change(struct calendar *c, struct group *g, int pos, int64_t lo, int6
 /* The index begins at `base`, a multiple of BLOCK_MAX. */
 void index_move(struct calendar *c, int64_t base);
 
+/* Any microsecond of an int64_t is in a slot well within the shift; without a sign the
+ * remainder costs a multiplication. */
 static inline size_t slot_ring(int64_t slot)
 {
-    int64_t ring = slot % SLOTS;
-    return (size_t)(ring < 0 ? ring + SLOTS : ring);
+    return (size_t)((uint64_t)(slot + ((int64_t)SLOTS << 25)) % SLOTS);
 }
 
 /* First row of the blocks of 1, 4, 8, 16 and 32 slots. */
