@@ -1,0 +1,247 @@
+/* place_batch SEED PROBLEM.lp: a random market with free GPUs and 40 waiting requests,
+ * placed at once in queue order as the waiting list's planner does, then improved in
+ * sum. Writes the same problem as an integer program (CPLEX LP format; x_r_n: request r
+ * stands on node n) and prints JSON: how many are served and at what effective cost,
+ * in queue order and improved with several limits to what one may pay for the others.
+ * All start at once: starts are the same whoever decides, what differs is the place. */
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "client/lib/timefmt.h"
+#include "server/core/improve.h"
+#include "server/core/match.h"
+
+#define SITES      6
+#define SITE_NODES 4
+#define NODES      (SITES * SITE_NODES)
+#define GPUS       8
+#define REQUESTS   40
+#define ROUNDS     4000
+
+static const char *const profile_names[] = {"resnet50_h100", "cosmoflow_h100",
+                                            "unet3d_h100", NULL};
+
+struct batch {
+    struct match_offer offers[SITES];
+    struct topo *topo;
+    struct match_query queries[REQUESTS];
+    int data[REQUESTS];
+    int64_t cost_micro[REQUESTS][SITES]; /* what each costs at each offer */
+};
+struct result {
+    int served;
+    int64_t cost_micro;
+    double improve_ms;
+    int64_t worst_ppm; /* largest rise of one request's cost over the queue's answer */
+};
+
+static uint64_t rng;
+
+static int below(int n)
+{
+    rng = rng * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (int)((rng >> 33) % (unsigned)n);
+}
+
+static void make_batch(struct batch *b)
+{
+    static const int sizes[] = {1, 1, 2, 2, 4, 8};
+    b->topo = topo_new();
+    for (int i = 0; i < SITES; i++) {
+        b->offers[i] = (struct match_offer){.site = i,
+                                            .model = i,
+                                            .site_name = "",
+                                            .provider_name = "",
+                                            .gpu_model = "H100",
+                                            .residency = "",
+                                            .price_micro = 1000000 + below(2000000),
+                                            .up = true};
+        for (int d = 0; d < SITES; d++) {
+            topo_declared(b->topo, i, d, i == d ? 300 : 2000 + below(28000), 0);
+        }
+    }
+    for (int r = 0; r < REQUESTS; r++) {
+        const char *profile = profile_names[below(4)];
+        b->data[r] = below(SITES);
+        b->queries[r] = (struct match_query){
+            .gpus = sizes[below(6)],
+            .len_us = (1 + below(8)) * US_PER_HOUR,
+            .data = &b->data[r],
+            .data_count = 1,
+            .profile = profile != NULL ? slowdown_find(profile) : NULL,
+            .spread = (uint32_t)r};
+    }
+}
+
+static struct calendar *make_calendar(void)
+{
+    struct calendar *c = calendar_new();
+    for (int n = 0; n < NODES; n++) {
+        calendar_set_node(c, n,
+                          &(struct calendar_node){.site = n / SITE_NODES,
+                                                  .model = n / SITE_NODES,
+                                                  .gpus = GPUS,
+                                                  .offered = (1u << GPUS) - 1});
+    }
+    return c;
+}
+
+/* In an empty market every place tells its cost. */
+static void ask_costs(struct batch *b)
+{
+    struct calendar *c = make_calendar();
+    for (int r = 0; r < REQUESTS; r++) {
+        struct match_place places[SITES];
+        size_t fitting =
+            match_rank(c, b->topo, b->offers, SITES, &b->queries[r], places);
+        assert(fitting == SITES);
+        for (int i = 0; i < SITES; i++) {
+            b->cost_micro[r][places[i].offer] = places[i].effective_micro;
+        }
+    }
+    calendar_free(c);
+}
+
+/* Each takes the best place left when its turn comes. */
+static void place_in_order(const struct batch *b, struct calendar *c,
+                           struct improve_item *items)
+{
+    for (int r = 0; r < REQUESTS; r++) {
+        const struct match_query *q = &b->queries[r];
+        struct match_place places[SITES];
+        size_t fitting = match_rank(c, b->topo, b->offers, SITES, q, places);
+        items[r] = (struct improve_item){.booking = r + 1,
+                                         .len_us = q->len_us,
+                                         .gpus = q->gpus,
+                                         .cost_micro = b->cost_micro[r],
+                                         .offer = -1};
+        if (fitting > 0) {
+            items[r].offer = places[0].offer;
+            items[r].slot = places[0].slot;
+            calendar_book(c, r + 1, places[0].slot.node, places[0].slot.first, q->gpus,
+                          0, q->len_us);
+        }
+    }
+}
+
+static struct result sum(const struct improve_item *items,
+                         const struct improve_item *before)
+{
+    struct result sum = {0};
+    for (int r = 0; r < REQUESTS; r++) {
+        if (items[r].offer < 0) {
+            continue;
+        }
+        int64_t cost = items[r].cost_micro[items[r].offer];
+        sum.served++;
+        sum.cost_micro += cost;
+        if (before[r].offer >= 0) {
+            int64_t rise =
+                cost * MATCH_PPM / before[r].cost_micro[before[r].offer] - MATCH_PPM;
+            sum.worst_ppm = rise > sum.worst_ppm ? rise : sum.worst_ppm;
+        }
+    }
+    return sum;
+}
+
+static struct result solve(const struct batch *b, size_t rounds, int64_t max_rise_ppm)
+{
+    struct improve_item items[REQUESTS], before[REQUESTS];
+    struct improve_limits limits = {rounds, max_rise_ppm, 1};
+    struct calendar *c = make_calendar();
+    place_in_order(b, c, items);
+    memcpy(before, items, sizeof before);
+    struct timespec from, to;
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    int64_t saved = improve(c, b->offers, SITES, items, REQUESTS, &limits);
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    struct result was = sum(before, before), is = sum(items, before);
+    int64_t gained = (int64_t)(is.served - was.served) * IMPROVE_UNSERVED_MICRO;
+    assert(saved == gained + was.cost_micro - is.cost_micro);
+    is.improve_ms = (double)(to.tv_sec - from.tv_sec) * 1e3 +
+                    (double)(to.tv_nsec - from.tv_nsec) / 1e6;
+    calendar_free(c);
+    return is;
+}
+
+/* Serving one more is worth more than any cost: the optimum serves as many as can be.
+ */
+static void write_lp(const struct batch *b, FILE *f)
+{
+    fprintf(f, "Minimize\n cost:\n");
+    for (int r = 0; r < REQUESTS; r++) {
+        for (int n = 0; n < NODES; n++) {
+            double cost = (double)b->cost_micro[r][n / SITE_NODES] / 1e6;
+            fprintf(f, " %+.6f x_%d_%d\n", cost - 10000, r, n);
+        }
+    }
+    fprintf(f, "Subject To\n");
+    for (int r = 0; r < REQUESTS; r++) {
+        fprintf(f, " request_%d:\n", r);
+        for (int n = 0; n < NODES; n++) {
+            fprintf(f, " + x_%d_%d\n", r, n);
+        }
+        fprintf(f, " <= 1\n");
+    }
+    for (int n = 0; n < NODES; n++) {
+        fprintf(f, " node_%d:\n", n);
+        for (int r = 0; r < REQUESTS; r++) {
+            fprintf(f, " + %d x_%d_%d\n", b->queries[r].gpus, r, n);
+        }
+        fprintf(f, " <= %d\n", GPUS);
+    }
+    fprintf(f, "Binary\n");
+    for (int r = 0; r < REQUESTS; r++) {
+        for (int n = 0; n < NODES; n++) {
+            fprintf(f, " x_%d_%d\n", r, n);
+        }
+    }
+    fprintf(f, "End\n");
+}
+
+static void print(const char *name, struct result r)
+{
+    printf("\"%s\": {\"served\": %d, \"cost\": %.6f, \"worst_rise\": %.6f, "
+           "\"ms\": %.3f}",
+           name, r.served, (double)r.cost_micro / 1e6, (double)r.worst_ppm / 1e6,
+           r.improve_ms);
+}
+
+int main(int argc, char **argv)
+{
+    static struct batch b;
+    if (argc != 3) {
+        fprintf(stderr, "usage: place_batch SEED PROBLEM.lp\n");
+        return 2;
+    }
+    rng = strtoull(argv[1], NULL, 10);
+    make_batch(&b);
+    ask_costs(&b);
+    FILE *f = fopen(argv[2], "w");
+    if (f == NULL) {
+        perror(argv[2]);
+        return 1;
+    }
+    write_lp(&b, f);
+    if (fclose(f) != 0) {
+        perror(argv[2]);
+        return 1;
+    }
+    printf("{\"seed\": %s, ", argv[1]);
+    print("queue", solve(&b, 0, 0));
+    printf(", ");
+    print("rise0", solve(&b, ROUNDS, 0));
+    printf(", ");
+    print("rise25", solve(&b, ROUNDS, 250000));
+    printf(", ");
+    print("rise50", solve(&b, ROUNDS, 500000));
+    printf(", ");
+    print("improved", solve(&b, ROUNDS, -1));
+    printf("}\n");
+    topo_free(b.topo);
+    return 0;
+}
