@@ -1,19 +1,17 @@
-/* match: facts of each offer first (RTT, slow-down, prices), then the bounds in one
- * fixed order, then the calendar, then one sort. */
+/* match: every place judged: facts first (RTT, slow-down, prices), then the bounds in
+ * one fixed order, then the calendars, then one sort; those that do not fit get words
+ * and the nearest relaxation. match_plan.c finds the best without all that. */
 #include "server/core/match.h"
 
 #include <assert.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/lib/bounds.h"
 #include "client/lib/money.h"
 #include "client/lib/timefmt.h"
+#include "server/core/match_int.h"
 #include "server/core/match_reason.h"
-
-/* Slow-downs beyond this say "never" and keep products of prices inside 64 bits. */
-#define SLOWDOWN_MAX 1e6
 
 static const char *const why_names[MATCH_WHY_COUNT] = {
     [MATCH_OK] = "ok",
@@ -68,130 +66,79 @@ bool match_model_fits(const char *have, const char *want)
     return false;
 }
 
-/* The RTT of the farthest data set; TOPO_UNKNOWN as soon as one is not known. */
-static struct topo_rtt worst_rtt(const struct topo *topo, const struct match_offer *o,
-                                 const struct match_query *q)
+/* ---- one place ---- */
+
+/* The request as one place is asked: of a gang anywhere it may give one node, of a
+ * federated one it may serve one of the groups. */
+static struct match_query asked_of_place(const struct match_query *q, int group)
 {
-    struct topo_rtt worst = {0};
-    for (size_t i = 0; i < q->data_count; i++) {
-        struct topo_rtt rtt = topo_rtt(topo, o->site, q->data[i], q->now_us);
-        if (rtt.source == TOPO_UNKNOWN) {
-            return (struct topo_rtt){0};
-        }
-        if (worst.source == TOPO_UNKNOWN || rtt.rtt_us > worst.rtt_us) {
-            worst = rtt;
-        }
+    struct match_query one = q->federated ? match_group_query(q, group) : *q;
+    if (one.together == MATCH_ANY) {
+        one.nodes = 1;
     }
-    return worst;
+    return one;
 }
 
-/* All data sets share the site's link and the profile's demand is that of the whole
- * job, so the farthest one decides: the model never gets faster with distance. */
-static void set_slowdown(const struct match_offer *o, const struct match_query *q,
-                         struct match_place *p)
+static void lacks(const struct match_market *m, const struct match_query *q,
+                  const struct match_offer *o, struct match_place *p,
+                  struct match_reason_facts *facts)
 {
-    p->slowdown_ppm = MATCH_PPM;
-    if (q->profile == NULL || p->rtt.source == TOPO_UNKNOWN) {
+    int total;
+    calendar_capacity(m->calendar, o->site, o->model, q->from_us,
+                      q->from_us + q->len_us, &p->free_gpus, &total);
+    struct match_query later = *q, alone;
+    struct match_plan plan;
+    later.from_us = q->latest_us;
+    later.latest_us = q->latest_us + HORIZON_US;
+    later.max_total_micro = later.max_effective_micro = 0;
+    facts->has_later = match_at(m, &later, p->offer, &plan) == MATCH_OK;
+    facts->later_us = facts->has_later ? plan.start_us : 0;
+    if (facts->has_later || match_nodes(q) == 1 || p->why == MATCH_PATH_BUSY) {
         return;
     }
-    struct slowdown_path path = {.rtt_s = (double)p->rtt.rtt_us * 1e-6,
-                                 .bandwidth_Bps = (double)o->bandwidth_Bps,
-                                 .service_s = SLOWDOWN_SERVICE_S};
-    struct slowdown_result r;
-    slowdown_predict(q->profile, &path, q->gpus, (double)q->len_us * 1e-6, &r);
-    slowdown_advice(q->profile, &r, p->advice, sizeof p->advice);
-    /* The one place where the model's doubles become an integer: half up to 1e-6. */
-    p->slowdown_ppm =
-        (int64_t)floor(fmin(r.job, SLOWDOWN_MAX) * (double)MATCH_PPM + 0.5);
+    alone = later;
+    alone.nodes = 1;
+    alone.bandwidth_Bps = 0;
+    if (match_at(m, &alone, p->offer, &plan) == MATCH_OK) {
+        p->why = MATCH_TOO_FEW_NODES;
+    }
 }
 
-static bool set_prices(const struct match_offer *o, const struct match_query *q,
-                       struct match_place *p)
+static void judge(const struct match_market *m, const struct match_query *q, int offer,
+                  struct match_place *p)
 {
-    int64_t gpu_us;
-    return !__builtin_mul_overflow(q->len_us, (int64_t)q->gpus, &gpu_us) &&
-           money_mul(gpu_us, o->price_micro, US_PER_HOUR, &p->price_total_micro,
-                     NULL) == 0 &&
-           money_mul(p->slowdown_ppm, p->price_total_micro, MATCH_PPM,
-                     &p->effective_micro, NULL) == 0 &&
-           money_mul(p->slowdown_ppm, o->price_micro, MATCH_PPM,
-                     &p->effective_per_hour_micro, NULL) == 0;
-}
-
-static bool is_other(const char *asked, const char *have)
-{
-    return asked != NULL && strcmp(asked, have) != 0;
-}
-
-/* Bounds that need no calendar. */
-static enum match_why judge_offer(const struct match_offer *o,
-                                  const struct match_query *q,
-                                  const struct match_place *p)
-{
-    if (q->gpu_model != NULL && !match_model_fits(o->gpu_model, q->gpu_model)) {
-        return MATCH_MODEL;
+    const struct match_offer *o = &m->offers[offer];
+    struct match_reason_facts facts = {0};
+    *p = (struct match_place){.offer = offer, .slot = {.node = -1, .first = -1}};
+    p->relax.member = "";
+    struct match_facts f = {.advice = p->advice};
+    struct match_plan plan;
+    p->why = match_facts(m, q, o, &f);
+    facts.price_overflow = f.overflow;
+    p->rtt = f.rtt;
+    p->slowdown_ppm = f.slowdown_ppm;
+    p->price_total_micro = f.total_micro;
+    p->effective_micro = f.effective_micro;
+    p->effective_per_hour_micro = f.gpu_effective_micro;
+    if (p->why == MATCH_OK) {
+        facts.largest = calendar_largest(m->calendar, o->site, o->model);
+        p->why = facts.largest < q->gpus ? MATCH_NODE_TOO_SMALL
+                                         : match_site(m, q, offer, &f, &plan);
     }
-    if (o->gpu_memory_mib < q->min_memory_mib) {
-        return MATCH_MEMORY;
+    if (p->why == MATCH_OK) {
+        p->slot = (struct calendar_slot){plan.slots[0].node, plan.slots[0].first,
+                                         plan.start_us};
+        p->rtt = plan.groups[0].rtt;
+        p->slowdown_ppm = plan.slowdown_ppm;
+        p->price_total_micro = plan.total_micro;
+        p->effective_micro = plan.effective_micro;
+        return;
     }
-    if (is_other(q->residency, o->residency)) {
-        return MATCH_RESIDENCY;
+    if (p->why == MATCH_BUSY || p->why == MATCH_PATH_BUSY) {
+        lacks(m, q, o, p, &facts);
     }
-    if (is_other(q->only_site, o->site_name) ||
-        is_other(q->only_provider, o->provider_name)) {
-        return MATCH_EXCLUDED;
-    }
-    if (!o->up) {
-        return MATCH_DOWN;
-    }
-    bool needs_rtt = q->data_count > 0 && (q->max_rtt_us > 0 || q->profile != NULL);
-    if (needs_rtt && p->rtt.source == TOPO_UNKNOWN) {
-        return MATCH_NO_RTT;
-    }
-    if (q->max_rtt_us > 0 && p->rtt.rtt_us > q->max_rtt_us) {
-        return MATCH_TOO_FAR;
-    }
-    if (q->max_price_micro > 0 && o->price_micro > q->max_price_micro) {
-        return MATCH_TOO_DEAR;
-    }
-    if (q->max_slowdown_ppm > 0 && p->slowdown_ppm > q->max_slowdown_ppm) {
-        return MATCH_TOO_SLOW;
-    }
-    return MATCH_OK;
-}
-
-/* Finds the slot; when there is none says how far the nearest one is. */
-static enum match_why judge_calendar(const struct calendar *cal,
-                                     const struct match_offer *o,
-                                     const struct match_query *q, struct match_place *p,
-                                     struct match_reason_facts *facts)
-{
-    facts->largest = calendar_largest(cal, o->site, o->model);
-    if (facts->largest < q->gpus) {
-        return MATCH_NODE_TOO_SMALL;
-    }
-    struct calendar_query find = {.site = o->site,
-                                  .model = o->model,
-                                  .gpus = q->gpus,
-                                  .from_us = q->from_us,
-                                  .latest_us = q->latest_us,
-                                  .len_us = q->len_us,
-                                  .spread = q->spread};
-    bool fits = calendar_find(cal, &find, &p->slot);
-    if (!fits) {
-        int total;
-        calendar_capacity(cal, o->site, o->model, q->from_us, q->from_us + q->len_us,
-                          &p->free_gpus, &total);
-        find.from_us = q->latest_us;
-        find.latest_us = q->latest_us + HORIZON_US;
-        struct calendar_slot later;
-        facts->has_later = calendar_find(cal, &find, &later);
-        facts->later_us = facts->has_later ? later.start_us : 0;
-        return MATCH_BUSY;
-    }
-    return q->max_effective_micro > 0 && p->effective_micro > q->max_effective_micro
-               ? MATCH_OVER_BUDGET
-               : MATCH_OK;
+    match_reason(m, q, &facts, p);
+    match_relax(m, q, &facts, p);
 }
 
 int match_free(const struct calendar *cal, const struct match_offer *o,
@@ -202,6 +149,8 @@ int match_free(const struct calendar *cal, const struct match_offer *o,
                       p->slot.start_us + len_us, &best, &total);
     return best;
 }
+
+/* ---- their order ---- */
 
 struct order {
     const struct match_offer *offers;
@@ -214,15 +163,15 @@ static int compare_i64(int64_t a, int64_t b)
 }
 
 /* Unknown sorts behind every distance. */
-static int64_t rtt_key(const struct match_place *p)
+static int64_t rtt_key(const struct topo_rtt *rtt)
 {
-    return p->rtt.source == TOPO_UNKNOWN ? INT64_MAX : p->rtt.rtt_us;
+    return rtt->source == TOPO_UNKNOWN ? INT64_MAX : rtt->rtt_us;
 }
 
 /* Fibonacci hashing: neighbours in the list end far apart, differently per request. */
-static uint32_t spread_key(const struct order *order, int offer)
+uint32_t match_spread(uint32_t spread, int offer)
 {
-    uint32_t x = ((uint32_t)offer ^ order->spread) * UINT32_C(2654435769);
+    uint32_t x = ((uint32_t)offer ^ spread) * UINT32_C(2654435769);
     return (x ^ x >> 15) * UINT32_C(2246822519);
 }
 
@@ -234,42 +183,64 @@ static int compare_places(const void *pa, const void *pb, void *arg)
     if (by == 0 && a->why == MATCH_OK) {
         by = compare_i64(a->effective_micro, b->effective_micro);
         by = by != 0 ? by : compare_i64(a->slot.start_us, b->slot.start_us);
-        by = by != 0 ? by : compare_i64(rtt_key(a), rtt_key(b));
+        by = by != 0 ? by : compare_i64(rtt_key(&a->rtt), rtt_key(&b->rtt));
         by = by != 0 ? by
                      : compare_i64(order->offers[b->offer].reliability_ppm,
                                    order->offers[a->offer].reliability_ppm);
         by = by != 0 ? by
-                     : compare_i64(spread_key(order, a->offer),
-                                   spread_key(order, b->offer));
+                     : compare_i64(match_spread(order->spread, a->offer),
+                                   match_spread(order->spread, b->offer));
     }
     return by != 0 ? by : compare_i64(a->offer, b->offer);
+}
+
+bool match_plan_before(const struct match_market *m, const struct match_query *q,
+                       const struct match_plan *a, const struct match_plan *b)
+{
+    int oa = a->slots[0].offer, ob = b->slots[0].offer;
+    int by = compare_i64(a->effective_micro, b->effective_micro);
+    by = by != 0 ? by : compare_i64(a->start_us, b->start_us);
+    by = by != 0 ? by
+                 : compare_i64(rtt_key(&a->groups[0].rtt), rtt_key(&b->groups[0].rtt));
+    by = by != 0 ? by
+                 : compare_i64(m->offers[ob].reliability_ppm,
+                               m->offers[oa].reliability_ppm);
+    by = by != 0
+             ? by
+             : compare_i64(match_spread(q->spread, oa), match_spread(q->spread, ob));
+    return (by != 0 ? by : compare_i64(oa, ob)) < 0;
+}
+
+size_t match_judge(const struct match_market *m, const struct match_query *q,
+                   struct match_place *places)
+{
+    assert(q->gpus >= 1 && q->len_us > 0);
+    size_t fitting = 0;
+    int groups = q->federated ? (int)q->data_count : 1;
+    for (size_t i = 0; i < m->offer_count; i++) {
+        for (int g = 0; g < groups; g++) {
+            struct match_query one = asked_of_place(q, g);
+            struct match_place p;
+            judge(m, &one, (int)i, &p);
+            bool is_better = p.why == MATCH_OK
+                                 ? places[i].why != MATCH_OK
+                                 : p.why > places[i].why && places[i].why != MATCH_OK;
+            if (g == 0 || is_better) {
+                places[i] = p;
+            }
+        }
+        fitting += places[i].why == MATCH_OK;
+    }
+    struct order order = {m->offers, q->spread};
+    qsort_r(places, m->offer_count, sizeof *places, compare_places, &order);
+    return fitting;
 }
 
 size_t match_rank(const struct calendar *cal, const struct topo *topo,
                   const struct match_offer *offers, size_t offer_count,
                   const struct match_query *q, struct match_place *places)
 {
-    assert(q->gpus >= 1 && q->len_us > 0);
-    size_t fitting = 0;
-    for (size_t i = 0; i < offer_count; i++) {
-        const struct match_offer *o = &offers[i];
-        struct match_place *p = &places[i];
-        struct match_reason_facts facts = {0};
-        *p = (struct match_place){.offer = (int)i, .slot = {.node = -1, .first = -1}};
-        p->rtt = worst_rtt(topo, o, q);
-        set_slowdown(o, q, p);
-        facts.price_overflow = !set_prices(o, q, p);
-        p->why = judge_offer(o, q, p);
-        if (p->why == MATCH_OK && facts.price_overflow) {
-            p->why = MATCH_TOO_DEAR;
-        }
-        if (p->why == MATCH_OK) {
-            p->why = judge_calendar(cal, o, q, p, &facts);
-        }
-        match_reason(o, q, &facts, p);
-        fitting += p->why == MATCH_OK;
-    }
-    struct order order = {offers, q->spread};
-    qsort_r(places, offer_count, sizeof *places, compare_places, &order);
-    return fitting;
+    const struct match_market m = {
+        .calendar = cal, .topo = topo, .offers = offers, .offer_count = offer_count};
+    return match_judge(&m, q, places);
 }

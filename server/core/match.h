@@ -53,7 +53,7 @@ struct match_paths {
 /* Bounds of a plan: all groups of a federated gang together. */
 #define MATCH_NODES_MAX  64
 #define MATCH_GROUPS_MAX 8
-#define MATCH_PATHS_MAX  (MATCH_NODES_MAX * DATASETS_PER_REQUEST_MAX)
+#define MATCH_PATHS_MAX  128 /* groups x data sets; a gang anywhere takes no more */
 
 /* How close to each other the nodes of a gang (of one group) must be. */
 enum match_together { MATCH_SITE, MATCH_DOMAIN, MATCH_ANY };
@@ -133,7 +133,7 @@ struct match_relax {
                            "residency" "site" "provider" "bandwidth" … */
     int64_t value;      /* in the member's unit: us, micro, count, ppm, bytes/s */
     const char *name;   /* of members that are names, else NULL; borrowed */
-    char text[64];      /* "+2 ms", "23:40 instead of 22:00", "7 GPUs", "312 more" */
+    char text[96];      /* "+2 ms", "23:40 instead of 22:00", "7 GPUs", "312 more" */
 };
 
 struct match_place {

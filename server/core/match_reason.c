@@ -1,5 +1,6 @@
 /* match_reason: one line per reason. Amounts are printed without a currency, because an
  * offer does not name one here; the caller's table does. */
+#include "server/core/match_int.h"
 #include "server/core/match_reason.h"
 
 #include <inttypes.h>
@@ -43,7 +44,10 @@ static void busy(const struct match_query *q, const struct match_reason_facts *f
                  struct match_place *p)
 {
     char when[TIMEFMT_MAX], lack[80];
-    if (q->gpus == 1)
+    if (q->nodes > 1)
+        snprintf(lack, sizeof lack, "there are no %d nodes with %d free GPU%s each",
+                 q->nodes, q->gpus, q->gpus == 1 ? "" : "s");
+    else if (q->gpus == 1)
         snprintf(lack, sizeof lack, "no node has a free GPU");
     else
         snprintf(lack, sizeof lack,
@@ -57,13 +61,38 @@ static void busy(const struct match_query *q, const struct match_reason_facts *f
     snprintf(p->reason, sizeof p->reason, "busy until %s (before, %s)", when, lack);
 }
 
+static void path_busy(const struct match_reason_facts *facts, struct match_place *p)
+{
+    char when[TIMEFMT_MAX];
+    if (!facts->has_later) {
+        snprintf(p->reason, sizeof p->reason, "the path to the data is booked");
+        return;
+    }
+    timefmt_utc(facts->later_us, when);
+    snprintf(p->reason, sizeof p->reason,
+             "the path to the data is booked, or not lit, until %s", when);
+}
+
 static void excluded(const struct match_offer *o, const struct match_query *q,
                      struct match_place *p)
 {
+    size_t cap = sizeof p->reason;
     bool by_site = q->only_site != NULL && strcmp(q->only_site, o->site_name) != 0;
-    snprintf(p->reason, sizeof p->reason, "excluded: %s %s, asked for %s",
-             by_site ? "site" : "provider", by_site ? o->site_name : o->provider_name,
-             by_site ? q->only_site : q->only_provider);
+    if (by_site)
+        snprintf(p->reason, cap, "excluded: site %s, asked for %s", o->site_name,
+                 q->only_site);
+    else if (q->only_provider != NULL &&
+             strcmp(q->only_provider, o->provider_name) != 0)
+        snprintf(p->reason, cap, "excluded: provider %s, asked for %s",
+                 o->provider_name, q->only_provider);
+    else if (match_named(&q->deny_providers, o->provider_name))
+        snprintf(p->reason, cap, "excluded: provider %s is not wanted",
+                 o->provider_name);
+    else if (match_named(&q->deny_sites, o->site_name))
+        snprintf(p->reason, cap, "excluded: site %s is not wanted", o->site_name);
+    else
+        snprintf(p->reason, cap, "excluded: provider %s is not among those asked for",
+                 o->provider_name);
 }
 
 static void too_small(const struct match_query *q,
@@ -78,9 +107,10 @@ static void too_small(const struct match_query *q,
     }
 }
 
-void match_reason(const struct match_offer *o, const struct match_query *q,
+void match_reason(const struct match_market *m, const struct match_query *q,
                   const struct match_reason_facts *facts, struct match_place *p)
 {
+    const struct match_offer *o = &m->offers[p->offer];
     size_t cap = sizeof p->reason;
     p->reason[0] = '\0';
     switch (p->why) {
@@ -113,7 +143,8 @@ void match_reason(const struct match_offer *o, const struct match_query *q,
         if (facts->price_overflow) {
             snprintf(p->reason, cap, "too dear: the price is out of range");
         } else {
-            compare(p, "too dear", o->price_micro, q->max_price_micro, " per GPU-hour");
+            compare(p, "too dear", q->spot ? o->spot_price_micro : o->price_micro,
+                    q->max_price_micro, " per GPU-hour");
         }
         break;
     case MATCH_TOO_SLOW:
@@ -123,16 +154,24 @@ void match_reason(const struct match_offer *o, const struct match_query *q,
         snprintf(p->reason, cap, "in zone %s, which is to be avoided", o->zone);
         break;
     case MATCH_NO_SPOT: snprintf(p->reason, cap, "sells no spot leases"); break;
-    case MATCH_NO_PATH: snprintf(p->reason, cap, "no path to the data"); break;
-    case MATCH_TOO_FEW_NODES: snprintf(p->reason, cap, "too few nodes"); break;
-    case MATCH_PATH_BUSY:
-        snprintf(p->reason, cap, "the path to the data is booked");
+    case MATCH_NO_PATH:
+        snprintf(p->reason, cap, "no path of that width to the data");
         break;
+    case MATCH_TOO_FEW_NODES:
+        snprintf(p->reason, cap, "fewer than %d nodes%s with %d GPU%s each", q->nodes,
+                 q->together == MATCH_DOMAIN ? " of one fabric" : "", q->gpus,
+                 q->gpus == 1 ? "" : "s");
+        break;
+    case MATCH_PATH_BUSY: path_busy(facts, p); break;
     case MATCH_NODE_TOO_SMALL: too_small(q, facts, p); break;
     case MATCH_BUSY: busy(q, facts, p); break;
     case MATCH_OVER_BUDGET:
-        compare(p, "over budget", p->effective_micro, q->max_effective_micro,
-                " effective");
+        if (q->max_total_micro > 0 && p->price_total_micro > q->max_total_micro)
+            compare(p, "over budget", p->price_total_micro, q->max_total_micro,
+                    " in all");
+        else
+            compare(p, "over budget", p->effective_micro, q->max_effective_micro,
+                    " effective");
         break;
     }
 }

@@ -1,5 +1,5 @@
-/* match_reason: the words for why a place does not serve a request, with the numbers
- * and the nearest relaxation. Internal to match. Pure. */
+/* match_reason, match_relax: the words for why a place does not serve a request, with
+ * the numbers and the nearest relaxation. Internal to match. Pure. */
 #ifndef NEARGPU_MATCH_REASON_H
 #define NEARGPU_MATCH_REASON_H
 
@@ -13,7 +13,10 @@ struct match_reason_facts {
     bool price_overflow; /* price x time does not fit money */
 };
 /* Fills place->reason from place->why. */
-void match_reason(const struct match_offer *o, const struct match_query *q,
+void match_reason(const struct match_market *m, const struct match_query *q,
                   const struct match_reason_facts *facts, struct match_place *place);
+/* Fills place->relax, when one is found. */
+void match_relax(const struct match_market *m, const struct match_query *q,
+                 const struct match_reason_facts *facts, struct match_place *place);
 
 #endif
