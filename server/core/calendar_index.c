@@ -7,11 +7,6 @@
  * Edges. For each slot the set of nodes of which a booking or window begins or ends
  * inside the slot. For any other node a part of the slot is as free as the whole.
  *
- * Summaries. For each start and each length of 2^level slots: how many nodes have at
- * least so many neighbours free all that time. Unlike the blocks they are there for
- * each start, so the two that cover a window from both ends span more than half of it
- * each, and a group that cannot serve is refused by two bytes.
- *
  * The slots lie in a ring: moving on by BLOCK_MAX slots fills in the new slots of each
  * node and touches no others. All of it follows from the nodes' intervals; a change
  * computes the column before and after, and writes what differs. */
@@ -23,23 +18,6 @@
 #include "server/core/calendar_int.h"
 
 #define LINE 64 /* bytes of a line of the cache: rows begin at one */
-
-const uint8_t index_classes[4][CLASSES] = {
-    {1, 2, 3, 4, 5, 6, 7, 8},
-    {1, 2, 3, 4, 6, 8, 12, 16},
-    {1, 2, 4, 8, 12, 16, 24, 32},
-    {1, 2, 4, 8, 16, 24, 32, 64},
-};
-
-int index_class(int width, int run)
-{
-    const uint8_t *classes = index_classes[__builtin_ctz((unsigned)width)];
-    int class = 0;
-    while (class < CLASSES && classes[class] <= run) {
-        class ++;
-    }
-    return class;
-}
 
 /* ---- memory ---- */
 
@@ -154,166 +132,11 @@ static void rows_change(const struct calendar *c, struct index *x, int pos,
     blocks_change(c, x, pos, during);
 }
 
-/* ---- summaries ---- */
-
-/* Plain loops over starts that are worth vector instructions: gcc makes none at -O2. */
-#if defined(__GNUC__) && !defined(__clang__)
-#define VECTORS __attribute__((optimize("O3")))
-#else
-#define VECTORS
-#endif
-
-/* Classes of the starts of one level, before and after. */
-struct classes {
-    uint8_t was[SLOTS], is[SLOTS];
-};
-
-VECTORS static void fold_bytes(uint8_t *restrict out, const uint8_t *restrict in,
-                               size_t count, size_t step)
-{
-    for (size_t i = 0; i + step < count; i++) {
-        out[i] = in[i] & in[i + step];
-    }
-}
-
-/* Of masks of one byte the class is the longest run. */
-VECTORS static void classes_of_bytes(uint8_t *restrict out, const uint8_t *restrict in,
-                                     size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        uint8_t mask = in[i], class = 0;
-        for (int k = 0; k < 8; k++) {
-            class = (uint8_t)(class + (mask != 0));
-            mask = (uint8_t)(mask & mask >> 1);
-        }
-        out[i] = class;
-    }
-}
-
-VECTORS static uint8_t class_differs(const struct classes *of, uint8_t class,
-                                     size_t count)
-{
-    uint8_t any = 0;
-    for (size_t i = 0; i < count; i++) {
-        any |= (of->was[i] >= class) ^ (of->is[i] >= class);
-    }
-    return any;
-}
-
-VECTORS static void counts_add(uint16_t *restrict counts,
-                               const struct classes *restrict of, size_t skip,
-                               uint8_t class, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        counts[i] = (uint16_t)(counts[i] + (of->is[skip + i] >= class) -
-                               (of->was[skip + i] >= class));
-    }
-}
-
-VECTORS static void tops_of(uint8_t *restrict tops, uint16_t (*restrict counts)[SLOTS],
-                            size_t first, size_t count)
-{
-    for (size_t i = first; i < first + count; i++) {
-        uint8_t top = 0;
-        for (int class = 0; class < CLASSES; class ++) {
-            top = (uint8_t)(top + (counts[class][i] != 0));
-        }
-        tops[i] = top;
-    }
-}
-
-/* Starts [first, first + count) have the classes of->is and had of->was. */
-static void level_change(struct index *x, int level, int64_t first, size_t count,
-                         const struct classes *of)
-{
-    size_t ring = slot_ring(first);
-    size_t before = count < SLOTS - ring ? count : SLOTS - ring; /* the ring ends */
-    for (int class = 0; class < CLASSES; class ++) {
-        uint16_t *counts = x->counts[level][class];
-        if (class_differs(of, (uint8_t)(class + 1), count)) {
-            counts_add(counts + ring, of, 0, (uint8_t)(class + 1), before);
-            counts_add(counts, of, before, (uint8_t)(class + 1), count - before);
-        }
-    }
-    tops_of(x->tops[level], x->counts[level], ring, before);
-    tops_of(x->tops[level], x->counts[level], 0, count - before);
-}
-
-/* One side's masks by start and level: in bytes where they fit. */
-struct folds {
-    uint8_t bytes[2][SLOTS];
-    uint64_t *wide;
-    size_t count;
-    int now; /* which of bytes */
-};
-
-static void folds_begin(struct folds *f, struct column *col, int width)
-{
-    f->count = (size_t)(col->to - col->from);
-    f->wide = width == 1 ? NULL : col->free;
-    f->now = 0;
-    for (size_t i = 0; width == 1 && i < f->count; i++) {
-        f->bytes[0][i] = (uint8_t)col->free[i];
-    }
-}
-
-/* Replaces each mask by the AND of itself and that of `step` slots later. */
-static void folds_next(struct folds *f, size_t step)
-{
-    if (f->wide == NULL) {
-        fold_bytes(f->bytes[1 - f->now], f->bytes[f->now], f->count, step);
-        f->now = 1 - f->now;
-        return;
-    }
-    for (size_t i = 0; i + step < f->count; i++) {
-        f->wide[i] &= f->wide[i + step];
-    }
-}
-
-static void folds_classes(const struct folds *f, int width, size_t at, size_t count,
-                          uint8_t *ret)
-{
-    if (f->wide == NULL) {
-        classes_of_bytes(ret, f->bytes[f->now] + at, count);
-        return;
-    }
-    for (size_t i = 0; i < count; i++) {
-        bool same = i > 0 && f->wide[at + i] == f->wide[at + i - 1];
-        ret[i] = same ? ret[i - 1]
-                      : (uint8_t)index_class(width, run_longest(f->wide[at + i]));
-    }
-}
-
-static void summaries_change(struct calendar *c, struct index *x,
-                             const int64_t during[2])
-{
-    struct folds was, is;
-    struct classes of;
-    int64_t base = c->base_slot, end = base + SLOTS;
-    folds_begin(&was, &c->old, x->width);
-    folds_begin(&is, &c->new, x->width);
-    for (int level = 0; level < LEVELS; level++) {
-        int64_t len = INT64_C(1) << level;
-        int64_t first = max_i64(base, during[0] - len + 1);
-        int64_t last = min_i64(during[1], end - len + 1);
-        if (level > 0) {
-            folds_next(&was, (size_t)len / 2);
-            folds_next(&is, (size_t)len / 2);
-        }
-        if (first < last) {
-            size_t at = (size_t)(first - c->new.from), count = (size_t)(last - first);
-            folds_classes(&was, x->width, at, count, of.was);
-            folds_classes(&is, x->width, at, count, of.is);
-            level_change(x, level, first, count, &of);
-        }
-    }
-}
-
 void index_change(struct calendar *c, struct group *g, int pos, int64_t lo, int64_t hi)
 {
     int64_t during[2] = {lo, hi};
     rows_change(c, g->index, pos, during);
-    summaries_change(c, g->index, during);
+    summary_change(c, g->index, during);
 }
 
 /* ---- building and moving on ---- */

@@ -4,6 +4,8 @@
  * calendar_table.c  which node has a booking, which group has a site and model
  * calendar_node.c   one node's intervals: exact to the microsecond
  * calendar_index.c  a group's blocks of time: which nodes may be free
+ * calendar_summary.c how many nodes of a group are free when: refuses without a look
+ * calendar_try.c    one start on all nodes of a group, by the blocks
  * calendar_find.c   questions to a group that has an index
  * calendar_scan.c   the same questions by a look at each node: small groups, and times
  *                   that the index does not reach
@@ -20,8 +22,8 @@
 #define BLOCK_MAX   32                        /* slots of the longest block: 8 hours */
 #define SLOTS_AHEAD (14 * 24 * 4)             /* 14 days */
 #define SLOTS       (SLOTS_AHEAD + BLOCK_MAX) /* the base moves on by BLOCK_MAX */
-#define LEVELS      8                         /* summaries over 1, 2, 4 … 128 slots */
-#define SUMMARY_MAX (1 << (LEVELS - 1))
+#define LEVELS      8                         /* lengths that are summed up */
+#define SUMMARY_MAX 95                        /* slots of the longest */
 #define CLASSES     8 /* lengths of runs that the summaries tell apart */
 
 /* Below this many nodes a look at each costs less than an index would keep. */
@@ -66,8 +68,8 @@ struct index {
     uint8_t *rows;
     uint64_t *edges; /* per slot a set of positions */
     /* Per level, class and start: how many nodes have a run of at least the class
-     * during [start, start + 2^level). Per level and start: the longest class of any
-     * node. */
+     * during all slots of the level from the start on. Per level and start: the longest
+     * class of any node. */
     uint16_t (*counts)[CLASSES][SLOTS];
     uint8_t (*tops)[SLOTS];
     /* Of the question being asked: what was found of each position. */
@@ -227,10 +229,19 @@ enum {
     ROWS_ALL = ROWS_32 + SLOTS / 32,
 };
 
-/* Lengths of runs that the summaries of a group of this width tell apart. */
-extern const uint8_t index_classes[4][CLASSES];
-/* How many of them a run of this length reaches. */
-int index_class(int width, int run);
+/* ---- summaries (calendar_summary.c) ---- */
+
+/* How many lengths of runs that the summaries tell apart one of this length reaches. */
+int summary_class(int width, int run);
+/* From c->old to c->new, as index_change. */
+void summary_change(struct calendar *c, struct index *x, const int64_t during[2]);
+/* No `nodes` nodes are free during the slots [from,to), which the index covers. */
+bool summary_hopeless(const struct index *x, int64_t from, int64_t to, int class,
+                      int nodes);
+struct search;
+/* The first slot in [slot,last] after which `whole` slots are not hopeless, as far as
+ * the index reaches; last + 1: none. */
+int64_t summary_next(const struct search *s, int64_t slot, int64_t last, int64_t whole);
 
 /* ---- questions ---- */
 
@@ -252,6 +263,21 @@ struct calendar_step index_capacity(const struct calendar *c, const struct group
                                     int64_t from_us, int64_t to_us);
 struct calendar_step scan_capacity(const struct calendar *c, const struct group *g,
                                    int64_t from_us, int64_t to_us);
+
+/* ---- tries (calendar_try.c) ---- */
+
+/* What of the group can start at `start`, which the index covers. False: surely not as
+ * many nodes as are asked for. Else x->sure has those that can, x->exact those of them
+ * that have a run of just the length, x->maybe those that must be looked up. */
+bool index_try(const struct search *s, int64_t start_us);
+/* Looks each maybe node up: it becomes a sure one or none. */
+void index_resolve(const struct search *s, int64_t start_us);
+/* GPUs free at a position, of the sure ones. */
+uint64_t index_mask(const struct index *x, size_t pos);
+/* Fills x->core with the nodes that are free in all slots that each start inside the
+ * slots [first,last) needs whole; returns how many. */
+int index_core(const struct search *s, int64_t first, int64_t last);
+int index_count(const struct index *x, const uint64_t *set);
 
 /* The best node so far: best fit, then the smallest key. */
 struct choice {
