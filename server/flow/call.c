@@ -1,15 +1,37 @@
 #include "server/flow/call.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "client/lib/strbuf.h"
 #include "client/lib/timefmt.h"
+#include "client/lib/xalloc.h"
 #include "server/flow/request.h"
+
+static void clear(struct db_slot *db)
+{
+    json_decref(db->json);
+    free(db->booking_id);
+    memset(db, 0, sizeof(*db));
+}
 
 void db_done(struct flow *f)
 {
-    json_decref(db_of(f)->json);
-    db_of(f)->json = NULL;
+    clear(db_of(f));
+}
+
+static void keep_booked(struct db_slot *db, const struct store_booked *b)
+{
+    db->outcome = b->outcome;
+    memcpy(db->id, b->id, sizeof(db->id));
+    if (b->booking_count == 0)
+        return;
+    db->booking_count = b->booking_count;
+    db->booking_id = xcalloc(b->booking_count + b->lane_booking_count + 1,
+                             sizeof(*db->booking_id));
+    memcpy(db->booking_id, b->booking_id, b->booking_count * sizeof(*db->booking_id));
+    for (size_t i = 0; i < b->lane_booking_count; i++)
+        db->booking_id[b->booking_count + i] = b->lane_booking_id[i];
 }
 
 static void on_answer(void *runner, uint64_t flow_id, const struct store_result *r)
@@ -23,19 +45,11 @@ static void on_answer(void *runner, uint64_t flow_id, const struct store_result 
     if (r->status != STORE_OK) {
         db->err = r->err;
     } else if (r->booked != NULL) {
-        db->outcome = r->booked->outcome;
-        memcpy(db->id, r->booked->id, sizeof(db->id));
-        db->booking_id = r->booked->booking_count > 0 ? r->booked->booking_id[0] : 0;
+        keep_booked(db, r->booked);
     } else {
         db->json = json_incref(r->json);
     }
     flow_wake(runner, flow_id);
-}
-
-static void clear(struct db_slot *db)
-{
-    json_decref(db->json);
-    memset(db, 0, sizeof(*db));
 }
 
 enum flow_turn db_call(struct flow *f, enum store_op op, const struct store_arg *args,

@@ -20,7 +20,8 @@ struct db_slot {
     /* After db_book(): */
     enum store_book_outcome outcome;
     char id[UUID_TEXT];
-    int64_t booking_id;
+    int64_t *booking_id; /* owned: of the bookings, then of the lanes, as they were */
+    size_t booking_count;
 };
 /* State of flows that need nothing else, and their done_fn. */
 struct db_state {

@@ -1,5 +1,5 @@
-/* GET /v1/offers, /v1/profiles: what could be had, from this server's
- * copy of the market: no question to the database, nothing is held. */
+/* GET /v1/offers, /v1/profiles: what could be had, from this server's copy of the
+ * market: no question to the database, nothing is held. */
 #include <string.h>
 
 #include "client/lib/jsonx.h"
@@ -28,9 +28,11 @@ static enum flow_turn offers_rank(struct flow *f)
         request_done(&rq);
         return flow_fail(f, &err);
     }
-    plan_log(w, &rq, &plan, tenant, "offers", plan.fit > 0 ? "ok" : "no_fit");
-    json_t *reply = json_pack("{s:o, s:o}", "offers", plan_offers(w, &plan), "rejected",
-                              plan_rejected(w, &plan));
+    plan_log(w, &rq, &plan, tenant, "offers", plan.fits ? "ok" : "no_fit");
+    plan_judge(w, &rq, f->now_us, &plan);
+    json_t *reply =
+        json_pack("{s:o, s:o}", "offers", plan_offers(w, &plan, &rq, f->now_us),
+                  "rejected", plan_rejected(w, &plan));
     plan_done(&plan);
     request_done(&rq);
     return flow_reply_json(f, 200, reply);

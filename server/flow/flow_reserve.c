@@ -1,17 +1,21 @@
 /* POST /v1/reservations: the way of one reservation, top to bottom.
  *
  *   check    the request is well formed
- *   quote    a quote names the place and the price; else
- *   rank     the best place for it now, by effective price
- *   book     bookings, money and event in one commit, together with all others that
- *            came meanwhile (server/db: group commit)
- *   outcome  booked: reply. Lost to another server: that place counts as taken, rank
- *            again
- *   earlier  before anything is refused: was this very request granted already?
+ *   quote    a quote names the plan and the price: read it,
+ *   quoted   see that it still stands; if its GPUs are held,
+ *   confirm  pay for them
+ *   rank     the best plan for the request now, by effective price: one node, a gang,
+ * or a group near each data set, with the paths between preempt  no place is free: what
+ * would firm demand take from spot leases? book     bookings, lanes, cuts, money and
+ * event in one commit, together with all others that came meanwhile (server/db: group
+ * commit) outcome  booked: reply. Lost to another server: that plan counts as taken,
+ * rank again wait     nothing fits and the request may wait: it joins the standing
+ * orders earlier  before anything is refused: was this very request granted already?
  *
  * The database decides. What is matched on here is a copy; being behind costs a lost
- * race and another candidate, never a GPU sold twice. A reply follows its commit. When
- * the connection breaks between the two, the outcome is read by the idempotency key. */
+ * race and another candidate, never a GPU sold twice. A plan is booked whole or not at
+ * all. A reply follows its commit. When the connection breaks between the two, the
+ * outcome is read by the idempotency key. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -31,8 +35,9 @@ struct reserve {
     struct plan_pick pick;
     struct db_idem idem;
     char id[UUID_TEXT];
-    /* GPUs we are booking, or lost: taken in this server's calendar until we end. */
-    int64_t tries[RESERVE_CANDIDATES_MAX];
+    /* GPUs and lanes we are booking, or lost: taken in this server's calendars until we
+     * end. */
+    struct world_try tries[RESERVE_CANDIDATES_MAX];
     size_t try_count;
     int64_t booked_us; /* when the last booking was sent */
     int waits, rereads;
@@ -47,9 +52,14 @@ struct reserve {
 
 static enum flow_turn reserve_quote(struct flow *f);
 static enum flow_turn reserve_quoted(struct flow *f);
+static enum flow_turn reserve_confirm(struct flow *f);
+static enum flow_turn reserve_confirmed(struct flow *f);
 static enum flow_turn reserve_rank(struct flow *f);
+static enum flow_turn reserve_preempt(struct flow *f);
 static enum flow_turn reserve_book(struct flow *f);
 static enum flow_turn reserve_outcome(struct flow *f);
+static enum flow_turn reserve_wait(struct flow *f);
+static enum flow_turn reserve_waiting(struct flow *f);
 static enum flow_turn reserve_earlier(struct flow *f);
 static enum flow_turn reserve_found(struct flow *f);
 
@@ -61,20 +71,16 @@ static enum flow_turn reserve_check(struct flow *f)
     if (!db_no_query(f, &err) || request_from_body(f->rq->body, world_of(f)->currency,
                                                    f->now_us, &s->rq, &err) != 0)
         return flow_fail(f, &err);
+    if (s->rq.hold) {
+        err_set(&err, ERR_BAD_REQUEST,
+                "/hold: a quote can be held; a reservation is booked at once");
+        return flow_fail(f, &err);
+    }
     digest_random(random, sizeof(random));
     uuid_v7(f->now_us, random, s->id);
     db_idem(f, &s->idem);
     return s->rq.quote != NULL ? flow_goto(f, reserve_quote)
                                : flow_goto(f, reserve_rank);
-}
-
-/* ---- the place: quoted, or the best one now ---- */
-
-static enum flow_turn reserve_quote(struct flow *f)
-{
-    struct reserve *s = f->state;
-    return db_call(f, STORE_QUOTE_GET,
-                   STORE_ARGS(S_TEXT(f->rq->who.tenant_id), S_TEXT(s->rq.quote)));
 }
 
 static enum flow_turn refuse(struct flow *f)
@@ -83,6 +89,15 @@ static enum flow_turn refuse(struct flow *f)
     struct reserve *s = f->state;
     return s->idem.key != NULL ? flow_goto(f, reserve_earlier)
                                : flow_fail(f, &s->refusal);
+}
+
+/* ---- the plan: quoted, … ---- */
+
+static enum flow_turn reserve_quote(struct flow *f)
+{
+    struct reserve *s = f->state;
+    return db_call(f, STORE_QUOTE_GET,
+                   STORE_ARGS(S_TEXT(f->rq->who.tenant_id), S_TEXT(s->rq.quote)));
 }
 
 /* Members beside "quote" may repeat the quoted request, not change it. */
@@ -101,9 +116,10 @@ static int same_request(const json_t *asked, const json_t *quoted, struct err *e
 static enum flow_turn reserve_quoted(struct flow *f)
 {
     struct reserve *s = f->state;
+    struct world *w = world_of(f);
     if (db_failed(f))
         return db_fail(f);
-    const json_t *quote = s->db.json;
+    const json_t *quote = s->db.json, *plan = json_object_get(quote, "plan");
     int64_t expires_us = json_integer_value(json_object_get(quote, "expires_us"));
     if (same_request(s->rq.tree, json_object_get(quote, "request"), &s->refusal) != 0)
         return flow_fail(f, &s->refusal);
@@ -114,27 +130,60 @@ static enum flow_turn reserve_quoted(struct flow *f)
                 at);
         return refuse(f);
     }
-    if (plan_pick_load(world_of(f), json_object_get(quote, "plan"), &s->pick,
-                       &s->refusal) != 0)
+    if (json_is_true(json_object_get(plan, "held")))
+        return flow_goto(f, reserve_confirm);
+    if (plan_pick_load(w, plan, &s->pick, &s->refusal) != 0)
         return refuse(f);
     /* Quoted for "now": the same hours, from the moment they are bought. */
-    if (s->pick.slot.start_us < f->now_us)
-        s->pick.slot.start_us = f->now_us;
+    if (s->pick.plan->start_us < f->now_us)
+        plan_pick_start(&s->pick, f->now_us);
+    /* The price was promised; that the GPUs are there has to be seen again. */
+    if (plan_pick_stands(w, &s->pick, &s->refusal) != 0)
+        return refuse(f);
     return flow_goto(f, reserve_book);
 }
+
+static enum flow_turn reserve_confirm(struct flow *f)
+{
+    struct reserve *s = f->state;
+    flow_goto(f, reserve_confirmed);
+    return db_call(
+        f, STORE_RESV_CONFIRM,
+        STORE_ARGS(S_TEXT(f->rq->who.tenant_id), S_TEXT(s->rq.quote),
+                   S_TEXT(s->idem.key),
+                   s->idem.key != NULL ? S_BYTES(s->idem.hash, SHA256_LEN) : S_NULL,
+                   S_INT(f->now_us)));
+}
+
+static enum flow_turn reserve_confirmed(struct flow *f)
+{
+    struct reserve *s = f->state;
+    if (s->db.status == STORE_UNKNOWN && s->rereads++ < REREADS_MAX) {
+        /* Confirming twice is confirming once. */
+        flow_wait_until(f, f->now_us + REREAD_GAP_US);
+        flow_goto(f, reserve_confirm);
+        return FLOW_WAIT;
+    }
+    if (db_failed(f))
+        return db_fail(f);
+    world_poll(world_of(f));
+    bool again = json_is_true(json_object_get(s->db.json, "replayed"));
+    return flow_reply_json(f, again ? 200 : 201, render_resv(s->db.json));
+}
+
+/* ---- … or the best one now ---- */
 
 static enum flow_turn reserve_rank(struct flow *f)
 {
     struct reserve *s = f->state;
     struct world *w = world_of(f);
-    const char *tenant = f->rq->who.tenant_id;
     plan_done(&s->plan);
     plan_pick_done(&s->pick);
-    if (plan_rank(w, &s->rq, tenant, f->now_us, &s->plan, &s->refusal) != 0)
+    if (plan_rank(w, &s->rq, f->rq->who.tenant_id, f->now_us, &s->plan, &s->refusal) !=
+        0)
         return flow_fail(f, &s->refusal);
-    if (s->plan.fit > 0) {
-        if (plan_pick(w, &s->rq, &s->plan, f->now_us, &s->pick, &s->refusal) != 0)
-            return flow_fail(f, &s->refusal);
+    if (s->plan.fits) {
+        plan_pick(w, &s->plan, f->now_us, &s->pick);
         return flow_goto(f, reserve_book);
     }
     /* What is busy may be another request's that is about to fail. */
@@ -142,7 +191,21 @@ static enum flow_turn reserve_rank(struct flow *f)
         world_try_wait(w, f->id);
         return FLOW_AGAIN;
     }
-    plan_log(w, &s->rq, &s->plan, tenant, "reserve", "no_fit");
+    return flow_goto(f, reserve_preempt);
+}
+
+static enum flow_turn reserve_preempt(struct flow *f)
+{
+    struct reserve *s = f->state;
+    struct world *w = world_of(f);
+    if (plan_preempt(w, &s->rq, f->now_us, &s->plan)) {
+        plan_pick(w, &s->plan, f->now_us, &s->pick);
+        return flow_goto(f, reserve_book);
+    }
+    plan_log(w, &s->rq, &s->plan, f->rq->who.tenant_id, "reserve", "no_fit");
+    if (s->rq.wait)
+        return flow_goto(f, reserve_wait);
+    plan_judge(w, &s->rq, f->now_us, &s->plan);
     plan_no_fit(w, &s->plan, &s->refusal);
     flow_fail_detail(f, "rejected", plan_rejected(w, &s->plan));
     return refuse(f);
@@ -154,44 +217,29 @@ static enum flow_turn reserve_book(struct flow *f)
 {
     struct reserve *s = f->state;
     struct world *w = world_of(f);
-    const struct plan_pick *pick = &s->pick;
-    const struct world_node *node = &w->nodes[pick->slot.node];
-    int64_t end_us = pick->slot.start_us + pick->len_us;
-
     s->booked_us = f->now_us;
-    s->tries[s->try_count++] = world_try(w, &pick->slot, pick->gpus, end_us);
-    struct store_booking booking = {.node_id = node->id,
-                                    .site_id = w->sites[node->site].id,
-                                    .first = pick->slot.first,
-                                    .count = pick->gpus,
-                                    .from_us = pick->slot.start_us,
-                                    .to_us = end_us,
-                                    .per_gpu_hour_micro = pick->gpu_hour_micro};
+    s->tries[s->try_count++] = world_try_plan(w, s->pick.plan);
+    struct plan_rows rows;
+    plan_rows(w, &s->pick, &rows);
     struct store_book book = {.now_us = f->now_us,
-                              .start_us = pick->slot.start_us,
-                              .end_us = end_us,
                               .request = s->rq.tree,
-                              .data = pick->data,
-                              .per_hour_micro = pick->per_hour_micro,
-                              .total_micro = pick->total_micro,
-                              .effective_micro = pick->effective_micro,
                               .idem_key = s->idem.key != NULL ? s->idem.key : s->id,
-                              .idem_hash = s->idem.hash,
-                              .bookings = &booking,
-                              .booking_count = 1};
+                              .idem_hash = s->idem.hash};
+    plan_book(w, &s->pick, &rows, &book);
     memcpy(book.id, s->id, sizeof(book.id));
     memcpy(book.tenant_id, f->rq->who.tenant_id, sizeof(book.tenant_id));
-    memcpy(book.currency, w->currency, sizeof(book.currency));
     if (s->rq.quote != NULL)
         memcpy(book.quote_id, s->rq.quote, sizeof(book.quote_id));
     flow_goto(f, reserve_outcome);
-    return db_book(f, &book);
+    enum flow_turn turn = db_book(f, &book);
+    plan_rows_done(&rows);
+    return turn;
 }
 
 static void log_outcome(struct flow *f, const char *outcome)
 {
     struct reserve *s = f->state;
-    if (s->plan.fit > 0)
+    if (s->plan.fits)
         plan_log(world_of(f), &s->rq, &s->plan, f->rq->who.tenant_id, "reserve",
                  outcome);
 }
@@ -200,10 +248,13 @@ static enum flow_turn booked(struct flow *f)
 {
     struct reserve *s = f->state;
     struct world *w = world_of(f);
-    struct calendar_span during = {s->pick.slot.start_us,
-                                   s->pick.slot.start_us + s->pick.len_us};
-    world_book(w, s->db.booking_id, s->pick.slot.node, s->pick.slot.first, s->pick.gpus,
-               &during);
+    world_booked(w, &(struct world_booked){.reservation = s->id,
+                                           .plan = s->pick.plan,
+                                           .booking_id = s->db.booking_id,
+                                           .lane_booking_id =
+                                               s->db.booking_id + s->db.booking_count});
+    if (s->pick.preempt_count > 0)
+        world_poll(w); /* whose leases were cut */
     log_outcome(f, "ok");
     struct plan_resv who = {s->id, f->rq->who.name, "confirmed", s->booked_us};
     json_t *resv = plan_resv(w, &s->pick, &who);
@@ -250,12 +301,39 @@ static enum flow_turn reserve_outcome(struct flow *f)
         return flow_fail(f, &s->refusal);
     case STORE_BOOK_FUNDS:
         log_outcome(f, "funds");
-        money_format(s->pick.total_micro, world_of(f)->currency, total);
+        money_format(s->pick.plan->total_micro, world_of(f)->currency, total);
         err_set(&s->refusal, ERR_FUNDS, "the wallet does not cover %s %s; top it up",
                 total, world_of(f)->currency);
         return refuse(f);
     }
     return FLOW_DONE;
+}
+
+/* ---- nothing fits now: a standing order ---- */
+
+static enum flow_turn reserve_wait(struct flow *f)
+{
+    struct reserve *s = f->state;
+    flow_goto(f, reserve_waiting);
+    return db_call(f, STORE_WAIT_PUT,
+                   STORE_ARGS(S_TEXT(s->id), S_TEXT(f->rq->who.tenant_id),
+                              S_JSON(s->rq.tree), S_INT(s->rq.until_us),
+                              S_BOOL(s->rq.spot), S_INT(f->now_us), S_TEXT(s->idem.key),
+                              S_BYTES(s->idem.hash, SHA256_LEN)));
+}
+
+static enum flow_turn reserve_waiting(struct flow *f)
+{
+    struct reserve *s = f->state;
+    if (s->db.status == STORE_UNKNOWN) {
+        s->refusal = s->db.err;
+        return flow_goto(f, reserve_earlier);
+    }
+    if (db_failed(f))
+        return db_fail(f);
+    world_poll(world_of(f)); /* the list is planned anew */
+    bool again = json_is_true(json_object_get(s->db.json, "replayed"));
+    return flow_reply_json(f, again ? 200 : 201, render_resv(s->db.json));
 }
 
 /* ---- was it granted earlier? ---- */
@@ -297,7 +375,7 @@ static void reserve_done(struct flow *f)
 {
     struct reserve *s = f->state;
     for (size_t i = 0; i < s->try_count; i++)
-        world_try_end(world_of(f), s->tries[i]);
+        world_try_end(world_of(f), &s->tries[i]);
     plan_done(&s->plan);
     plan_pick_done(&s->pick);
     request_done(&s->rq);
@@ -305,10 +383,13 @@ static void reserve_done(struct flow *f)
 }
 
 static const struct flow_step reserve_steps[] = {
-    {"check", reserve_check},     {"quote", reserve_quote},
-    {"quoted", reserve_quoted},   {"rank", reserve_rank},
-    {"book", reserve_book},       {"outcome", reserve_outcome},
-    {"earlier", reserve_earlier}, {"found", reserve_found},
+    {"check", reserve_check},         {"quote", reserve_quote},
+    {"quoted", reserve_quoted},       {"confirm", reserve_confirm},
+    {"confirmed", reserve_confirmed}, {"rank", reserve_rank},
+    {"preempt", reserve_preempt},     {"book", reserve_book},
+    {"outcome", reserve_outcome},     {"wait", reserve_wait},
+    {"waiting", reserve_waiting},     {"earlier", reserve_earlier},
+    {"found", reserve_found},
 };
 const struct flow_kind flow_reserve =
     FLOW_KIND_DONE("flow_reserve", struct reserve, reserve_steps, reserve_done);

@@ -8,6 +8,8 @@
 /* Matching and booking. */
 /* GET /v1/offers: tenant, admin */
 extern const struct flow_kind flow_offers;
+/* GET /v1/explain: tenant, admin */
+extern const struct flow_kind flow_explain;
 /* GET /v1/calendar: keyed */
 extern const struct flow_kind flow_calendar;
 /* POST /v1/quotes: tenant */
@@ -26,6 +28,8 @@ extern const struct flow_kind flow_resv_get;
 extern const struct flow_kind flow_resv_extend;
 /* DELETE /v1/reservations/{id}: tenant, admin */
 extern const struct flow_kind flow_resv_cancel;
+/* POST /v1/reservations/{id}/move: tenant */
+extern const struct flow_kind flow_move;
 /* POST /v1/reservations/{id}/tokens: tenant */
 extern const struct flow_kind flow_token;
 

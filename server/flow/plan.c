@@ -1,159 +1,335 @@
+/* plan: ranking, preemption, and a plan settled into rows (contract in plan.h). */
 #include "server/flow/plan.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/lib/clock.h"
 #include "client/lib/digest.h"
-#include "client/lib/jsonx.h"
-#include "client/lib/money.h"
 #include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
-#include "server/flow/render.h"
+#include "server/core/preempt.h"
+
+/* ---- the question ---- */
 
 static int find_data(const struct world *w, const struct request *rq,
-                     const char *tenant_id, struct plan *p, struct err *err)
+                     const char *tenant_id, struct plan_data *ret, struct err *err)
 {
     for (size_t i = 0; i < rq->data_count; i++) {
         int data = world_data_find(w, tenant_id, rq->data[i]);
         if (data < 0)
             return err_set(err, ERR_NOT_FOUND,
-                           "/data/%zu: you have no data set '%s'; see `data list`", i,
+                           "/%s/%zu: you have no data set '%s'; see `data list`",
+                           rq->federated ? "federated" : "data", i, rq->data[i]);
+        if (rq->bandwidth_Bps > 0 && w->data[data].site < 0)
+            return err_set(err, ERR_BAD_REQUEST,
+                           "/bandwidth: no path leads to '%s': it was added without a "
+                           "site",
                            rq->data[i]);
-        p->data[p->data_count++] = data;
+        ret->data[i] = data;
+        ret->site[i] = w->data[data].site;
     }
+    ret->count = rq->data_count;
     return 0;
 }
+
+static struct match_names names(const struct request_names *n)
+{
+    return (struct match_names){n->name, n->count};
+}
+
+int plan_query(const struct world *w, const struct request *rq, const char *tenant_id,
+               int64_t now_us, struct plan_data *where, struct match_query *ret,
+               struct err *err)
+{
+    static const enum match_together together[] = {[TOGETHER_SITE] = MATCH_SITE,
+                                                   [TOGETHER_DOMAIN] = MATCH_DOMAIN,
+                                                   [TOGETHER_ANY] = MATCH_ANY};
+    if (find_data(w, rq, tenant_id, where, err) != 0)
+        return -1;
+    *ret = (struct match_query){.gpu_model = rq->gpu,
+                                .min_memory_mib = rq->min_memory_mib,
+                                .gpus = (int)rq->gpus,
+                                .len_us = rq->len_us,
+                                .from_us = rq->from_us,
+                                .latest_us = rq->latest_us,
+                                .data = where->data,
+                                .data_count = where->count,
+                                .data_site = where->site,
+                                .profile = rq->profile,
+                                .max_rtt_us = rq->max_rtt_us,
+                                .max_price_micro = rq->max_gpu_hour_micro,
+                                .max_total_micro = rq->max_total_micro,
+                                .max_slowdown_ppm = rq->max_slowdown_ppm,
+                                .residency = rq->residency,
+                                .only_site = rq->site,
+                                .only_providers = names(&rq->only_provider),
+                                .deny_providers = names(&rq->deny_provider),
+                                .deny_sites = names(&rq->deny_site),
+                                .avoid_zones = names(&rq->avoid_zone),
+                                .nodes = (int)rq->nodes,
+                                .together = together[rq->together],
+                                .spread_zones = rq->spread_zones,
+                                .federated = rq->federated,
+                                .spot = rq->spot,
+                                .bandwidth_Bps = rq->bandwidth_Bps,
+                                .now_us = now_us};
+    return 0;
+}
+
+struct match_market plan_market(const struct world *w)
+{
+    return (struct match_market){.calendar = w->calendar,
+                                 .topo = w->topo,
+                                 .offers = w->offers,
+                                 .offer_count = w->offer_count,
+                                 .paths = &w->paths};
+}
+
+/* ---- ranking ---- */
 
 int plan_rank(struct world *w, const struct request *rq, const char *tenant_id,
               int64_t now_us, struct plan *ret, struct err *err)
 {
-    struct plan p = {.count = w->offer_count, .len_us = rq->len_us};
-    if (rq->nodes > 1 || rq->federated)
-        return err_set(err, ERR_BAD_REQUEST,
-                       "/nodes: more than one node a reservation is not offered");
-    if (find_data(w, rq, tenant_id, &p, err) != 0)
+    struct plan p = {.why = MATCH_OK};
+    struct match_query q;
+    if (plan_query(w, rq, tenant_id, now_us, &p.where, &q, err) != 0)
         return -1;
-    struct match_query q = {.gpu_model = rq->gpu,
-                            .min_memory_mib = rq->min_memory_mib,
-                            .gpus = (int)rq->gpus,
-                            .len_us = rq->len_us,
-                            .from_us = rq->from_us,
-                            .latest_us = rq->latest_us,
-                            .data = p.data,
-                            .data_count = p.data_count,
-                            .profile = rq->profile,
-                            .max_rtt_us = rq->max_rtt_us,
-                            .max_price_micro = rq->max_gpu_hour_micro,
-                            .max_slowdown_ppm = rq->max_slowdown_ppm,
-                            .residency = rq->residency,
-                            .only_site = rq->site,
-                            .only_provider = rq->only_provider.name[0],
-                            .now_us = now_us};
-    digest_random(&q.spread, sizeof(q.spread));
-    p.places = xcalloc(p.count + 1, sizeof(*p.places));
+    struct match_market market = plan_market(w);
+    digest_random(&p.spread, sizeof(p.spread));
+    q.spread = p.spread;
+    p.best = xcalloc(1, sizeof(*p.best));
     int64_t before = clock_boot_us();
-    p.fit = match_rank(w->calendar, w->topo, w->offers, w->offer_count, &q, p.places);
+    p.why = match_best(&market, &q, p.best);
     p.match_us = clock_boot_us() - before;
+    p.fits = p.why == MATCH_OK;
     *ret = p;
     return 0;
 }
 
-void plan_done(struct plan *p)
+/* The same question as at plan_rank(), whose data sets are known. */
+static void ask_again(const struct world *w, const struct request *rq, int64_t now_us,
+                      const struct plan *p, struct match_query *ret)
 {
-    free(p->places);
-    p->places = NULL;
+    struct request no_data = *rq;
+    struct plan_data none = {.count = 0};
+    no_data.data_count = 0;
+    if (plan_query(w, &no_data, "", now_us, &none, ret, NULL) != 0)
+        return; /* it fails for data sets only */
+    ret->data = p->where.data;
+    ret->data_site = p->where.site;
+    ret->data_count = p->where.count;
+    ret->spread = p->spread;
 }
 
-/* ---- one place ---- */
+bool plan_preempt(struct world *w, const struct request *rq, int64_t now_us,
+                  struct plan *p)
+{
+    if (p->fits || rq->spot || w->firm == NULL || w->spot_count == 0)
+        return false;
+    struct match_query q;
+    ask_again(w, rq, now_us, p, &q);
+    struct match_market market = plan_market(w);
+    struct preempt_spot *spots = world_preempt_spots(w);
+    struct preempt_market m = {&market, w->firm, spots, w->spot_count};
+    struct preempt_plan *found = xcalloc(1, sizeof(*found));
+    if (preempt_find(&m, &q, found) == MATCH_OK) {
+        *p->best = found->plan;
+        p->fits = true;
+        p->preempts = xcalloc(found->victim_count + 1, sizeof(*p->preempts));
+        p->preempt_count = found->victim_count;
+        for (size_t i = 0; i < found->victim_count; i++) {
+            const struct preempt_victim *v = &found->victims[i];
+            memcpy(p->preempts[i].id, world_spot_reservation(w, v->reservation),
+                   UUID_TEXT);
+            p->preempts[i].cut_us = v->cut_us;
+        }
+    }
+    free(found);
+    free(spots);
+    return p->fits;
+}
 
-static json_t *data_of(const struct world *w, const struct plan *p, int site,
-                       int64_t slowdown_ppm, int64_t now_us)
+void plan_judge(struct world *w, const struct request *rq, int64_t now_us,
+                struct plan *p)
+{
+    struct match_query q;
+    ask_again(w, rq, now_us, p, &q);
+    struct match_market market = plan_market(w);
+    free(p->places);
+    p->count = w->offer_count;
+    p->places = xcalloc(p->count + 1, sizeof(*p->places));
+    p->fit = match_judge(&market, &q, p->places);
+}
+
+void plan_done(struct plan *p)
+{
+    free(p->best);
+    free(p->preempts);
+    free(p->places);
+    *p = (struct plan){0};
+}
+
+/* ---- one plan, settled ---- */
+
+/* The farthest of the plan's sites from a data set of the request. */
+static struct topo_rtt rtt_to(const struct world *w, const struct match_plan *plan,
+                              int data, int group, int64_t now_us)
+{
+    struct topo_rtt worst = {0};
+    int last_site = -1;
+    for (int i = 0; i < plan->slot_count; i++) {
+        int site = w->nodes[plan->slots[i].node].site;
+        if ((group >= 0 && plan->slots[i].group != group) || site == last_site)
+            continue;
+        struct topo_rtt rtt = topo_rtt(w->topo, site, data, now_us);
+        if (rtt.source == TOPO_UNKNOWN)
+            return rtt;
+        if (last_site < 0 || rtt.rtt_us > worst.rtt_us)
+            worst = rtt;
+        last_site = site;
+    }
+    return worst;
+}
+
+static int group_of(const struct match_plan *plan, int data)
+{
+    for (int g = 0; g < plan->group_count; g++)
+        if (plan->groups[g].data == data)
+            return g;
+    return -1;
+}
+
+static json_t *site_name(const struct world *w, int site)
+{
+    return site >= 0 ? json_string(w->sites[site].name) : json_null();
+}
+
+static json_t *data_of(const struct world *w, const struct plan_data *where,
+                       const struct match_plan *plan, int64_t now_us)
 {
     json_t *out = json_array();
-    for (size_t i = 0; i < p->data_count; i++) {
-        const struct world_data *d = &w->data[p->data[i]];
-        struct topo_rtt rtt = topo_rtt(w->topo, site, p->data[i], now_us);
-        json_array_append_new(
-            out,
-            json_pack("{s:s, s:o, s:o, s:I}", "name", d->name, "site",
-                      d->site >= 0 ? json_string(w->sites[d->site].name) : json_null(),
-                      "rtt_us",
-                      rtt.source == TOPO_UNKNOWN ? json_null()
+    for (size_t i = 0; i < where->count; i++) {
+        const struct world_data *d = &w->data[where->data[i]];
+        int group = group_of(plan, (int)i);
+        struct topo_rtt rtt = rtt_to(w, plan, where->data[i], group, now_us);
+        int64_t slowdown_ppm =
+            group >= 0 ? plan->groups[group].slowdown_ppm : plan->slowdown_ppm;
+        json_array_append_new(out, json_pack("{s:s, s:o, s:o, s:I}", "name", d->name,
+                                             "site", site_name(w, d->site), "rtt_us",
+                                             rtt.source == TOPO_UNKNOWN
+                                                 ? json_null()
                                                  : json_integer(rtt.rtt_us),
-                      "slowdown_ppm", (json_int_t)slowdown_ppm));
+                                             "slowdown_ppm", (json_int_t)slowdown_ppm));
     }
     return out;
 }
 
-int plan_pick(struct world *w, const struct request *rq, const struct plan *p,
-              int64_t now_us, struct plan_pick *ret, struct err *err)
+static bool is_federated(const struct match_plan *plan)
 {
-    const struct match_place *best = &p->places[0];
-    const struct match_offer *offer = &w->offers[best->offer];
-    struct plan_pick pick = {.slot = best->slot,
-                             .gpus = (int)rq->gpus,
-                             .len_us = rq->len_us,
-                             .gpu_hour_micro = offer->price_micro,
-                             .total_micro = best->price_total_micro,
-                             .effective_micro = best->effective_micro};
-    if (money_mul(rq->gpus, offer->price_micro, 1, &pick.per_hour_micro, err) != 0)
-        return -1;
-    pick.data = data_of(w, p, offer->site, best->slowdown_ppm, now_us);
+    return plan->group_count > 0 && plan->groups[0].data >= 0;
+}
+
+static json_t *groups_of(const struct world *w, const struct plan_data *where,
+                         const struct match_plan *plan)
+{
+    json_t *out = json_array();
+    for (int g = 0; is_federated(plan) && g < plan->group_count; g++) {
+        int nodes = 0;
+        for (int i = 0; i < plan->slot_count; i++)
+            nodes += plan->slots[i].group == g;
+        json_array_append_new(
+            out, json_pack("{s:s, s:o, s:i}", "data",
+                           w->data[where->data[plan->groups[g].data]].name, "site",
+                           site_name(w, plan->groups[g].site), "nodes", nodes));
+    }
+    return out;
+}
+
+void plan_settle(const struct world *w, const struct plan_data *where,
+                 const struct match_plan *plan, int64_t now_us, struct plan_pick *ret)
+{
+    struct match_market market = plan_market(w);
+    struct plan_pick pick = {
+        .plan = xcalloc(1, sizeof(*pick.plan)),
+        .slot_price_micro =
+            xcalloc((size_t)plan->slot_count + 1, sizeof(*pick.slot_price_micro)),
+        .lane_price_micro =
+            xcalloc((size_t)plan->lanes_count + 1, sizeof(*pick.lane_price_micro)),
+        .data = data_of(w, where, plan, now_us),
+        .groups = groups_of(w, where, plan),
+        .coordinator = is_federated(plan)
+                           ? site_name(w, plan->groups[plan->coordinator].site)
+                           : json_null()};
+    *pick.plan = *plan;
+    for (int i = 0; i < plan->slot_count; i++)
+        pick.slot_price_micro[i] = match_slot_price(&market, plan, i);
+    for (int i = 0; i < plan->lanes_count; i++)
+        pick.lane_price_micro[i] = w->paths.paths[plan->lanes[i].path].price_micro;
     *ret = pick;
-    return 0;
+}
+
+void plan_pick(const struct world *w, const struct plan *p, int64_t now_us,
+               struct plan_pick *ret)
+{
+    plan_settle(w, &p->where, p->best, now_us, ret);
+    if (p->preempt_count == 0)
+        return;
+    ret->preempts = xcalloc(p->preempt_count, sizeof(*ret->preempts));
+    memcpy(ret->preempts, p->preempts, p->preempt_count * sizeof(*ret->preempts));
+    ret->preempt_count = p->preempt_count;
 }
 
 void plan_pick_done(struct plan_pick *pick)
 {
+    free(pick->plan);
+    free(pick->slot_price_micro);
+    free(pick->lane_price_micro);
+    free(pick->preempts);
     json_decref(pick->data);
-    pick->data = NULL;
+    json_decref(pick->groups);
+    json_decref(pick->coordinator);
+    *pick = (struct plan_pick){0};
 }
 
-static json_t *uuids_of(const struct world_node *n, int first, int count)
+void plan_pick_start(struct plan_pick *pick, int64_t start_us)
 {
-    json_t *out = json_array();
-    for (int i = first; i < first + count; i++)
-        json_array_append(out, json_array_get(n->gpu_uuids, (size_t)i));
-    return out;
+    struct match_plan *p = pick->plan;
+    for (int i = 0; i < p->lanes_count; i++)
+        p->lanes[i].from_us += start_us - p->start_us;
+    p->start_us = start_us;
 }
 
-json_t *plan_resv(const struct world *w, const struct plan_pick *pick,
-                  const struct plan_resv *who)
+static bool is_open(const struct world_node *n, int64_t from_us, int64_t to_us)
 {
-    const struct world_node *n = &w->nodes[pick->slot.node];
-    int64_t start = pick->slot.start_us, end = start + pick->len_us;
-    json_t *allocation = json_pack(
-        "{s:s, s:s, s:s, s:o, s:I, s:I}", "site", w->sites[n->site].name, "provider",
-        n->provider, "node", n->name, "gpus", uuids_of(n, pick->slot.first, pick->gpus),
-        "start_us", (json_int_t)start, "end_us", (json_int_t)end);
-    json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:[o], s:O}", "id",
-                            who->id, "tenant", who->tenant, "state", who->state,
-                            "reason", "", "created_us", (json_int_t)who->created_us,
-                            "start_us", (json_int_t)start, "end_us", (json_int_t)end,
-                            "allocations", allocation, "data", pick->data);
-    json_t *rest =
-        json_pack("{s:s, s:I, s:I, s:I, s:b, s:i}", "currency", w->currency,
-                  "per_hour_micro", (json_int_t)pick->per_hour_micro, "total_micro",
-                  (json_int_t)pick->total_micro, "effective_micro",
-                  (json_int_t)pick->effective_micro, "spot", 0, "generation", 1);
-    json_object_update(out, rest);
-    json_decref(rest);
-    return out;
+    int64_t at = from_us; /* windows are sorted; those that touch count as one */
+    for (size_t i = 0; i < n->window_count && at < to_us; i++)
+        if (n->windows[i].from_us <= at && n->windows[i].to_us > at)
+            at = n->windows[i].to_us;
+    return n->window_count == 0 || at >= to_us;
 }
 
-/* ---- a quote's pick ---- */
-
-json_t *plan_pick_save(const struct world *w, const struct plan_pick *pick)
+int plan_pick_stands(const struct world *w, const struct plan_pick *pick,
+                     struct err *err)
 {
-    return json_pack(
-        "{s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:O}", "node_id",
-        w->nodes[pick->slot.node].id, "first", pick->slot.first, "count", pick->gpus,
-        "start_us", (json_int_t)pick->slot.start_us, "len_us", (json_int_t)pick->len_us,
-        "gpu_hour_micro", (json_int_t)pick->gpu_hour_micro, "per_hour_micro",
-        (json_int_t)pick->per_hour_micro, "total_micro", (json_int_t)pick->total_micro,
-        "effective_micro", (json_int_t)pick->effective_micro, "data", pick->data);
+    const struct match_plan *p = pick->plan;
+    for (int i = 0; i < p->slot_count; i++) {
+        const struct match_slot *s = &p->slots[i];
+        const struct world_node *n = &w->nodes[s->node];
+        uint64_t run = p->gpus == 64 ? UINT64_MAX : (UINT64_C(1) << p->gpus) - 1;
+        if (strcmp(n->state, "up") != 0 || ((n->offered >> s->first) & run) != run ||
+            !is_open(n, p->start_us, p->start_us + p->len_us))
+            return err_set(err, ERR_CONFLICT,
+                           "node %s at %s does not offer the quoted GPUs any more; ask "
+                           "for another quote",
+                           n->name, w->sites[n->site].name);
+    }
+    for (int i = 0; i < p->lanes_count; i++)
+        if (!w->paths.paths[p->lanes[i].path].up)
+            return err_set(err, ERR_CONFLICT,
+                           "the quoted path %s is down; ask for another quote",
+                           w->path_info[p->lanes[i].path].name);
+    return 0;
 }
 
 static int64_t int_of(const json_t *obj, const char *name)
@@ -161,122 +337,114 @@ static int64_t int_of(const json_t *obj, const char *name)
     return json_integer_value(json_object_get(obj, name));
 }
 
-int plan_pick_load(const struct world *w, const json_t *saved, struct plan_pick *ret,
-                   struct err *err)
+bool plan_pick_is(const struct world *w, const struct plan_pick *pick,
+                  const json_t *resv)
 {
-    int node = world_node_find(w, (int)int_of(saved, "node_id"));
-    if (node < 0)
-        return err_set(err, ERR_CONFLICT,
-                       "the quoted node is gone; ask for another quote");
-    *ret = (struct plan_pick){
-        .slot = {node, (int)int_of(saved, "first"), int_of(saved, "start_us")},
-        .gpus = (int)int_of(saved, "count"),
-        .len_us = int_of(saved, "len_us"),
-        .gpu_hour_micro = int_of(saved, "gpu_hour_micro"),
-        .per_hour_micro = int_of(saved, "per_hour_micro"),
-        .total_micro = int_of(saved, "total_micro"),
-        .effective_micro = int_of(saved, "effective_micro"),
-        .data = json_incref(json_object_get(saved, "data"))};
-    return 0;
-}
-
-/* ---- what the tenant sees of a ranking ---- */
-
-static json_t *rtt_age(const struct topo_rtt *rtt, int64_t now_us)
-{
-    bool aged = rtt->source == TOPO_MEASURED || rtt->source == TOPO_DECLARED;
-    return aged ? json_integer((now_us - rtt->at_us) / US_PER_S) : json_null();
-}
-
-static json_t *offer_json(const struct world *w, const struct match_place *place,
-                          int64_t len_us)
-{
-    const struct match_offer *o = &w->offers[place->offer];
-    bool known = place->rtt.source != TOPO_UNKNOWN;
-    json_t *price = json_pack(
-        "{s:s, s:I, s:I, s:I, s:I}", "currency", w->currency, "per_gpu_hour_micro",
-        (json_int_t)o->price_micro, "total_micro", (json_int_t)place->price_total_micro,
-        "effective_micro", (json_int_t)place->effective_micro,
-        "effective_per_hour_micro", (json_int_t)place->effective_per_hour_micro);
-    return json_pack(
-        "{s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s}", "site",
-        o->site_name, "provider", o->provider_name, "gpu_model", o->gpu_model, "free",
-        match_free(w->calendar, o, place, len_us), "start",
-        jsonx_time(place->slot.start_us), "rtt_us",
-        known ? json_integer(place->rtt.rtt_us) : json_null(), "rtt_source",
-        known ? json_string(topo_source_name(place->rtt.source)) : json_null(),
-        "rtt_age_s", rtt_age(&place->rtt, clock_now_us()), "slowdown",
-        render_ppm(place->slowdown_ppm), "price", price, "reliability",
-        render_ppm(o->reliability_ppm), "advice", place->advice);
-}
-
-json_t *plan_offers(const struct world *w, const struct plan *p)
-{
-    json_t *out = json_array();
-    for (size_t i = 0; i < p->fit; i++)
-        json_array_append_new(out, offer_json(w, &p->places[i], p->len_us));
-    return out;
-}
-
-json_t *plan_rejected(const struct world *w, const struct plan *p)
-{
-    json_t *out = json_array();
-    for (size_t i = p->fit; i < p->count; i++) {
-        const struct match_offer *o = &w->offers[p->places[i].offer];
-        json_array_append_new(out, json_pack("{s:s, s:s, s:s, s:s, s:s}", "site",
-                                             o->site_name, "provider", o->provider_name,
-                                             "gpu_model", o->gpu_model, "why",
-                                             match_why_name(p->places[i].why), "reason",
-                                             p->places[i].reason));
+    const struct match_plan *p = pick->plan;
+    const json_t *have = json_object_get(resv, "allocations"), *a;
+    size_t i;
+    if (int_of(resv, "start_us") != p->start_us ||
+        int_of(resv, "end_us") != p->start_us + p->len_us ||
+        json_array_size(have) != (size_t)p->slot_count ||
+        json_array_size(json_object_get(resv, "paths")) != (size_t)p->lanes_count)
+        return false;
+    json_array_foreach(have, i, a)
+    {
+        if (int_of(a, "node_id") != w->nodes[p->slots[i].node].id ||
+            int_of(a, "first") != p->slots[i].first || int_of(a, "count") != p->gpus)
+            return false;
     }
-    return out;
+    json_array_foreach(json_object_get(resv, "paths"), i, a)
+    {
+        if (int_of(a, "path_id") != w->path_info[p->lanes[i].path].id ||
+            int_of(a, "lanes") != p->lanes[i].count)
+            return false;
+    }
+    return true;
 }
 
-void plan_no_fit(const struct world *w, const struct plan *p, struct err *err)
+/* ---- for the database ---- */
+
+void plan_rows(const struct world *w, const struct plan_pick *pick,
+               struct plan_rows *ret)
 {
-    if (p->count == 0) {
-        err_set(err, ERR_NO_FIT, "nothing fits: no GPU is on offer in this market");
-        return;
+    const struct match_plan *p = pick->plan;
+    int64_t end_us = p->start_us + p->len_us;
+    ret->bookings = xcalloc((size_t)p->slot_count + 1, sizeof(*ret->bookings));
+    ret->paths = xcalloc((size_t)p->lanes_count + 1, sizeof(*ret->paths));
+    for (int i = 0; i < p->slot_count; i++) {
+        const struct world_node *n = &w->nodes[p->slots[i].node];
+        ret->bookings[i] =
+            (struct store_booking){.node_id = n->id,
+                                   .site_id = w->sites[n->site].id,
+                                   .first = p->slots[i].first,
+                                   .count = p->gpus,
+                                   .from_us = p->start_us,
+                                   .to_us = end_us,
+                                   .per_gpu_hour_micro = pick->slot_price_micro[i]};
     }
-    /* The filters are asked in order, so the last place got furthest. */
-    const struct match_place *near = &p->places[p->count - 1];
-    const struct match_offer *o = &w->offers[near->offer];
-    err_set(err, ERR_NO_FIT, "nothing fits in %zu places; nearest: %s/%s: %s", p->count,
-            o->site_name, o->provider_name, near->reason);
+    for (int i = 0; i < p->lanes_count; i++)
+        ret->paths[i] =
+            (struct store_path_booking){.path_id = w->path_info[p->lanes[i].path].id,
+                                        .first = p->lanes[i].first,
+                                        .count = p->lanes[i].count,
+                                        .from_us = p->lanes[i].from_us,
+                                        .to_us = end_us,
+                                        .price_micro = pick->lane_price_micro[i]};
+    ret->extra = json_pack("{s:O, s:O}", "groups", pick->groups, "coordinator",
+                           pick->coordinator);
+}
+
+void plan_rows_done(struct plan_rows *rows)
+{
+    free(rows->bookings);
+    free(rows->paths);
+    json_decref(rows->extra);
+}
+
+void plan_book(const struct world *w, const struct plan_pick *pick,
+               const struct plan_rows *rows, struct store_book *book)
+{
+    const struct match_plan *p = pick->plan;
+    book->start_us = p->start_us;
+    book->end_us = p->start_us + p->len_us;
+    book->per_hour_micro = p->per_hour_micro;
+    book->total_micro = p->total_micro;
+    book->effective_micro = p->effective_micro;
+    book->spot = p->spot;
+    book->data = pick->data;
+    book->extra = rows->extra;
+    book->bookings = rows->bookings;
+    book->booking_count = (size_t)p->slot_count;
+    book->paths = rows->paths;
+    book->path_count = (size_t)p->lanes_count;
+    book->preempts = pick->preempts;
+    book->preempt_count = pick->preempt_count;
+    memcpy(book->currency, w->currency, sizeof(book->currency));
 }
 
 /* ---- the match log ---- */
 
-static const char *commonest_why(const struct plan *p)
-{
-    size_t n[MATCH_WHY_COUNT] = {0}, best = MATCH_OK;
-    for (size_t i = p->fit; i < p->count; i++)
-        n[p->places[i].why]++;
-    for (size_t why = 1; why < MATCH_WHY_COUNT; why++)
-        if (n[why] > n[best])
-            best = why;
-    return best == MATCH_OK ? "" : match_why_name((enum match_why)best);
-}
-
 void plan_log(struct world *w, const struct request *rq, const struct plan *p,
               const char *tenant_id, const char *kind, const char *outcome)
 {
-    const struct match_place *best = p->fit > 0 ? &p->places[0] : NULL;
-    struct store_match_log m = {.at_us = clock_now_us(),
-                                .tenant_id = tenant_id,
-                                .kind = kind,
-                                .outcome = outcome,
-                                .match_us = p->match_us,
-                                .gpu_model = rq->gpu != NULL ? rq->gpu : "",
-                                .gpus = (int)rq->gpus,
-                                .duration_s = rq->len_us / US_PER_S,
-                                .dataset_id =
-                                    p->data_count > 0 ? w->data[p->data[0]].id : 0,
-                                .why = commonest_why(p)};
+    const struct match_plan *best = p->fits ? p->best : NULL;
+    struct store_match_log m = {
+        .at_us = clock_now_us(),
+        .tenant_id = tenant_id,
+        .kind = kind,
+        .outcome = outcome,
+        .match_us = p->match_us,
+        .gpu_model = rq->gpu != NULL ? rq->gpu : "",
+        .gpus = (int)request_gpus(rq),
+        .duration_s = rq->len_us / US_PER_S,
+        .dataset_id = p->where.count > 0 ? w->data[p->where.data[0]].id : 0,
+        .why = p->fits ? "" : match_why_name(p->why)};
     if (best != NULL) {
-        m.site_id = w->sites[w->offers[best->offer].site].id;
+        const struct topo_rtt *rtt = &best->groups[0].rtt;
+        m.site_id = w->sites[w->nodes[best->slots[0].node].site].id;
         m.slowdown_ppm = best->slowdown_ppm;
-        m.rtt_us = best->rtt.source == TOPO_UNKNOWN ? 0 : best->rtt.rtt_us;
+        m.rtt_us = rtt->source == TOPO_UNKNOWN ? 0 : rtt->rtt_us;
     }
     store_log_match(w->store, &m);
 }

@@ -264,6 +264,9 @@ static int fill_gang(const struct raw *raw, struct request *rq, struct err *err)
                            "/together: expected \"domain\", \"site\" or \"any\"");
         rq->together = (enum request_together)k;
     }
+    if (rq->nodes * request_groups(rq) > REQUEST_NODES_MAX)
+        return err_set(err, ERR_BAD_REQUEST, "/nodes: at most %d in all groups",
+                       REQUEST_NODES_MAX);
     bool apart = rq->together == TOGETHER_ANY && rq->nodes > 1;
     if (rq->spread_zones && !apart && !rq->federated)
         return err_set(err, ERR_BAD_REQUEST,

@@ -21,7 +21,7 @@
 #define REQUEST_PAST_US INT64_C(60000000)
 /* A standing order that names no end is given up after this. */
 #define REQUEST_WAIT_US (INT64_C(14) * 24 * 3600 * 1000000)
-/* Nodes of one gang, and of each group of a federated one. */
+/* Nodes of one gang, all groups of a federated one together. */
 #define REQUEST_NODES_MAX 64
 /* Groups: each is matched against all the others. */
 #define REQUEST_GROUPS_MAX 8

@@ -6,6 +6,7 @@
 const struct route net_routes[] = {
     /* matching and booking */
     {"GET", "/v1/offers", ROLE_TENANT | ROLE_ADMIN, &flow_offers, RATE_SEARCH, 0},
+    {"GET", "/v1/explain", ROLE_TENANT | ROLE_ADMIN, &flow_explain, RATE_SEARCH, 0},
     {"GET", "/v1/calendar", ROLE_KEYED, &flow_calendar, RATE_SEARCH, 0},
     {"GET", "/v1/profiles", ROLE_ANY, &flow_profiles, RATE_READ, 0},
     {"POST", "/v1/quotes", ROLE_TENANT, &flow_quote, RATE_SEARCH, ROUTE_BODY},
@@ -20,6 +21,8 @@ const struct route net_routes[] = {
      ROUTE_BODY},
     {"DELETE", "/v1/reservations/{id}", ROLE_TENANT | ROLE_ADMIN, &flow_resv_cancel,
      RATE_WRITE, 0},
+    {"POST", "/v1/reservations/{id}/move", ROLE_TENANT, &flow_move, RATE_WRITE,
+     ROUTE_BODY_MAYBE},
     {"POST", "/v1/reservations/{id}/tokens", ROLE_TENANT, &flow_token, RATE_WRITE,
      ROUTE_BODY},
 
@@ -32,8 +35,14 @@ const struct route net_routes[] = {
     /* the market's people and places */
     {"POST", "/v1/sites", ROLE_ADMIN, &flow_site_create, RATE_WRITE, ROUTE_BODY},
     {"GET", "/v1/sites", ROLE_ANY, &flow_site_list, RATE_READ, 0},
+    {"PATCH", "/v1/sites/{name}", ROLE_ADMIN, &flow_site_patch, RATE_WRITE, ROUTE_BODY},
+    {"GET", "/v1/paths", ROLE_KEYED, &flow_path_list, RATE_READ, 0},
+    {"POST", "/v1/paths", ROLE_ADMIN, &flow_path_create, RATE_WRITE, ROUTE_BODY},
+    {"PATCH", "/v1/paths/{name}", ROLE_ADMIN, &flow_path_patch, RATE_WRITE, ROUTE_BODY},
     {"POST", "/v1/tenants", ROLE_ADMIN, &flow_tenant_create, RATE_WRITE, ROUTE_BODY},
     {"GET", "/v1/tenants", ROLE_ADMIN, &flow_tenant_list, RATE_READ, 0},
+    {"PATCH", "/v1/tenants/{name}", ROLE_ADMIN, &flow_tenant_patch, RATE_WRITE,
+     ROUTE_BODY},
     {"POST", "/v1/tenants/{name}/topup", ROLE_ADMIN, &flow_tenant_topup, RATE_WRITE,
      ROUTE_BODY},
     {"GET", "/v1/whoami", ROLE_KEYED | ROLE_AGENT, &flow_whoami, RATE_READ, 0},

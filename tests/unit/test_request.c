@@ -78,6 +78,7 @@ START_TEST(test_refused)
         {"{\"duration\":\"4h\",\"gpus\":1.5}", "/gpus"},
         {"{\"duration\":\"4h\",\"nodes\":0}", "/nodes"},
         {"{\"duration\":\"4h\",\"nodes\":65}", "/nodes"},
+        {"{\"duration\":\"4h\",\"nodes\":33,\"federated\":[\"a\",\"b\"]}", "/nodes"},
         {"{\"duration\":\"4h\",\"together\":\"near\"}", "/together"},
         {"{\"duration\":\"4h\",\"spread_zones\":true}", "/spread_zones"},
         {"{\"duration\":\"4h\",\"nodes\":2,\"spread_zones\":true}", "/spread_zones"},
