@@ -222,6 +222,7 @@ struct world {
     struct backfill backfill; /* shadows of the standing orders, when last planned */
     size_t order_count;       /* … how many there were */
     bool wait_due;            /* the list changed: plan it */
+    int64_t funds_us;         /* when orders without money were last tried */
 
     bool loaded;
     bool reload;   /* the copy cannot be trusted: load again */
@@ -268,8 +269,6 @@ int world_offer_of(const struct world *w, int node);
 /* A path's index by name, -1: none. */
 int world_path_find(const struct world *w, const char *name);
 
-/* What is matched over, as it is now; good until the world changes. */
-struct match_market world_market(const struct world *w);
 /* For preempt_find(): the spot bookings, spot_count of them; the caller frees. NULL:
  * there is nothing to preempt. A reservation's number there is good as long as it is;
  * world_spot_reservation() gives its id, NULL when it is not there any more. */
@@ -282,6 +281,17 @@ struct world_try world_try_plan(struct world *w, const struct match_plan *plan);
 /* The same for a standing order's predicted place. */
 struct world_try world_shadow_plan(struct world *w, const struct match_plan *plan);
 void world_try_end(struct world *w, struct world_try *t);
+/* For somebody who looks for another place for what is booked already: takes those of
+ * the bookings that are in the calendars out of them, to be put back before its step
+ * ends. */
+struct world_lifted {
+    struct world_booking *bookings; /* the caller's, as it knows them */
+    struct world_lanes *lanes;
+    size_t booking_count, lanes_count;
+};
+/* Leaves in l what was taken out. */
+void world_lift(struct world *w, struct world_lifted *l);
+void world_put_back(struct world *w, const struct world_lifted *l);
 /* Wakes the flow when the next try ends: what it found busy may be free again. */
 void world_try_wait(struct world *w, uint64_t flow_id);
 /* A booking of ours was committed: its plan, and the ids that the database gave to the

@@ -133,10 +133,12 @@ void world_block(struct world *w, const struct world_booking *b)
     if (b->spot) {
         world_want_firm(w);
         spot_put(w, b);
-    } else if (w->firm != NULL) {
+        return;
+    }
+    spot_remove(w, b->id); /* preempted: it goes on until its notice is over */
+    if (w->firm != NULL)
         calendar_book(w->firm, b->id, b->node, b->first, b->count, b->during.from_us,
                       b->during.to_us);
-    }
 }
 
 void world_block_lanes(struct world *w, const struct world_lanes *b)
@@ -303,8 +305,46 @@ void world_booked(struct world *w, const struct world_booked *b)
     }
 }
 
-struct match_market world_market(const struct world *w)
+/* ---- lifting ---- */
+
+static bool is_blocked(const struct calendar *c, int node, int first, int count,
+                       const struct calendar_span *during)
 {
-    return (struct match_market){w->calendar, w->topo, w->offers, w->offer_count,
-                                 &w->paths};
+    if (first < 0 || count < 1 || first > GPUS_PER_NODE_MAX - count)
+        return false;
+    uint64_t run = count == 64 ? UINT64_MAX : ((UINT64_C(1) << count) - 1) << first;
+    return during->from_us < during->to_us &&
+           (calendar_free_mask(c, node, during->from_us, during->to_us) & run) == 0;
+}
+
+void world_lift(struct world *w, struct world_lifted *l)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < l->booking_count; i++) {
+        const struct world_booking *b = &l->bookings[i];
+        if (!is_blocked(w->calendar, b->node, b->first, b->count, &b->during))
+            continue; /* it ended meanwhile: it must not come back */
+        calendar_release(w->calendar, b->id);
+        if (w->firm != NULL)
+            calendar_release(w->firm, b->id);
+        l->bookings[n++] = *b;
+    }
+    l->booking_count = n;
+    n = 0;
+    for (size_t i = 0; i < l->lanes_count; i++) {
+        const struct world_lanes *b = &l->lanes[i];
+        if (!is_blocked(w->lanes, b->path, b->first, b->count, &b->during))
+            continue;
+        calendar_release(w->lanes, b->id);
+        l->lanes[n++] = *b;
+    }
+    l->lanes_count = n;
+}
+
+void world_put_back(struct world *w, const struct world_lifted *l)
+{
+    for (size_t i = 0; i < l->booking_count; i++)
+        world_block(w, &l->bookings[i]);
+    for (size_t i = 0; i < l->lanes_count; i++)
+        world_block_lanes(w, &l->lanes[i]);
 }

@@ -291,8 +291,10 @@ static void apply(struct world *w, const json_t *event)
         return;
     if (strncmp(kind, "reservation.", 12) == 0) {
         reservation_changed(w, event);
-        if (strcmp(kind, "reservation.waiting") == 0)
-            w->wait_due = true;
+        const char *state = json_string_value(json_object_get(payload, "state"));
+        if (state != NULL && strcmp(state, "waiting") == 0 &&
+            strcmp(kind, "reservation.planned") != 0)
+            w->wait_due = true; /* new, or preempted and back */
         if (strcmp(kind, "reservation.cancelled") == 0 ||
             strcmp(kind, "reservation.ended") == 0 ||
             strcmp(kind, "reservation.failed") == 0)

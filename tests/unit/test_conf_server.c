@@ -69,6 +69,25 @@ START_TEST(test_options_win)
 }
 END_TEST
 
+START_TEST(test_path_hook)
+{
+    static const char *const good[] = {"/bin/true", "https://net.example/hook?a=1"};
+    for (size_t i = 0; i < 2; i++) {
+        struct server_conf c;
+        struct err err;
+        char path[64], text[100];
+        snprintf(text, sizeof(text), "path_hook = %s\nlost_after = 91s\n", good[i]);
+        write_file(path, text);
+        char *argv[] = {"neargpud", "--conf", path, NULL};
+        ck_assert_msg(load(3, argv, &c, &err) == 0, "%s", err.text);
+        ck_assert_str_eq(c.path_hook, good[i]);
+        ck_assert_ptr_null(c.path_hook_key_file);
+        server_conf_done(&c);
+        unlink(path);
+    }
+}
+END_TEST
+
 START_TEST(test_refused)
 {
     static const char *const bad[] = {
@@ -76,7 +95,9 @@ START_TEST(test_refused)
         "log_level = loud\n",       "colour = red\n",
         "fee_ppm = 1000001\n",      "admin_database = dbname=x\n",
         "probe_interval = 10ms\n",  "issuer_registration = T123\n",
-        "writer_connections = 3\n",
+        "writer_connections = 3\n", "path_hook = light-path\n",
+        "path_hook = http://a/b\n", "path_hook = /nonexistent/hook\n",
+        "lost_after = 60s\n",
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct server_conf c;
@@ -110,5 +131,6 @@ START_TEST(test_sample)
 }
 END_TEST
 
-UNIT_MAIN("server conf", UNIT_CASE(test_nothing_said) UNIT_CASE(test_options_win)
-                             UNIT_CASE(test_refused) UNIT_CASE(test_sample))
+UNIT_MAIN("server conf",
+          UNIT_CASE(test_nothing_said) UNIT_CASE(test_options_win)
+              UNIT_CASE(test_path_hook) UNIT_CASE(test_refused) UNIT_CASE(test_sample))

@@ -140,6 +140,91 @@ START_TEST(test_offers_are_the_groups)
 }
 END_TEST
 
+static struct match_plan *plan_make(int first, int64_t start_us, int64_t len_us)
+{
+    struct match_plan *p = xcalloc(1, sizeof(*p));
+    p->start_us = start_us;
+    p->len_us = len_us;
+    p->gpus = 2;
+    p->slot_count = 2;
+    p->slots[0] = (struct match_slot){.node = 0, .first = first};
+    p->slots[1] = (struct match_slot){.node = 1, .first = first};
+    p->lanes_count = 1;
+    p->lanes[0] =
+        (struct match_lanes){.first = 1, .count = 2, .from_us = start_us - 50};
+    return p;
+}
+
+static void free_is(const struct world *w, int64_t at, uint64_t all, uint64_t firm,
+                    uint64_t lanes)
+{
+    for (int node = 0; node < 2; node++) {
+        ck_assert_uint_eq(calendar_free_mask(w->calendar, node, at, at + 1), all);
+        ck_assert_uint_eq(calendar_free_mask(w->firm, node, at, at + 1), firm);
+    }
+    ck_assert_uint_eq(calendar_free_mask(w->lanes, 0, at, at + 1), lanes);
+}
+
+/* What is being booked is busy for others until it is known how it went; then it is
+ * booked, unless the feed has told more of it already. */
+START_TEST(test_tries)
+{
+    struct world *w = world_make();
+    struct calendar_node path = {.gpus = 4, .offered = 0xf};
+    struct match_plan *p = plan_make(2, 100, 100), *spot = plan_make(6, 100, 100);
+    spot->spot = true;
+    spot->lanes_count = 0;
+    node_set(w, world_node_slot(w, 7), 0, "H100", 1, "up");
+    node_set(w, world_node_slot(w, 8), 0, "H100", 1, "up");
+    world_want_firm(w);
+    calendar_set_node(w->lanes, 0, &path);
+    struct world_try a = world_try_plan(w, p), b = world_try_plan(w, spot);
+    struct world_try shadow = world_shadow_plan(w, spot);
+    free_is(w, 100, 0x33, 0xf3, 0x9);
+    free_is(w, 60, 0xff, 0xff, 0x9); /* the path is lit before the start */
+    free_is(w, 200, 0xff, 0xff, 0xf);
+    ck_assert_uint_eq(w->try_count, 2); /* nobody waits for a shadow */
+    world_try_end(w, &a);
+    world_try_end(w, &a);
+    free_is(w, 100, 0x3f, 0xff, 0xf);
+    world_try_end(w, &b);
+    free_is(w, 100, 0x3f, 0xff, 0xf);
+    world_try_end(w, &shadow);
+    free_is(w, 100, 0xff, 0xff, 0xf);
+    ck_assert_uint_eq(w->try_count, 0);
+
+    static const int64_t ids[] = {71, 72, 73};
+    struct world_booked booked = {"01890a5d-ac96-774b-bcce-b302099a8001", p, ids,
+                                  ids + 2};
+    world_booked(w, &booked);
+    free_is(w, 100, 0xf3, 0xf3, 0x9);
+    /* Another place for it: its own counts as free, and comes back. */
+    struct world_booking own[] = {
+        {.id = 71, .node = 0, .first = 2, .count = 2, .during = {100, 200}},
+        {.id = 72, .node = 1, .first = 2, .count = 2, .during = {100, 200}},
+        {.id = 99, .node = 1, .first = 6, .count = 2, .during = {100, 200}}};
+    struct world_lanes lanes = {73, 0, 1, 2, {50, 200}};
+    struct world_lifted l = {own, &lanes, 3, 1};
+    world_lift(w, &l);
+    ck_assert_uint_eq(l.booking_count, 2); /* what was not there must not appear */
+    free_is(w, 100, 0xff, 0xff, 0xf);
+    world_put_back(w, &l);
+    free_is(w, 100, 0xf3, 0xf3, 0x9);
+    struct world_booking gone = own[0];
+    gone.during = (struct calendar_span){0, 0};
+    world_book(w, &gone);
+    ck_assert_uint_eq(calendar_free_mask(w->calendar, 0, 100, 200), 0xff);
+    /* The feed told of its cancellation first: the answer to the booking is late. */
+    booked.reservation = "01890a5d-ac96-774b-bcce-b302099a8002";
+    ck_assert(world_gens_news(w->gens, booked.reservation, 5, INT64_MAX));
+    world_booked(w, &booked);
+    ck_assert_uint_eq(calendar_free_mask(w->calendar, 0, 100, 200), 0xff);
+    free(p);
+    free(spot);
+    world_free(w);
+}
+END_TEST
+
 /* A node that grew: bookings of its earlier numbers lie before its first GPU. */
 START_TEST(test_place_that_is_none)
 {
@@ -178,6 +263,7 @@ START_TEST(test_spot_and_firm)
                                   .during = {from, from + rand_r(&seed) % 3},
                                   .spot = i % 3 == 0};
         if (model[i].id != 0) { /* a booking stays on its GPUs */
+            b.spot = model[i].spot && rand_r(&seed) % 8 != 0; /* preempted */
             b.node = model[i].node;
             b.first = model[i].first;
             b.count = model[i].count;
@@ -378,7 +464,8 @@ START_TEST(test_who_asks)
 }
 END_TEST
 
-UNIT_MAIN("world", UNIT_CASE(test_offers_are_the_groups) UNIT_CASE(test_spot_and_firm)
-                       UNIT_CASE(test_probes) UNIT_CASE(test_place_that_is_none)
-                           UNIT_CASE(test_booked_while_loading) UNIT_CASE(test_news)
-                               UNIT_CASE(test_who_asks))
+UNIT_MAIN("world", UNIT_CASE(test_offers_are_the_groups) UNIT_CASE(test_tries)
+                       UNIT_CASE(test_spot_and_firm) UNIT_CASE(test_probes)
+                           UNIT_CASE(test_place_that_is_none)
+                               UNIT_CASE(test_booked_while_loading) UNIT_CASE(test_news)
+                                   UNIT_CASE(test_who_asks))
