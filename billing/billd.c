@@ -1,9 +1,10 @@
 /* neargpu-billd: rates signed usage, keeps the ledger moving, issues invoices.
  *
  * One process, one database connection, one round after the other: rate receipts,
- * release holds, issue invoices of months that ended, check what must be empty. State
- * is in the database alone; several billds are safe (an advisory lock orders them) and
- * useless. It decides no price and touches no table: only the api.billing_* functions.
+ * bill paths, release holds, issue invoices of months that ended, check what must be
+ * empty. State is in the database alone; several billds are safe (an advisory lock
+ * orders them) and useless. It decides no price and touches no table: only the
+ * api.billing_* functions.
  */
 #include <errno.h>
 #include <signal.h>
@@ -155,8 +156,8 @@ static int connect_database(const struct billd_conf *conf, PGconn **ret,
 static int one_round(PGconn *pg, const struct billd_conf *conf, struct err *err)
 {
     struct err e, first = {.code = ERR_NONE};
-    int rated = 0, released = 0, collected = 0, invoices = 0, count;
-    for (int step = 0; step < 4 && first.code != ERR_UNAVAILABLE; step++) {
+    int rated = 0, paths = 0, released = 0, collected = 0, invoices = 0, count;
+    for (int step = 0; step < 5 && first.code != ERR_UNAVAILABLE; step++) {
         int rc = 0;
         if (step == 0)
             do {
@@ -164,18 +165,20 @@ static int one_round(PGconn *pg, const struct billd_conf *conf, struct err *err)
                 rated += rc == 0 ? count : 0;
             } while (rc == 0 && count == ROUNDS_CLAIM_MAX);
         else if (step == 1)
-            rc = rounds_release(pg, conf->grace_us, &released, &e);
+            rc = rounds_paths(pg, &paths, &e);
         else if (step == 2)
+            rc = rounds_release(pg, conf->grace_us, &released, &e);
+        else if (step == 3)
             rc = rounds_invoices_due(pg, &invoices, &e);
         else
             rc = rounds_collect(pg, &collected, &e);
         if (rc != 0 && (first.code == ERR_NONE || e.code == ERR_UNAVAILABLE))
             first = e;
     }
-    if (rated + released + collected + invoices > 0)
-        log_info("rated %d receipts, released %d holds, issued %d invoices, collected "
-                 "from %d wallets",
-                 rated, released, invoices, collected);
+    if (rated + paths + released + collected + invoices > 0)
+        log_info("rated %d receipts, billed %d paths, released %d holds, issued %d "
+                 "invoices, collected from %d wallets",
+                 rated, paths, released, invoices, collected);
     return first.code == ERR_NONE ? 0 : err_set(err, first.code, "%s", first.text);
 }
 

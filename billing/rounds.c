@@ -79,6 +79,61 @@ int rounds_rate(PGconn *pg, int *ret_posted, struct err *err)
     return first.code == ERR_NONE ? 0 : err_set(err, first.code, "%s", first.text);
 }
 
+/* Columns of api.billing_path_claim. */
+enum { PATH_BOOKING, PATH_LANE_MS, PATH_PRICE, PATH_FEE_PPM };
+
+static int post_path(PGconn *pg, const PGresult *claim, int row, int *ret_posted,
+                     struct err *err)
+{
+    int64_t lane_ms = pgtx_i64(claim, row, PATH_LANE_MS);
+    struct rate_use use = {
+        .gpu_ms = lane_ms, /* lanes are rated as GPUs are */
+        .max_gpu_ms = lane_ms,
+        .per_gpu_hour_micro = pgtx_i64(claim, row, PATH_PRICE),
+        .fee_ppm = pgtx_i64(claim, row, PATH_FEE_PPM),
+    };
+    struct rate_sum sum;
+    char amount[24], fee[24];
+    const char *params[] = {PQgetvalue(claim, row, PATH_BOOKING),
+                            PQgetvalue(claim, row, PATH_LANE_MS), amount, fee};
+    PGresult *r;
+    if (rate_cumulative(&use, &sum, err) != 0)
+        return err_prefix(err, "path booking %s", params[0]);
+    snprintf(amount, sizeof(amount), "%lld", (long long)sum.amount_micro);
+    snprintf(fee, sizeof(fee), "%lld", (long long)sum.fee_micro);
+    if (pgtx_query(pg, "SELECT api.billing_path_post($1, $2, $3, $4)", params, 4, &r,
+                   err) != 0)
+        return err_prefix(err, "path booking %s", params[0]);
+    if (strcmp(PQgetvalue(r, 0, 0), "posted") == 0)
+        ++*ret_posted;
+    PQclear(r);
+    return 0;
+}
+
+int rounds_paths(PGconn *pg, int *ret_posted, struct err *err)
+{
+    char limit[16];
+    const char *params[] = {limit};
+    PGresult *claim;
+    int rc = 0;
+    *ret_posted = 0;
+    snprintf(limit, sizeof(limit), "%d", ROUNDS_CLAIM_MAX);
+    if (pgtx_query(pg, "SELECT * FROM api.billing_path_claim($1)", params, 1, &claim,
+                   err) != 0)
+        return err_prefix(err, "claiming paths");
+    for (int row = 0; row < PQntuples(claim); row++) {
+        struct err one;
+        if (post_path(pg, claim, row, ret_posted, &one) == 0)
+            continue;
+        if (rc == 0)
+            rc = err_set(err, one.code, "%s", one.text);
+        if (one.code == ERR_UNAVAILABLE)
+            break;
+    }
+    PQclear(claim);
+    return rc;
+}
+
 int rounds_release(PGconn *pg, int64_t grace_us, int *ret_count, struct err *err)
 {
     char grace[48], limit[16];

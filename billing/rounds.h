@@ -13,6 +13,9 @@
 /* Rates receipts that are not rated yet; *ret_posted says how many. One that cannot be
  * rated does not stop the others: the first such error is returned after them. */
 int rounds_rate(PGconn *pg, int *ret_posted, struct err *err) MUST_USE;
+/* Bills the booked paths of reservations that are over; *ret_posted: how many. The
+ * first refusal is returned, the others are tried all the same. */
+int rounds_paths(PGconn *pg, int *ret_posted, struct err *err) MUST_USE;
 /* Gives back rests of holds; grace_us after a lease's end even without a teardown. */
 int rounds_release(PGconn *pg, int64_t grace_us, int *ret_count,
                    struct err *err) MUST_USE;

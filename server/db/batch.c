@@ -12,15 +12,31 @@
 #define TRIES_MAX 5
 
 const char batch_book_sql[] =
-    "SELECT outcome, id, bookings FROM api.book($1::uuid[], $2::uuid[], $3::uuid[], "
+    "SELECT outcome, id, bookings, lanes FROM api.book($1::uuid[], $2::uuid[], "
+    "$3::uuid[], "
     "$4::bigint[], $5::bigint[], $6::bigint[], $7::text[], $8::text[], $9::text[], "
     "$10::bigint[], $11::bigint[], $12::bigint[], $13::text[], $14::bytea[], "
-    "$15::boolean[], $16::integer[], $17::integer[], $18::integer[], $19::integer[], "
-    "$20::integer[], $21::bigint[], $22::bigint[], $23::bigint[])";
+    "$15::boolean[], $16::text[], $17::bigint[], $18::boolean[], $19::integer[], "
+    "$20::integer[], $21::integer[], $22::integer[], $23::integer[], $24::bigint[], "
+    "$25::bigint[], $26::bigint[], $27::integer[], $28::integer[], $29::integer[], "
+    "$30::integer[], $31::bigint[], $32::bigint[], $33::bigint[], $34::uuid[], "
+    "$35::bigint[])";
 
 enum { R_ID, R_TENANT, R_QUOTE, R_NOW, R_START, R_END, R_REQUEST, R_DATA, R_CURRENCY };
 enum { R_PER_HOUR = R_CURRENCY + 1, R_TOTAL, R_EFFECTIVE, R_KEY, R_HASH, R_SPOT };
-enum { B_RESV = R_SPOT + 1, B_NODE, B_SITE, B_FIRST, B_COUNT, B_FROM, B_TO, B_PRICE };
+enum { R_EXTRA = R_SPOT + 1, R_HOLD, R_WAITING };
+enum {
+    B_RESV = R_WAITING + 1,
+    B_NODE,
+    B_SITE,
+    B_FIRST,
+    B_COUNT,
+    B_FROM,
+    B_TO,
+    B_PRICE
+};
+enum { L_RESV = B_PRICE + 1, L_PATH, L_FIRST, L_COUNT, L_FROM, L_TO, L_PRICE };
+enum { V_ID = L_PRICE + 1, V_CUT };
 static const uint32_t column_types[BATCH_BOOK_PARAMS] = {
     [R_ID] = PGARRAY_UUID,       [R_TENANT] = PGARRAY_UUID,
     [R_QUOTE] = PGARRAY_UUID,    [R_NOW] = PGARRAY_INT8,
@@ -33,7 +49,13 @@ static const uint32_t column_types[BATCH_BOOK_PARAMS] = {
     [B_NODE] = PGARRAY_INT4,     [B_SITE] = PGARRAY_INT4,
     [B_FIRST] = PGARRAY_INT4,    [B_COUNT] = PGARRAY_INT4,
     [B_FROM] = PGARRAY_INT8,     [B_TO] = PGARRAY_INT8,
-    [B_PRICE] = PGARRAY_INT8,
+    [B_PRICE] = PGARRAY_INT8,    [R_EXTRA] = PGARRAY_TEXT,
+    [R_HOLD] = PGARRAY_INT8,     [R_WAITING] = PGARRAY_BOOL,
+    [L_RESV] = PGARRAY_INT4,     [L_PATH] = PGARRAY_INT4,
+    [L_FIRST] = PGARRAY_INT4,    [L_COUNT] = PGARRAY_INT4,
+    [L_FROM] = PGARRAY_INT8,     [L_TO] = PGARRAY_INT8,
+    [L_PRICE] = PGARRAY_INT8,    [V_ID] = PGARRAY_UUID,
+    [V_CUT] = PGARRAY_INT8,
 };
 
 /* A booking that waits or is being committed: the caller's, copied. */
@@ -41,9 +63,11 @@ struct item {
     struct item *next;
     struct store_book in; /* its pointers lead into this item */
     struct store_to to;
-    char *request, *data, *key;
+    char *request, *data, *key, *extra;
     uint8_t hash[32];
     struct store_booking *bookings;
+    struct store_path_booking *paths;
+    struct store_preempt *preempts;
     uint64_t key_hash;
     bool solo;
 };
@@ -73,18 +97,34 @@ static uint64_t hash_text(uint64_t h, const char *s)
     return h;
 }
 
+/* NULL of none. */
+static void *copy(const void *from, size_t count, size_t size)
+{
+    if (count == 0)
+        return NULL;
+    void *to = xreallocarray(NULL, count, size);
+    memcpy(to, from, count * size);
+    return to;
+}
+
 static struct item *item_new(const struct store_book *in, struct store_to to)
 {
     struct item *it = xcalloc(1, sizeof *it);
     assert(in->booking_count >= 1 && in->booking_count <= GANG_NODES_MAX);
+    assert(in->path_count <= STORE_PATHS_MAX &&
+           in->preempt_count <= STORE_PREEMPTS_MAX);
     it->in = *in;
     it->to = to;
     it->request = jsonx_dump(in->request);
     it->data = in->data != NULL ? jsonx_dump(in->data) : xstrdup("[]");
+    it->extra = in->extra != NULL ? jsonx_dump(in->extra) : NULL;
     it->key = xstrdup(in->idem_key[0] != '\0' ? in->idem_key : in->id);
     memcpy(it->hash, in->idem_hash, sizeof it->hash);
-    it->bookings = xreallocarray(NULL, in->booking_count, sizeof *it->bookings);
-    memcpy(it->bookings, in->bookings, in->booking_count * sizeof *it->bookings);
+    it->bookings = copy(in->bookings, in->booking_count, sizeof *it->bookings);
+    it->paths = copy(in->paths, in->path_count, sizeof *it->paths);
+    it->preempts = copy(in->preempts, in->preempt_count, sizeof *it->preempts);
+    /* api.book takes these alone. */
+    it->solo = in->waiting || in->preempt_count > 0;
     it->key_hash =
         hash_text(hash_text(UINT64_C(14695981039346656037), it->key), it->in.tenant_id);
     return it;
@@ -94,8 +134,11 @@ static void item_free(struct item *it)
 {
     free(it->request);
     free(it->data);
+    free(it->extra);
     free(it->key);
     free(it->bookings);
+    free(it->paths);
+    free(it->preempts);
     free(it);
 }
 
@@ -149,6 +192,18 @@ static void add_booking(struct pgarray *col, size_t number,
     pgarray_int(&col[B_PRICE], k->per_gpu_hour_micro);
 }
 
+static void add_path(struct pgarray *col, size_t number,
+                     const struct store_path_booking *k)
+{
+    pgarray_int(&col[L_RESV], (int64_t)number);
+    pgarray_int(&col[L_PATH], k->path_id);
+    pgarray_int(&col[L_FIRST], k->first);
+    pgarray_int(&col[L_COUNT], k->count);
+    pgarray_int(&col[L_FROM], k->from_us);
+    pgarray_int(&col[L_TO], k->to_us);
+    pgarray_int(&col[L_PRICE], k->price_micro);
+}
+
 static void add_item(struct pgarray *col, size_t number, const struct item *it)
 {
     const struct store_book *in = &it->in;
@@ -167,8 +222,20 @@ static void add_item(struct pgarray *col, size_t number, const struct item *it)
     pgarray_text(&col[R_KEY], it->key);
     pgarray_bytes(&col[R_HASH], it->hash, sizeof it->hash);
     pgarray_bool(&col[R_SPOT], in->spot);
+    if (it->extra != NULL)
+        pgarray_text(&col[R_EXTRA], it->extra);
+    else
+        pgarray_null(&col[R_EXTRA]);
+    pgarray_int(&col[R_HOLD], in->hold_until_us);
+    pgarray_bool(&col[R_WAITING], in->waiting);
     for (size_t i = 0; i < in->booking_count; i++)
         add_booking(col, number, &it->bookings[i]);
+    for (size_t i = 0; i < in->path_count; i++)
+        add_path(col, number, &it->paths[i]);
+    for (size_t i = 0; i < in->preempt_count; i++) {
+        pgarray_uuid(&col[V_ID], it->preempts[i].id);
+        pgarray_int(&col[V_CUT], it->preempts[i].cut_us);
+    }
 }
 
 static void on_answer(void *arg, const struct pgconn_answer *a);
@@ -283,7 +350,7 @@ static size_t parse_numbers(const char *text, int64_t *ret, size_t max)
 static void answer_booked(struct batch *b, struct flight *f, const PGresult *res)
 {
     struct item *items[BOOK_BATCH_MAX];
-    int64_t numbers[GANG_NODES_MAX];
+    int64_t numbers[GANG_NODES_MAX], lanes[STORE_PATHS_MAX];
     size_t count = f->count;
     memcpy(items, f->items, count * sizeof(*items));
     f->count = 0;
@@ -291,12 +358,15 @@ static void answer_booked(struct batch *b, struct flight *f, const PGresult *res
     for (size_t i = 0; i < count; i++) {
         int row = (int)i;
         struct store_booked booked = {.outcome = outcome_of(PQgetvalue(res, row, 0)),
-                                      .booking_id = numbers};
+                                      .booking_id = numbers,
+                                      .lane_booking_id = lanes};
         const char *id = PQgetvalue(res, row, 1);
         if (strlen(id) < sizeof booked.id)
             memcpy(booked.id, id, strlen(id) + 1);
         booked.booking_count =
             parse_numbers(PQgetvalue(res, row, 2), numbers, GANG_NODES_MAX);
+        booked.lane_booking_count =
+            parse_numbers(PQgetvalue(res, row, 3), lanes, STORE_PATHS_MAX);
         b->stats.booked += booked.outcome == STORE_BOOK_OK;
         b->stats.lost += booked.outcome == STORE_BOOK_LOST;
         struct store_result r = {.status = STORE_OK, .booked = &booked};

@@ -3,7 +3,8 @@
  *
  * Invariants
  *  - A writer has at most one batch in flight. Two bookings of one tenant under one
- *    idempotency key are never in one batch.
+ *    idempotency key are never in one batch. One that preempts others, or books an
+ *    order that waits, goes alone.
  *  - Each booking is answered once, after the commit of its batch. A batch that the
  *    database refuses as a whole is sent again one by one, so that a booking it cannot
  *    digest fails alone; after a deadlock it is sent again as it is.
@@ -17,7 +18,7 @@
 #define BATCH_WAITING_MAX 20000 /* about two seconds of work; more is told to retry */
 
 extern const char batch_book_sql[];
-#define BATCH_BOOK_PARAMS 23
+#define BATCH_BOOK_PARAMS 35
 
 struct batch;
 struct batch_stats {

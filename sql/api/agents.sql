@@ -62,13 +62,17 @@ END $$;
 
 -- GPUs of a node form a block of the global numbering, given out once, at the first
 -- inventory; a place whose GPU went away may be taken by its replacement. A node that
--- grew gets a new block when nothing is booked on it from now on.
+-- grew gets a new block when nothing is booked on it from now on; whoever books on it has
+-- its row locked, so that nothing is booked into the old block meanwhile.
 CREATE OR REPLACE FUNCTION ng.node_block(n ng.node, p_count integer, p_now timestamptz) RETURNS int4range
 LANGUAGE plpgsql AS $$
 DECLARE v_from integer;
 BEGIN
-    IF n.gpus IS NOT NULL AND (upper(n.gpus) - lower(n.gpus) >= p_count
-        OR EXISTS (SELECT FROM ng.booking b WHERE b.node_id = n.id AND upper(b.during) > p_now)) THEN
+    IF n.gpus IS NOT NULL AND upper(n.gpus) - lower(n.gpus) >= p_count THEN
+        RETURN n.gpus;
+    END IF;
+    PERFORM 1 FROM ng.node WHERE id = n.id FOR UPDATE;
+    IF n.gpus IS NOT NULL AND (EXISTS (SELECT FROM ng.booking b WHERE b.node_id = n.id AND upper(b.during) > p_now)) THEN
         RETURN n.gpus;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('neargpu.gpu_no'));
@@ -123,9 +127,20 @@ BEGIN
     RETURN n;
 END $$;
 
+-- A spot lease is told in terms, a third of its notice long: in term n (from 0, which
+-- begins a term before the lease does) its end is said to be at most 9/10 of the notice
+-- after the term's beginning, so that a preemption, which cuts it a notice ahead, needs
+-- nothing of the node: the tenth is for clocks. null: not to be told yet.
+CREATE OR REPLACE FUNCTION ng.spot_term(p_from timestamptz, p_notice bigint, p_now timestamptz) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN p_now >= p_from - p_notice / 3 * interval '1 microsecond'
+                THEN (ng.us(p_now) - ng.us(p_from) + p_notice / 3) / (p_notice / 3) END
+$$;
+
 -- What the node shall do: leases that end later than now and start within a day, those it
 -- reported that must stop, data sets to probe, receipts we have. version covers all but
--- the receipts.
+-- the receipts. The end is the reservation's when that is earlier: the booking may block
+-- on until the node has confirmed it.
 CREATE OR REPLACE FUNCTION ng.desired(p_node integer, p_reported text[], p_now timestamptz) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -133,21 +148,30 @@ DECLARE
     v_end jsonb;
     v_probes jsonb;
     v_acks jsonb;
+    v_next bigint;
 BEGIN
-    SELECT coalesce(jsonb_agg(jsonb_build_object('reservation', r.id, 'tenant', r.tenant_id,
+    SELECT coalesce(jsonb_agg(jsonb_build_object('reservation', x.id, 'tenant', x.tenant_id,
                'gpus', (SELECT coalesce(jsonb_agg(g.uuid ORDER BY g.no), '[]') FROM ng.gpu g
-                         WHERE g.no >= lower(b.gpus) AND g.no < upper(b.gpus)),
-               'not_before_us', ng.us(lower(b.during)), 'not_after_us', ng.us(upper(b.during)),
-               'epoch', b.epoch, 'generation', r.generation) ORDER BY lower(b.during), b.id), '[]')
-      INTO v_leases
-      FROM ng.booking b JOIN ng.reservation r ON r.id = b.reservation_id
-     WHERE b.node_id = p_node AND upper(b.during) > p_now AND lower(b.during) < p_now + interval '1 day'
-       AND r.state IN ('confirmed', 'active');
+                         WHERE g.no >= lower(x.gpus) AND g.no < upper(x.gpus)),
+               'not_before_us', ng.us(lower(x.during)),
+               'not_after_us', CASE WHEN x.notice_us IS NULL THEN ng.us(x.until)
+                   ELSE least(ng.us(x.until), ng.us(lower(x.during)) + (x.term - 1) * (x.notice_us / 3) + x.notice_us * 9 / 10) END,
+               'epoch', x.epoch, 'spot', x.notice_us IS NOT NULL,
+               'generation', CASE WHEN x.notice_us IS NULL THEN x.generation ELSE x.generation * 1048576::bigint + x.term END)
+               ORDER BY lower(x.during), x.booking) FILTER (WHERE x.notice_us IS NULL OR x.term IS NOT NULL), '[]'),
+           min(ng.us(lower(x.during)) + coalesce(x.term, -1) * (x.notice_us / 3)) FILTER (WHERE x.notice_us IS NOT NULL)
+      INTO v_leases, v_next
+      FROM (SELECT r.id, r.tenant_id, r.generation, b.id AS booking, b.gpus, b.during, b.epoch, b.notice_us,
+                   least(upper(b.during), upper(r.during)) AS until,
+                   ng.spot_term(lower(b.during), b.notice_us, p_now) AS term
+              FROM ng.booking b JOIN ng.reservation r ON r.id = b.reservation_id
+             WHERE b.node_id = p_node AND upper(b.during) > p_now AND lower(b.during) < p_now + interval '1 day'
+               AND upper(r.during) > p_now AND r.state IN ('confirmed', 'active')) x;
     SELECT coalesce(jsonb_agg(jsonb_build_object('reservation', x.id, 'reason',
                CASE WHEN r.id IS NULL THEN 'unknown' WHEN r.reason <> '' THEN r.reason ELSE r.state END) ORDER BY x.id), '[]')
       INTO v_end
       FROM unnest(p_reported) AS x(id) LEFT JOIN ng.reservation r ON r.id = ng.uuid_of(x.id)
-     WHERE r.id IS NULL OR r.state IN ('cancelled', 'failed', 'ended')
+     WHERE r.id IS NULL OR r.state IN ('waiting', 'held', 'cancelled', 'failed', 'ended')
         OR NOT EXISTS (SELECT FROM ng.booking b WHERE b.reservation_id = r.id AND b.node_id = p_node);
     SELECT coalesce(jsonb_agg(jsonb_build_object('dataset', d.id, 'endpoint', d.endpoint) ORDER BY d.id), '[]')
       INTO v_probes FROM ng.dataset d WHERE d.removed_at IS NULL;
@@ -156,7 +180,7 @@ BEGIN
       FROM unnest(p_reported) AS x(id)
       JOIN LATERAL (SELECT max(seq) AS seq FROM ng.receipt WHERE reservation_id = ng.uuid_of(x.id) AND node_id = p_node) a ON a.seq IS NOT NULL;
     RETURN jsonb_build_object('version', md5(concat_ws('|', v_leases, v_end, v_probes)),
-        'leases', v_leases, 'end', v_end, 'probes', v_probes, 'acks', v_acks);
+        'leases', v_leases, 'end', v_end, 'probes', v_probes, 'acks', v_acks, 'next_us', v_next);
 END $$;
 
 CREATE OR REPLACE FUNCTION api.desired(p_node bigint, p_reported jsonb, p_now bigint) RETURNS jsonb
@@ -193,7 +217,7 @@ DECLARE
     v_now timestamptz := ts(p_now);
     v_price jsonb := p_observed->'price';
 BEGIN
-    SELECT * INTO n FROM node WHERE id = p_node FOR UPDATE;
+    SELECT * INTO n FROM node WHERE id = p_node FOR NO KEY UPDATE;
     IF NOT FOUND OR n.state = 'retired' THEN
         PERFORM refuse(4, 'this node is retired');
     END IF;
@@ -203,10 +227,11 @@ BEGIN
     v_new.windows := v_windows;
     v_new.address := coalesce(p_observed#>>'{agent,address}', '');
     v_new.boot_id := coalesce(p_observed#>>'{agent,boot_id}', '');
+    v_new.domain := coalesce(p_observed#>>'{agent,fabric}', '');
     v_new.state := 'up';
     v_new.advertised_price := nullif(v_price, 'null');
     UPDATE node SET advertised_price = v_new.advertised_price, gpus = v_new.gpus, gpu_model = v_new.gpu_model, gpu_memory_mib = v_new.gpu_memory_mib,
-        offered = v_new.offered, windows = v_new.windows, address = v_new.address, boot_id = v_new.boot_id,
+        offered = v_new.offered, windows = v_new.windows, address = v_new.address, boot_id = v_new.boot_id, domain = v_new.domain,
         state = 'up', last_sync_at = v_now
      WHERE id = p_node;
     IF v_new IS DISTINCT FROM n THEN
@@ -269,7 +294,7 @@ BEGIN
 END $$;
 
 -- One receipt: '' when it is there now, else why it is refused: 'gap', 'fork', 'chain',
--- 'foreign', 'backward', 'closed'.
+-- 'foreign', 'backward', 'closed', 'early' (of a lease that has not begun).
 CREATE OR REPLACE FUNCTION ng.receipt_put(p_node integer, x jsonb, p_now timestamptz) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -284,7 +309,8 @@ DECLARE
     v_last ng.receipt;
 BEGIN
     SELECT * INTO r FROM ng.reservation WHERE id = v_resv FOR UPDATE;
-    IF NOT FOUND OR NOT EXISTS (SELECT FROM ng.booking WHERE reservation_id = v_resv AND node_id = p_node) THEN
+    IF NOT FOUND OR NOT EXISTS (SELECT FROM ng.booking WHERE reservation_id = v_resv AND node_id = p_node
+                                    AND epoch = coalesce((x->>'epoch')::bigint, epoch)) THEN
         RETURN 'foreign';
     END IF;
     SELECT hash INTO v_there FROM ng.receipt WHERE reservation_id = v_resv AND node_id = p_node AND seq = v_seq;
@@ -304,6 +330,8 @@ BEGIN
         RETURN 'chain';
     ELSIF v_last.kind = 'teardown' THEN
         RETURN 'closed';
+    ELSIF x->>'kind' = 'teardown' AND r.state = 'confirmed' AND v_to <= lower(r.during) THEN
+        RETURN 'early';
     ELSIF v_to < v_from OR (x->>'gpu_ms')::bigint < coalesce(v_last.gpu_ms, 0) THEN
         RETURN 'backward';
     END IF;
@@ -338,7 +366,8 @@ BEGIN
         ELSE
             v_rejected := v_rejected || jsonb_build_object('reservation', x->'reservation', 'seq', x->'seq',
                 'code', v_why, 'detail', CASE v_why
-                    WHEN 'foreign' THEN 'this node has no booking of that reservation'
+                    WHEN 'foreign' THEN 'this node has no booking of that reservation with that epoch'
+                    WHEN 'early' THEN 'the lease has not begun'
                     WHEN 'fork' THEN 'another receipt has this number: kept as evidence'
                     WHEN 'gap' THEN 'the receipt before it is missing'
                     WHEN 'chain' THEN 'it does not follow the receipt before it'

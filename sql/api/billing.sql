@@ -98,17 +98,18 @@ BEGIN
 END $$;
 
 -- What bounds and prices the use of one node that was reported at p_at: GPUs x the part of
--- the promised window that had passed by then, a minute allowed for clocks, and the
--- booked price.
+-- the promised window that had passed by then, a minute allowed for clocks, the booked
+-- price, and the fee of the node's provider.
+DROP FUNCTION IF EXISTS ng.use_terms(uuid, integer, timestamptz);
 CREATE OR REPLACE FUNCTION ng.use_terms(p_reservation uuid, p_node integer, p_at timestamptz)
-RETURNS TABLE (max_gpu_ms bigint, price bigint) LANGUAGE sql STABLE AS $$
+RETURNS TABLE (max_gpu_ms bigint, price bigint, fee_ppm integer) LANGUAGE sql STABLE AS $$
     SELECT (sum(upper(b.gpus) - lower(b.gpus))
                * greatest(0, extract(epoch FROM least(upper(v.during), p_at + interval '1 minute')
                                                 - lower(v.during)) * 1000))::bigint,
-           max(b.per_gpu_hour_micro)
+           max(b.per_gpu_hour_micro), coalesce(max(b.fee_ppm), v.fee_ppm)
       FROM ng.booking b JOIN ng.reservation v ON v.id = b.reservation_id
      WHERE b.reservation_id = p_reservation AND b.node_id = p_node
-     GROUP BY v.during
+     GROUP BY v.during, v.fee_ppm
 $$;
 
 -- Receipts not rated yet with what rating needs, by chain (reservation and node): the chain
@@ -126,10 +127,9 @@ LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
           FROM receipt r LEFT JOIN meter m ON m.reservation_id = r.reservation_id AND m.node_id = r.node_id
          WHERE NOT r.rated AND r.seq = coalesce(m.seq, 0) + 1
          ORDER BY r.received_at, r.reservation_id, r.node_id LIMIT p_limit)
-    SELECT h.reservation_id, h.node_id, c.seq, c.kind, c.gpu_ms, w.max_gpu_ms, w.price, v.fee_ppm,
+    SELECT h.reservation_id, h.node_id, c.seq, c.kind, c.gpu_ms, w.max_gpu_ms, w.price, w.fee_ppm,
            h.rated_seq, h.rated_gpu_ms, h.rated_amount_micro, h.rated_fee_micro
       FROM heads h
-      JOIN reservation v ON v.id = h.reservation_id
       CROSS JOIN LATERAL (
           SELECT r.seq, r.kind, r.gpu_ms, r.received_at, row_number() OVER (ORDER BY r.seq) AS place
             FROM receipt r
@@ -159,6 +159,7 @@ DECLARE
     v_receipt receipt;
     v_resv reservation;
     v_amount bigint;
+    v_ppm integer;
     v_delta bigint;
     v_fee bigint;
     v_hold integer;
@@ -181,15 +182,15 @@ BEGIN
         PERFORM refuse(5, format('there is no receipt %s', v_ref));
     END IF;
     SELECT * INTO STRICT v_resv FROM reservation WHERE id = p_reservation FOR UPDATE;
-    SELECT money_mul(least(v_receipt.gpu_ms, w.max_gpu_ms), w.price, 3600000) INTO v_amount
+    SELECT money_mul(least(v_receipt.gpu_ms, w.max_gpu_ms), w.price, 3600000), w.fee_ppm INTO v_amount, v_ppm
       FROM use_terms(p_reservation, p_node, v_receipt.received_at) w;
     IF (p_gpu_ms, p_amount_micro, p_fee_micro)
-        IS DISTINCT FROM (v_receipt.gpu_ms, v_amount, money_mul(v_amount, v_resv.fee_ppm, 1000000)) THEN
+        IS DISTINCT FROM (v_receipt.gpu_ms, v_amount, money_mul(v_amount, v_ppm, 1000000)) THEN
         PERFORM refuse(6, format('receipt %s is worth %s: the amounts given differ, read it again', v_ref, v_amount));
     END IF;
     v_delta := CASE WHEN v.closed THEN 0 ELSE greatest(0, least(v_amount - v.amount_micro,
         v_resv.held_micro - v_resv.captured_micro - v_resv.released_micro)) END;
-    v_fee := money_mul(v.amount_micro + v_delta, v_resv.fee_ppm, 1000000) - v.fee_micro;
+    v_fee := money_mul(v.amount_micro + v_delta, v_ppm, 1000000) - v.fee_micro;
     v_hold := account_of('hold', v_resv.tenant_id, NULL, v_resv.currency);
     v_pending := account_of('provider_pending', NULL, (SELECT provider_id FROM node WHERE id = p_node), v_resv.currency);
     -- A clock that was set back must not put a capture into a period invoiced before.
@@ -202,6 +203,72 @@ BEGIN
         closed = closed OR v_receipt.kind = 'teardown'
      WHERE reservation_id = p_reservation AND node_id = p_node;
     UPDATE reservation SET captured_micro = captured_micro + v_delta WHERE id = p_reservation;
+    RETURN 'posted';
+END $$;
+
+-- How long a booked path served its reservation, in lane-milliseconds: lanes x the part of
+-- the reservation's time, up to where it ended, while the path was lit. Final when the
+-- reservation is over.
+CREATE OR REPLACE FUNCTION ng.path_use_ms(k ng.path_booking, r ng.reservation) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT (upper(k.lanes) - lower(k.lanes)) * greatest(0, (
+               ng.us(least(r.ended_at, upper(r.during), upper(k.during), upper(k.lit)))
+               - ng.us(greatest(lower(r.during), lower(k.during), lower(k.lit)))) / 1000)
+     WHERE NOT isempty(k.during) AND k.lit IS NOT NULL AND NOT isempty(k.lit)
+$$;
+
+-- Paths of reservations that are over and not billed yet, with what billing needs. They
+-- wait until nothing of the reservation runs, so that the use of GPUs, which was promised
+-- out of the same hold, is rated as it comes.
+CREATE OR REPLACE FUNCTION api.billing_path_claim(p_limit integer)
+RETURNS TABLE (booking bigint, lane_ms bigint, per_lane_hour_micro bigint, fee_ppm integer)
+LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    SELECT k.id, coalesce(path_use_ms(k, r), 0), k.per_lane_hour_micro, k.fee_ppm
+      FROM path_booking k JOIN reservation r ON r.id = k.reservation_id
+     WHERE k.billed_at IS NULL AND r.state IN ('ended', 'cancelled', 'failed')
+     ORDER BY k.id LIMIT p_limit
+$$;
+
+-- Bills one of them, once: 'posted' or 'again'. To the path's operator, less the fee.
+CREATE OR REPLACE FUNCTION api.billing_path_post(p_booking bigint, p_lane_ms bigint, p_amount_micro bigint, p_fee_micro bigint)
+RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE
+    v path_booking;
+    v_resv reservation;
+    v_ms bigint;
+    v_amount bigint;
+    v_fee bigint;
+    v_hold integer;
+    v_at timestamptz;
+    v_ref text;
+BEGIN
+    PERFORM billing_lock();
+    SELECT r.* INTO v_resv FROM path_booking k JOIN reservation r ON r.id = k.reservation_id WHERE k.id = p_booking FOR UPDATE OF r;
+    IF NOT FOUND THEN
+        PERFORM refuse(5, format('there is no booking %s of a path', p_booking));
+    END IF;
+    SELECT * INTO STRICT v FROM path_booking WHERE id = p_booking FOR UPDATE;
+    IF v.billed_at IS NOT NULL THEN
+        RETURN 'again';
+    ELSIF v_resv.state NOT IN ('ended', 'cancelled', 'failed') THEN
+        PERFORM refuse(6, format('reservation %s is not over', v_resv.id));
+    END IF;
+    v_ms := coalesce(path_use_ms(v, v_resv), 0);
+    v_amount := money_mul(v_ms, v.per_lane_hour_micro, 3600000);
+    IF (p_lane_ms, p_amount_micro, p_fee_micro) IS DISTINCT FROM (v_ms, v_amount, money_mul(v_amount, v.fee_ppm, 1000000)) THEN
+        PERFORM refuse(6, format('path booking %s is worth %s: the amounts given differ, read it again', p_booking, v_amount));
+    END IF;
+    v_amount := least(v_amount, v_resv.held_micro - v_resv.captured_micro - v_resv.released_micro);
+    v_fee := money_mul(v_amount, v.fee_ppm, 1000000);
+    v_hold := account_of('hold', v_resv.tenant_id, NULL, v_resv.currency);
+    v_at := greatest(clock_timestamp(), invoiced_until(v_resv.tenant_id, v_resv.currency));
+    v_ref := v_resv.id || '/path/' || v.id;
+    PERFORM must_post(v_at, 'capture', v_hold, account_of('provider_pending', NULL,
+        (SELECT provider_id FROM path WHERE id = v.path_id), v_resv.currency), v_resv.currency, v_amount - v_fee, v_resv.id, v_ref);
+    PERFORM must_post(v_at, 'fee', v_hold, account_of('fee', NULL, NULL, v_resv.currency), v_resv.currency, v_fee,
+        v_resv.id, v_ref);
+    UPDATE path_booking SET captured_micro = v_amount, fee_micro = v_fee, served_ms = v_ms, billed_at = clock_timestamp() WHERE id = p_booking;
+    UPDATE reservation SET captured_micro = captured_micro + v_amount WHERE id = v_resv.id;
     RETURN 'posted';
 END $$;
 
@@ -221,6 +288,7 @@ BEGIN
          WHERE r.state IN ('ended', 'cancelled', 'failed')
            AND r.held_micro > r.captured_micro + r.released_micro
            AND NOT EXISTS (SELECT FROM receipt x WHERE x.reservation_id = r.id AND NOT x.rated)
+           AND NOT EXISTS (SELECT FROM path_booking k WHERE k.reservation_id = r.id AND k.billed_at IS NULL)
            AND (coalesce((SELECT bool_and(isempty(b.during) OR coalesce(m.closed, false))
                             FROM booking b LEFT JOIN meter m ON m.reservation_id = b.reservation_id AND m.node_id = b.node_id
                            WHERE b.reservation_id = r.id), true)
@@ -273,6 +341,7 @@ LANGUAGE sql STABLE AS $$
       FROM (SELECT split_part(t.ref, '/', 2)::integer AS node, max(split_part(t.ref, '/', 3)::integer) AS seq
               FROM ng.transfer t
              WHERE t.reservation_id = p_reservation AND t.kind IN ('capture', 'fee') AND t.at < p_at
+               AND split_part(t.ref, '/', 2) <> 'path'
              GROUP BY 1) x
       JOIN ng.receipt c ON c.reservation_id = p_reservation AND c.node_id = x.node AND c.seq = x.seq
       CROSS JOIN LATERAL ng.use_terms(p_reservation, x.node, c.received_at) w
@@ -305,7 +374,7 @@ BEGIN
     SELECT v_tenant.id, v_currency,
            greatest(v_since, date_trunc('month', (SELECT min(first) FROM used), v_tenant.zone)), p_until,
            u.reservation_id,
-           format('%s x %s, %s, reservation %s', n.count, n.model, n.site, u.reservation_id),
+           format('%s x %s, %s%s, reservation %s', n.count, n.model, n.site, ', path ' || l.paths, u.reservation_id),
            charged_gpu_ms(u.reservation_id, p_until) - charged_gpu_ms(u.reservation_id, v_since),
            u.amount
       FROM used u
@@ -314,6 +383,10 @@ BEGIN
                  string_agg(DISTINCT nullif(nd.gpu_model, ''), ' + ') AS model, string_agg(DISTINCT s.name, ' + ') AS site
             FROM booking b JOIN node nd ON nd.id = b.node_id JOIN site s ON s.id = nd.site_id
            WHERE b.reservation_id = u.reservation_id) n
+      CROSS JOIN LATERAL (
+          SELECT string_agg(DISTINCT p.name, ' + ') AS paths
+            FROM path_booking k JOIN path p ON p.id = k.path_id
+           WHERE k.reservation_id = u.reservation_id AND k.captured_micro > 0) l
      ORDER BY u.reservation_id;
 END $$;
 
@@ -469,26 +542,60 @@ CREATE OR REPLACE VIEW report.check_hold AS
                    FROM ng.reservation GROUP BY tenant_id, currency) r
         ON r.tenant_id = a.tenant_id AND r.currency = a.currency
      WHERE coalesce(a.balance_micro, 0) <> coalesce(r.open, 0);
-CREATE OR REPLACE VIEW report.check_captured AS
-    SELECT r.id AS reservation, r.captured_micro, coalesce(t.sum, 0) AS transfers_micro, coalesce(m.sum, 0) AS meters_micro
+DROP VIEW IF EXISTS report.check_captured;
+CREATE VIEW report.check_captured AS
+    SELECT r.id AS reservation, r.captured_micro, coalesce(t.sum, 0) AS transfers_micro, coalesce(m.sum, 0) AS meters_micro,
+           coalesce(k.sum, 0) AS paths_micro
       FROM ng.reservation r
       LEFT JOIN (SELECT reservation_id, sum(amount_micro) FROM ng.transfer WHERE kind IN ('capture', 'fee')
                   GROUP BY reservation_id) t ON t.reservation_id = r.id
       LEFT JOIN (SELECT reservation_id, sum(amount_micro) FROM ng.meter GROUP BY reservation_id) m ON m.reservation_id = r.id
-     WHERE r.captured_micro <> coalesce(t.sum, 0) OR r.captured_micro <> coalesce(m.sum, 0);
+      LEFT JOIN (SELECT reservation_id, sum(captured_micro) FROM ng.path_booking GROUP BY reservation_id) k ON k.reservation_id = r.id
+     WHERE r.captured_micro <> coalesce(t.sum, 0) OR r.captured_micro <> coalesce(m.sum, 0) + coalesce(k.sum, 0);
+-- Each booked path of a reservation that is over is billed once, for no more than it served.
+CREATE OR REPLACE VIEW report.check_path AS
+    SELECT k.id AS booking, k.reservation_id AS reservation, k.captured_micro, k.fee_micro, t.captures,
+           t.sum AS transfers_micro, w.micro AS worth_micro
+      FROM ng.path_booking k JOIN ng.reservation r ON r.id = k.reservation_id
+      CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE x.kind = 'capture') AS captures, coalesce(sum(x.amount_micro), 0) AS sum
+                            FROM ng.transfer x WHERE x.reservation_id = r.id AND x.ref = r.id || '/path/' || k.id) t
+      CROSS JOIN LATERAL (
+          SELECT ng.money_mul((upper(k.lanes) - lower(k.lanes)) * coalesce(trunc(1000 * greatest(0,
+                     extract(epoch FROM least(r.ended_at, upper(r.during), upper(k.during), upper(k.lit)))
+                     - extract(epoch FROM greatest(lower(r.during), lower(k.during), lower(k.lit))))), 0)::bigint
+                     * (k.lit IS NOT NULL AND NOT isempty(k.during))::integer, k.per_lane_hour_micro, 3600000) AS micro) w
+     WHERE k.captured_micro <> t.sum OR t.captures > 1
+        OR k.billed_at IS NOT NULL AND (
+            k.captured_micro > w.micro
+            OR k.fee_micro <> ng.money_mul(k.captured_micro, k.fee_ppm, 1000000)
+            OR r.state NOT IN ('ended', 'cancelled', 'failed'))
+        OR k.billed_at IS NULL AND r.state IN ('ended', 'cancelled', 'failed')
+           AND coalesce(r.ended_at, upper(r.during)) < now() - interval '10 minutes';
+CREATE OR REPLACE VIEW report.check_double_path AS
+    SELECT a.id AS booking, b.id AS other FROM ng.path_booking a
+      JOIN ng.path_booking b ON a.id < b.id AND a.lanes && b.lanes AND a.during && b.during;
+-- A gang has all of its nodes or none; what waits has none and no money.
+CREATE OR REPLACE VIEW report.check_whole AS
+    SELECT r.id AS reservation, r.state, count(b.id) AS bookings, r.held_micro - r.captured_micro - r.released_micro AS held_micro
+      FROM ng.reservation r LEFT JOIN ng.booking b ON b.reservation_id = r.id
+     GROUP BY r.id
+    HAVING (r.state = 'waiting') <> (EXISTS (SELECT FROM ng.waiting w WHERE w.reservation_id = r.id))
+        OR r.state = 'waiting' AND (count(b.id) > 0 OR r.held_micro <> r.captured_micro + r.released_micro)
+        OR r.state IN ('held', 'confirmed') AND (count(b.id) = 0 OR bool_or(isempty(b.during)))
+        OR r.state = 'held' AND r.held_micro <> 0;
 -- Never more than use times price; less only when the hold ended it.
 CREATE OR REPLACE VIEW report.check_amount AS
     SELECT m.reservation_id AS reservation, m.node_id AS node, m.gpu_ms, m.amount_micro, e.expected_micro, m.fee_micro
       FROM ng.meter m JOIN ng.reservation v ON v.id = m.reservation_id
       CROSS JOIN LATERAL (
           SELECT (sum(upper(b.gpus) - lower(b.gpus)) * (extract(epoch FROM upper(v.during) - lower(v.during)) * 1000))::bigint AS max_gpu_ms,
-                 max(b.per_gpu_hour_micro) AS price
+                 max(b.per_gpu_hour_micro) AS price, coalesce(max(b.fee_ppm), v.fee_ppm) AS fee_ppm
             FROM ng.booking b WHERE b.reservation_id = m.reservation_id AND b.node_id = m.node_id) w
       CROSS JOIN LATERAL (
           SELECT coalesce(ng.money_mul(least(m.gpu_ms, w.max_gpu_ms), w.price, 3600000), 0) AS expected_micro) e
      WHERE m.amount_micro > e.expected_micro
         OR (m.amount_micro < e.expected_micro AND v.held_micro > v.captured_micro + v.released_micro)
-        OR m.fee_micro <> ng.money_mul(m.amount_micro, v.fee_ppm, 1000000);
+        OR m.fee_micro <> ng.money_mul(m.amount_micro, w.fee_ppm, 1000000);
 CREATE OR REPLACE VIEW report.check_double_booking AS
     SELECT a.id AS booking, b.id AS other FROM ng.booking a
       JOIN ng.booking b ON a.id < b.id AND a.gpus && b.gpus AND a.during && b.during;
@@ -534,6 +641,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = report, ng, pg_temp AS $$
     UNION ALL SELECT 'check_captured', count(*) FROM check_captured
     UNION ALL SELECT 'check_amount', count(*) FROM check_amount
     UNION ALL SELECT 'check_double_booking', count(*) FROM check_double_booking
+    UNION ALL SELECT 'check_path', count(*) FROM check_path
+    UNION ALL SELECT 'check_double_path', count(*) FROM check_double_path
+    UNION ALL SELECT 'check_whole', count(*) FROM check_whole
     UNION ALL SELECT 'check_invoice', count(*) FROM check_invoice
     UNION ALL SELECT 'check_invoiced', count(*) FROM check_invoiced
     UNION ALL SELECT 'check_invoice_numbers', count(*) FROM check_invoice_numbers

@@ -82,25 +82,29 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
      WHERE k.revoked_at IS NULL
 $$;
 
+DROP FUNCTION IF EXISTS api.world_sites(bigint), api.world_nodes(bigint), api.world_bookings(bigint);
 CREATE OR REPLACE FUNCTION api.world_sites(p_id bigint)
-RETURNS TABLE (id integer, name text, city text, lat double precision, lon double precision, residency text)
+RETURNS TABLE (id integer, name text, city text, lat double precision, lon double precision, residency text, zone text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    SELECT id, name, city, lat, lon, residency FROM site WHERE p_id IS NULL OR id = p_id ORDER BY id
+    SELECT id, name, city, lat, lon, residency, zone FROM site WHERE p_id IS NULL OR id = p_id ORDER BY id
 $$;
 
 CREATE OR REPLACE FUNCTION api.world_nodes(p_id bigint)
 RETURNS TABLE (id integer, site_id integer, provider_id uuid, provider text, name text, spiffe_id text, cert text,
     next_cert text, receipt_key text, gpus integer, gpu_model text, gpu_memory_mib integer, offered bigint,
-    windows jsonb, address text, state text, last_sync_us bigint, price_micro bigint, currency text, uuids jsonb)
+    windows jsonb, address text, state text, last_sync_us bigint, price_micro bigint, currency text, uuids jsonb,
+    domain text, spot_micro bigint, notice_us bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT n.id, n.site_id, n.provider_id, v.name, n.name, n.spiffe_id, encode(n.cert_sha256, 'hex'),
            encode(n.next_cert_sha256, 'hex'), encode(n.receipt_key, 'hex'), coalesce(upper(n.gpus) - lower(n.gpus), 0),
            n.gpu_model, n.gpu_memory_mib, n.offered,
            (SELECT coalesce(jsonb_agg(jsonb_build_array(us(lower(w)), us(upper(w))) ORDER BY w), '[]') FROM unnest(n.windows) w),
            n.address, n.state, us(n.last_sync_at), p.per_gpu_hour_micro, p.currency,
-           (SELECT coalesce(jsonb_agg(g.uuid ORDER BY g.no), '[]') FROM gpu g WHERE g.node_id = n.id)
+           (SELECT coalesce(jsonb_agg(g.uuid ORDER BY g.no), '[]') FROM gpu g WHERE g.node_id = n.id),
+           n.domain, t.per_gpu_hour_micro, coalesce(t.notice_us, 0)
       FROM node n JOIN provider v ON v.id = n.provider_id
       LEFT JOIN price p ON p.node_id = n.id AND p.during @> clock_timestamp()
+      LEFT JOIN spot_terms t ON t.node_id = n.id AND t.currency = currency()
      WHERE (p_id IS NULL OR n.id = p_id) AND (p_id IS NOT NULL OR n.state <> 'retired')
      ORDER BY n.id
 $$;
@@ -122,11 +126,14 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 $$;
 
 CREATE OR REPLACE FUNCTION api.world_bookings(p_now bigint)
-RETURNS TABLE (booking bigint, node_id integer, first integer, count integer, from_us bigint, to_us bigint, reservation_id uuid)
+RETURNS TABLE (booking bigint, node_id integer, first integer, count integer, from_us bigint, to_us bigint, reservation_id uuid,
+    spot integer, started_us bigint, per_gpu_hour_micro bigint, notice_us bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT b.id, b.node_id, lower(b.gpus) - lower(n.gpus), upper(b.gpus) - lower(b.gpus),
-           us(lower(b.during)), us(upper(b.during)), b.reservation_id
-      FROM booking b JOIN node n ON n.id = b.node_id
+           us(lower(b.during)), us(upper(b.during)), b.reservation_id,
+           coalesce(r.spot AND r.preempted_by IS NULL, false)::integer, us(lower(r.during)), b.per_gpu_hour_micro,
+           coalesce(b.notice_us, 0)
+      FROM booking b JOIN node n ON n.id = b.node_id LEFT JOIN reservation r ON r.id = b.reservation_id AND b.notice_us IS NOT NULL
      WHERE upper(b.during) > ts(p_now)
 $$;
 

@@ -45,7 +45,7 @@ CREATE OR REPLACE FUNCTION api.tenant_list(p_cursor text, p_limit bigint) RETURN
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT page('tenants', (SELECT jsonb_agg(row ORDER BY name) FROM (
         SELECT t.name, jsonb_build_object('_key', t.name, 'id', t.id, 'name', t.name, 'zone', t.zone,
-                   'created_us', us(t.created_at), 'currency', currency(),
+                   'created_us', us(t.created_at), 'priority', t.priority, 'currency', currency(),
                    'available_micro', coalesce(w.balance_micro - w.floor_micro, 0), 'held_micro', coalesce(h.balance_micro, 0)) AS row
           FROM tenant t
           LEFT JOIN account w ON w.kind = 'wallet' AND w.tenant_id = t.id AND w.currency = currency()
@@ -53,6 +53,22 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
          WHERE p_cursor IS NULL OR t.name > p_cursor
          ORDER BY t.name LIMIT p_limit + 1) x), p_limit)
 $$;
+
+-- Whose orders come first on the waiting list.
+CREATE OR REPLACE FUNCTION api.tenant_priority(p_tenant text, p_priority bigint) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE v_id uuid;
+BEGIN
+    IF p_priority IS NULL OR p_priority NOT BETWEEN -1000 AND 1000 THEN
+        PERFORM refuse(20, 'a priority is -1000 to 1000');
+    END IF;
+    UPDATE tenant SET priority = p_priority WHERE name = p_tenant RETURNING id INTO v_id;
+    IF v_id IS NULL THEN
+        PERFORM refuse(5, format('no tenant is named %s', p_tenant));
+    END IF;
+    PERFORM tell('key.changed', NULL, NULL, NULL);
+    RETURN jsonb_build_object('id', v_id, 'name', p_tenant, 'priority', p_priority);
+END $$;
 
 CREATE OR REPLACE FUNCTION api.topup(p_tenant text, p_amount bigint, p_currency text, p_reference text,
     p_principal text, p_idem text, p_hash bytea)
@@ -116,30 +132,47 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
          ORDER BY name LIMIT p_limit + 1) x), p_limit)
 $$;
 
+DROP FUNCTION IF EXISTS api.site_create(text, text, double precision, double precision, text, text, text, bytea);
+CREATE OR REPLACE FUNCTION ng.site_json(s ng.site) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object('id', s.id, 'name', s.name, 'city', s.city, 'lat', s.lat, 'lon', s.lon,
+        'residency', s.residency, 'zone', s.zone)
+$$;
 CREATE OR REPLACE FUNCTION api.site_create(p_name text, p_city text, p_lat double precision,
-    p_lon double precision, p_residency text, p_principal text, p_idem text, p_hash bytea)
+    p_lon double precision, p_residency text, p_zone text, p_principal text, p_idem text, p_hash bytea)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
     v_reply jsonb := idem_old(p_principal, p_idem, p_hash);
-    v_id integer;
+    v site;
 BEGIN
     IF v_reply IS NOT NULL THEN
         RETURN v_reply;
     END IF;
-    INSERT INTO site (name, city, lat, lon, residency) VALUES (p_name, p_city, p_lat, p_lon, p_residency)
-    ON CONFLICT (name) DO NOTHING RETURNING id INTO v_id;
-    IF v_id IS NULL THEN
+    INSERT INTO site (name, city, lat, lon, residency, zone)
+    VALUES (p_name, p_city, p_lat, p_lon, p_residency, coalesce(p_zone, ''))
+    ON CONFLICT (name) DO NOTHING RETURNING * INTO v;
+    IF v.id IS NULL THEN
         PERFORM refuse(6, format('a site named %s is there already', p_name));
     END IF;
-    PERFORM tell('site.changed', NULL, NULL, NULL, jsonb_build_object('site_id', v_id));
-    RETURN idem_new(p_principal, p_idem, p_hash, jsonb_build_object('id', v_id, 'name', p_name,
-        'city', p_city, 'lat', p_lat, 'lon', p_lon, 'residency', p_residency));
+    PERFORM tell('site.changed', NULL, NULL, NULL, jsonb_build_object('site_id', v.id));
+    RETURN idem_new(p_principal, p_idem, p_hash, site_json(v));
+END $$;
+
+CREATE OR REPLACE FUNCTION api.site_patch(p_name text, p_zone text) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE v site;
+BEGIN
+    UPDATE site SET zone = coalesce(p_zone, zone) WHERE name = p_name RETURNING * INTO v;
+    IF NOT FOUND THEN
+        PERFORM refuse(5, format('no site is named %s', p_name));
+    END IF;
+    PERFORM tell('site.changed', NULL, NULL, NULL, jsonb_build_object('site_id', v.id));
+    RETURN site_json(v);
 END $$;
 
 CREATE OR REPLACE FUNCTION api.site_list() RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    SELECT jsonb_build_object('sites', coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name,
-               'city', s.city, 'lat', s.lat, 'lon', s.lon, 'residency', s.residency,
+    SELECT jsonb_build_object('sites', coalesce(jsonb_agg(site_json(s) || jsonb_build_object(
                'nodes', coalesce(n.nodes, 0), 'gpus', coalesce(n.gpus, 0)) ORDER BY s.name), '[]'))
       FROM site s
       LEFT JOIN (SELECT site_id, count(*) AS nodes, sum(upper(gpus) - lower(gpus)) AS gpus
@@ -194,9 +227,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT jsonb_build_object('prices', coalesce(jsonb_agg(jsonb_build_object('site', s.name, 'provider', v.name,
                'node', n.name, 'gpu_model', n.gpu_model, 'from_us', us(lower(p.during)),
                'to_us', us(upper(p.during)), 'per_gpu_hour_micro', p.per_gpu_hour_micro,
-               'currency', p.currency) ORDER BY s.name, n.name, lower(p.during)), '[]'))
+               'currency', p.currency, 'spot_per_gpu_hour_micro', t.per_gpu_hour_micro, 'notice_us', t.notice_us)
+               ORDER BY s.name, n.name, lower(p.during)), '[]'))
       FROM price p JOIN node n ON n.id = p.node_id JOIN site s ON s.id = n.site_id
-      JOIN provider v ON v.id = n.provider_id
+      JOIN provider v ON v.id = n.provider_id LEFT JOIN spot_terms t ON t.node_id = n.id
      WHERE (p_provider IS NULL OR n.provider_id = p_provider) AND (upper_inf(p.during) OR upper(p.during) > now())
 $$;
 
@@ -213,7 +247,7 @@ BEGIN
     IF p_micro < 0 THEN
         PERFORM ng.refuse(20, 'a price must not be negative');
     END IF;
-    PERFORM 1 FROM ng.node WHERE id = p_node FOR UPDATE;
+    PERFORM 1 FROM ng.node WHERE id = p_node FOR NO KEY UPDATE;
     SELECT * INTO v FROM ng.price WHERE node_id = p_node AND upper_inf(during);
     IF FOUND AND v.per_gpu_hour_micro = p_micro THEN
         RETURN false;
@@ -228,13 +262,44 @@ BEGIN
     RETURN true;
 END $$;
 
+-- Spot terms hold for what is booked from now on. A notice of 0 ends the sale of spot; of
+-- price and notice, what is null stays as it is.
+CREATE OR REPLACE FUNCTION ng.spot_put(p_node integer, p_micro bigint, p_notice bigint, p_currency text) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v ng.spot_terms;
+    v_new ng.spot_terms;
+BEGIN
+    SELECT * INTO v FROM ng.spot_terms WHERE node_id = p_node FOR UPDATE;
+    IF p_notice = 0 THEN
+        DELETE FROM ng.spot_terms WHERE node_id = p_node;
+    ELSIF coalesce(p_micro, v.per_gpu_hour_micro) IS NULL OR coalesce(p_notice, v.notice_us) IS NULL THEN
+        PERFORM ng.refuse(20, 'spot needs a price and a notice');
+    ELSIF coalesce(p_notice, v.notice_us) NOT BETWEEN 30000000 AND 86400000000 THEN
+        PERFORM ng.refuse(20, 'a notice is 30 s to 24 h');
+    ELSE
+        INSERT INTO ng.spot_terms (node_id, currency, per_gpu_hour_micro, notice_us)
+        VALUES (p_node, p_currency, coalesce(p_micro, v.per_gpu_hour_micro), coalesce(p_notice, v.notice_us))
+        ON CONFLICT (node_id) DO UPDATE SET currency = excluded.currency, per_gpu_hour_micro = excluded.per_gpu_hour_micro,
+            notice_us = excluded.notice_us;
+    END IF;
+    SELECT * INTO v_new FROM ng.spot_terms WHERE node_id = p_node;
+    IF v_new IS DISTINCT FROM v THEN
+        PERFORM ng.tell('price.changed', NULL, NULL, p_node);
+    END IF;
+END $$;
+
+DROP FUNCTION IF EXISTS api.price_set(uuid, text, text, text, bigint, text);
 CREATE OR REPLACE FUNCTION api.price_set(p_provider uuid, p_site text, p_node text, p_model text,
-    p_micro bigint, p_currency text)
+    p_micro bigint, p_currency text, p_spot_micro bigint, p_notice bigint)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
     v record;
     v_count integer := 0;
 BEGIN
+    IF p_spot_micro < 0 THEN
+        PERFORM refuse(20, 'a price must not be negative');
+    END IF;
     FOR v IN
         SELECT n.id FROM node n JOIN site s ON s.id = n.site_id
          WHERE n.provider_id = p_provider AND n.state <> 'retired'
@@ -243,6 +308,9 @@ BEGIN
          ORDER BY n.id
     LOOP
         PERFORM price_put(v.id, p_micro, p_currency, 'provider');
+        IF p_spot_micro IS NOT NULL OR p_notice IS NOT NULL THEN
+            PERFORM spot_put(v.id, p_spot_micro, p_notice, p_currency);
+        END IF;
         v_count := v_count + 1;
     END LOOP;
     IF v_count = 0 THEN

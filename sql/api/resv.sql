@@ -1,5 +1,5 @@
--- Reservations after they are booked: read, extend, cancel, fail, move on by time; quotes
--- and tokens. Locks: the reservation, then its bookings, then accounts by id.
+-- Reservations after they are booked: read, fail, move on by time; quotes and tokens. What
+-- their tenants change stands in change.sql. Locks: as book.sql says.
 
 CREATE OR REPLACE FUNCTION ng.resv_lock(p_tenant uuid, p_id uuid) RETURNS ng.reservation
 LANGUAGE plpgsql AS $$
@@ -43,12 +43,45 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
                ORDER BY id DESC LIMIT p_limit + 1) r), p_limit)
 $$;
 
--- What the bookings of a reservation cost from their start to p_end, in all.
+-- What the bookings of a reservation cost from their start to p_end, in all. Lanes cost
+-- from the reservation's start on: their set-up is the operator's.
 CREATE OR REPLACE FUNCTION ng.resv_price(p_id uuid, p_end timestamptz) RETURNS bigint
 LANGUAGE sql STABLE AS $$
-    SELECT coalesce(sum(ng.money_mul((upper(b.gpus) - lower(b.gpus)) * (ng.us(p_end) - ng.us(lower(b.during))),
-               b.per_gpu_hour_micro, 3600000000)), 0)::bigint
-      FROM ng.booking b WHERE b.reservation_id = p_id AND NOT isempty(b.during)
+    SELECT (SELECT coalesce(sum(ng.money_mul((upper(b.gpus) - lower(b.gpus)) * greatest(0, ng.us(p_end) - ng.us(lower(b.during))),
+                       b.per_gpu_hour_micro, 3600000000)), 0)
+              FROM ng.booking b WHERE b.reservation_id = p_id AND NOT isempty(b.during))::bigint
+         + (SELECT coalesce(sum(ng.money_mul((upper(k.lanes) - lower(k.lanes)) * greatest(0,
+                       ng.us(CASE WHEN upper(k.during) < upper(r.during) THEN least(p_end, upper(k.during)) ELSE p_end END)
+                       - ng.us(greatest(lower(k.during), lower(r.during)))), k.per_lane_hour_micro, 3600000000)), 0)
+              FROM ng.path_booking k JOIN ng.reservation r ON r.id = k.reservation_id
+             WHERE k.reservation_id = p_id AND NOT isempty(k.during))::bigint
+$$;
+-- And an hour of it.
+CREATE OR REPLACE FUNCTION ng.resv_per_hour(p_id uuid) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT (SELECT coalesce(sum((upper(gpus) - lower(gpus)) * per_gpu_hour_micro), 0) FROM ng.booking
+             WHERE reservation_id = p_id AND NOT isempty(during))::bigint
+         + (SELECT coalesce(sum((upper(lanes) - lower(lanes)) * per_lane_hour_micro), 0) FROM ng.path_booking
+             WHERE reservation_id = p_id AND NOT isempty(during))::bigint
+$$;
+
+-- Blocks nothing from p_at on.
+CREATE OR REPLACE FUNCTION ng.lanes_cut(p_id uuid, p_at timestamptz) RETURNS void
+LANGUAGE sql AS $$
+    UPDATE ng.path_booking SET during = CASE WHEN lower(during) < p_at THEN tstzrange(lower(during), p_at) ELSE 'empty' END,
+        state = CASE WHEN lower(during) >= p_at AND state = 'planned' THEN 'released' ELSE state END
+     WHERE reservation_id = p_id AND upper(during) > p_at
+$$;
+CREATE OR REPLACE FUNCTION ng.resv_cut(p_id uuid, p_at timestamptz) RETURNS void
+LANGUAGE sql AS $$
+    UPDATE ng.booking SET during = CASE WHEN lower(during) < p_at THEN tstzrange(lower(during), p_at) ELSE 'empty' END
+     WHERE reservation_id = p_id AND upper(during) > p_at;
+    SELECT ng.lanes_cut(p_id, p_at)
+$$;
+CREATE OR REPLACE FUNCTION ng.resv_empty(p_id uuid) RETURNS void
+LANGUAGE sql AS $$
+    UPDATE ng.booking SET during = 'empty' WHERE reservation_id = p_id;
+    SELECT ng.lanes_cut(p_id, '-infinity')
 $$;
 
 CREATE OR REPLACE FUNCTION ng.move_hold(r ng.reservation, p_delta bigint, p_ref text) RETURNS void
@@ -64,51 +97,6 @@ BEGIN
     END IF;
 EXCEPTION WHEN check_violation THEN
     PERFORM ng.refuse(7, format('your wallet does not cover %s %s more', round(p_delta / 1000000.0, 6), r.currency));
-END $$;
-
--- Moves the end. Later: against the same constraint and the wallet, at the booked price.
--- Earlier: only while no node can have been told the old end (they are told a day
--- ahead), since a node opens what it was told without asking again.
-CREATE OR REPLACE FUNCTION api.resv_extend(p_tenant uuid, p_id uuid, p_end bigint, p_generation bigint, p_now bigint)
-RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-DECLARE
-    r reservation := resv_lock(p_tenant, p_id);
-    v_end timestamptz := ts(p_end);
-    v_total bigint;
-BEGIN
-    IF upper(r.during) = v_end THEN
-        RETURN resv_json(r); -- a repeated request
-    END IF;
-    IF p_generation <> 0 AND p_generation <> r.generation THEN
-        PERFORM refuse(6, format('the reservation has generation %s, not %s: read it again', r.generation, p_generation));
-    END IF;
-    IF NOT EXISTS (SELECT FROM resv_rule WHERE from_state = r.state AND event = 'extend') OR upper(r.during) <= ts(p_now) THEN
-        PERFORM refuse(6, format('a reservation that is %s cannot be changed', CASE WHEN upper(r.during) <= ts(p_now) THEN 'over' ELSE r.state END));
-    END IF;
-    IF v_end < upper(r.during) AND (r.state <> 'confirmed' OR lower(r.during) < ts(p_now) + interval '1 day' OR v_end <= lower(r.during)) THEN
-        PERFORM refuse(6, 'only a reservation that starts more than a day from now can be shortened: cancel it instead');
-    END IF;
-    IF EXISTS (SELECT FROM booking b JOIN node n ON n.id = b.node_id WHERE b.reservation_id = p_id AND n.state = 'retired')
-        OR EXISTS (SELECT FROM booking b WHERE b.reservation_id = p_id AND upper(b.during) IS DISTINCT FROM upper(r.during)) THEN
-        PERFORM refuse(6, 'part of the reservation has ended already');
-    END IF;
-    v_total := resv_price(p_id, v_end);
-    BEGIN
-        PERFORM 1 FROM booking WHERE reservation_id = p_id ORDER BY lower(gpus) FOR UPDATE;
-        UPDATE booking SET during = tstzrange(lower(during), v_end) WHERE reservation_id = p_id;
-    EXCEPTION WHEN exclusion_violation THEN
-        PERFORM refuse(6, 'the GPUs are booked by others after the present end');
-    END;
-    PERFORM move_hold(r, v_total - r.total_micro, p_id || '/end/' || r.generation);
-    UPDATE reservation SET during = tstzrange(lower(during), v_end), generation = generation + 1,
-        held_micro = held_micro + greatest(0, v_total - total_micro),
-        released_micro = released_micro + greatest(0, total_micro - v_total),
-        effective_micro = CASE WHEN total_micro = 0 THEN 0
-            ELSE round(effective_micro::numeric * v_total / total_micro)::bigint END,
-        total_micro = v_total
-     WHERE id = p_id RETURNING * INTO r;
-    PERFORM tell_resv('reservation.extended', p_id);
-    RETURN resv_json(r);
 END $$;
 
 CREATE OR REPLACE FUNCTION ng.resv_revoke(r ng.reservation, p_reason text) RETURNS void
@@ -127,37 +115,9 @@ BEGIN
     RETURN r;
 END $$;
 
--- Not started: everything is given back. Running: it ends; the node is told to stop it,
--- its GPUs are free from the node's teardown receipt (or the promised end), and billing
--- gives back what was not used.
-CREATE OR REPLACE FUNCTION api.resv_cancel(p_tenant uuid, p_id uuid, p_reason text, p_now bigint)
-RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-DECLARE
-    r reservation := resv_start_if_due(resv_lock(p_tenant, p_id), ts(p_now));
-    v_to text;
-BEGIN
-    IF r.state = 'cancelled' OR (r.state = 'ended' AND EXISTS (SELECT FROM revocation WHERE reservation_id = p_id)) THEN
-        RETURN resv_json(r); -- a repeated request
-    END IF;
-    SELECT to_state INTO v_to FROM resv_rule WHERE from_state = r.state AND event = 'cancel';
-    IF v_to IS NULL THEN
-        PERFORM refuse(6, format('a reservation that is %s cannot be cancelled', r.state));
-    END IF;
-    PERFORM resv_revoke(r, p_reason);
-    IF v_to = 'cancelled' THEN
-        UPDATE booking SET during = 'empty' WHERE reservation_id = p_id;
-        PERFORM move_hold(r, r.captured_micro + r.released_micro - r.held_micro, p_id || '/cancel');
-        UPDATE reservation SET released_micro = held_micro - captured_micro WHERE id = p_id;
-    END IF;
-    UPDATE reservation SET state = v_to, reason = p_reason, generation = generation + 1,
-        ended_at = least(ts(p_now), upper(during))
-     WHERE id = p_id RETURNING * INTO r;
-    PERFORM tell_resv(CASE v_to WHEN 'cancelled' THEN 'reservation.cancelled' ELSE 'reservation.ended' END, p_id);
-    RETURN resv_json(r);
-END $$;
-
--- The market or a provider cannot deliver. GPUs of a reservation that may run somewhere
--- stay blocked until its end or a teardown receipt.
+-- The market or a provider cannot deliver. One that did not start gets everything back;
+-- GPUs of a reservation that may run somewhere stay blocked until its end or a teardown
+-- receipt, and billing gives back what was not used.
 CREATE OR REPLACE FUNCTION api.resv_fail(p_id uuid, p_reason text, p_now bigint)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE r reservation := resv_start_if_due(resv_lock(NULL, p_id), ts(p_now));
@@ -165,20 +125,57 @@ BEGIN
     IF r.state = 'failed' THEN
         RETURN resv_json(r);
     END IF;
-    PERFORM resv_revoke(r, p_reason);
-    IF r.state <> 'active' THEN
-        UPDATE booking SET during = 'empty' WHERE reservation_id = p_id;
+    IF NOT EXISTS (SELECT FROM resv_rule WHERE from_state = r.state AND event = 'fail') THEN
+        PERFORM refuse(6, format('a reservation that is %s cannot fail', r.state));
     END IF;
-    UPDATE reservation SET state = 'failed', reason = p_reason, generation = generation + 1,
+    PERFORM resv_revoke(r, p_reason);
+    IF r.state = 'active' THEN
+        PERFORM lanes_cut(p_id, ts(p_now));
+    ELSE
+        PERFORM resv_empty(p_id);
+        PERFORM refund(r, p_id || '/fail');
+        DELETE FROM waiting WHERE reservation_id = p_id;
+    END IF;
+    UPDATE reservation SET state = 'failed', reason = p_reason, fault = p_reason, generation = generation + 1,
         ended_at = least(ts(p_now), upper(during))
      WHERE id = p_id RETURNING * INTO r;
     PERFORM tell_resv('reservation.failed', p_id);
     RETURN resv_json(r);
 END $$;
 
+-- Nothing of these can be delivered as it is: a node they are booked on is lost.
+CREATE OR REPLACE FUNCTION api.resv_lost(p_now bigint) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    SELECT jsonb_build_object('reservations', coalesce(jsonb_agg(resv_json(r) || jsonb_build_object('lost', x.nodes)
+               ORDER BY lower(r.during), r.id), '[]'))
+      FROM (SELECT b.reservation_id AS id, jsonb_agg(DISTINCT b.node_id) AS nodes, min(lower(b.during)) AS start
+              FROM node n JOIN booking b ON b.node_id = n.id AND NOT isempty(b.during) AND lower(b.during) > ts(p_now)
+              JOIN reservation v ON v.id = b.reservation_id AND v.state = 'confirmed' AND lower(v.during) > ts(p_now)
+             WHERE n.state IN ('lost', 'retired')
+             GROUP BY b.reservation_id ORDER BY start, id LIMIT 500) x
+      JOIN reservation r ON r.id = x.id
+$$;
+
+-- What a site's loss would hit.
+CREATE OR REPLACE FUNCTION api.site_resv(p_site text, p_now bigint) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE v_site integer := (SELECT id FROM site WHERE name = p_site);
+BEGIN
+    IF v_site IS NULL THEN
+        PERFORM refuse(5, format('no site is named %s', p_site));
+    END IF;
+    RETURN (SELECT jsonb_build_object('site', p_site, 'reservations',
+                       coalesce(jsonb_agg(resv_json(r) ORDER BY t.name, lower(r.during), r.id), '[]'))
+              FROM reservation r JOIN tenant t ON t.id = r.tenant_id
+             WHERE r.state IN ('confirmed', 'active') AND NOT r.spot
+               AND r.id IN (SELECT b.reservation_id FROM node n JOIN booking b ON b.node_id = n.id
+                             WHERE n.site_id = v_site AND upper(b.during) > ts(p_now)));
+END $$;
+
 -- What is due by time. Skips what another server is working on: it does the same.
 -- An active reservation ends when its nodes reported it gone (api.receipts), or here
--- p_grace after its end; one that no node ever reported was not delivered.
+-- p_grace after its end; one that no node ever reported was not delivered. Holds end with
+-- their quote or at their start, orders when they have waited long enough.
 CREATE OR REPLACE FUNCTION api.transitions(p_now bigint, p_grace bigint)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
@@ -211,12 +208,23 @@ BEGIN
         v_ended := v_ended || r.id;
     END LOOP;
     FOR r IN SELECT id FROM reservation
-              WHERE state = 'held' AND lower(during) <= v_now
-              LIMIT 1000 FOR UPDATE SKIP LOCKED
+              WHERE state = 'held' AND (hold_until <= v_now OR lower(during) <= v_now)
+              ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
     LOOP
-        UPDATE booking SET during = 'empty' WHERE reservation_id = r.id;
+        PERFORM resv_empty(r.id);
         UPDATE reservation SET state = 'cancelled', reason = 'hold expired', ended_at = v_now WHERE id = r.id;
         PERFORM tell_resv('reservation.cancelled', r.id);
+        v_expired := v_expired || r.id;
+    END LOOP;
+    FOR r IN SELECT v.id, w.until, w.why FROM waiting w JOIN reservation v ON v.id = w.reservation_id AND v.state = 'waiting'
+              WHERE w.until <= v_now ORDER BY v.id LIMIT 1000 FOR UPDATE OF v SKIP LOCKED
+    LOOP
+        DELETE FROM waiting WHERE reservation_id = r.id;
+        UPDATE reservation SET state = 'failed', ended_at = v_now, generation = generation + 1,
+            reason = format('nothing fitted until %s', time_text(r.until))
+                || CASE WHEN r.why IN ('', 'funds') THEN '' ELSE ': ' || r.why END
+         WHERE id = r.id;
+        PERFORM tell_resv('reservation.failed', r.id);
         v_expired := v_expired || r.id;
     END LOOP;
     RETURN jsonb_build_object('started', to_jsonb(v_started), 'ended', to_jsonb(v_ended), 'expired', to_jsonb(v_expired));

@@ -71,6 +71,7 @@ CREATE TABLE ng.path_booking (
     lit tstzrange, -- when it was lit; upper: when it was put out
     captured_micro bigint NOT NULL DEFAULT 0 CHECK (captured_micro >= 0),
     fee_micro bigint NOT NULL DEFAULT 0 CHECK (fee_micro BETWEEN 0 AND captured_micro),
+    served_ms bigint,      -- lane-milliseconds that were billed
     billed_at timestamptz, -- once
     CHECK (billed_at IS NOT NULL OR captured_micro = 0),
     CONSTRAINT path_booking_no_double EXCLUDE USING gist (lanes WITH &&, during WITH &&)
@@ -97,6 +98,7 @@ ALTER TABLE ng.reservation
     ADD COLUMN fault text,             -- why it was not delivered as promised
     ADD COLUMN preempted_by text,
     ADD COLUMN preempted_at timestamptz,
+    ADD COLUMN replaced_at timestamptz, -- when it last lost its node and got another
     ADD COLUMN groups jsonb NOT NULL DEFAULT '[]', -- [{data, site, nodes}] when federated
     ADD COLUMN coordinator text;                   -- site of rank 0 when federated
 CREATE INDEX reservation_hold ON ng.reservation (hold_until) WHERE state = 'held';

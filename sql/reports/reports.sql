@@ -12,7 +12,8 @@ CREATE TABLE IF NOT EXISTS report.catalog (
 );
 
 DROP VIEW IF EXISTS report.utilisation_hourly, report.idle_capacity, report.match_latency,
-    report.unmet_demand, report.provider_revenue, report.top_tenants, report.rtt_matrix CASCADE;
+    report.unmet_demand, report.provider_revenue, report.top_tenants, report.rtt_matrix, report.reservations,
+    report.path_use CASCADE;
 
 -- GPUs that existed and were booked, hour by hour, for 92 days at most. A node counts from
 -- its enrolment to now (retired: to its last report). Each span of time becomes two steps,
@@ -96,7 +97,12 @@ CREATE VIEW report.provider_revenue AS
            coalesce(sum(t.amount_micro) FILTER (WHERE t.kind = 'fee'), 0) / 1e6 AS fee,
            coalesce(sum(t.amount_micro) FILTER (WHERE t.kind = 'capture'), 0) / 1e6 AS revenue
       FROM ng.transfer t
-      JOIN LATERAL (SELECT n.provider_id, n.site_id FROM ng.node n WHERE n.id = split_part(t.ref, '/', 2)::integer) n ON true
+      JOIN LATERAL (
+          SELECT n.provider_id, n.site_id FROM ng.node n
+           WHERE split_part(t.ref, '/', 2) <> 'path' AND n.id = nullif(split_part(t.ref, '/', 2), 'path')::integer
+          UNION ALL
+          SELECT p.provider_id, p.site_a FROM ng.path_booking k JOIN ng.path p ON p.id = k.path_id
+           WHERE split_part(t.ref, '/', 2) = 'path' AND k.id = split_part(t.ref, '/', 3)::bigint) n ON true
       JOIN ng.provider p ON p.id = n.provider_id JOIN ng.site s ON s.id = n.site_id
      WHERE t.kind IN ('capture', 'fee')
      GROUP BY 1, 2, 3, 4;
@@ -129,6 +135,38 @@ COMMENT ON COLUMN report.rtt_matrix.p50 IS 'us';
 COMMENT ON COLUMN report.rtt_matrix.p99 IS 'us';
 COMMENT ON COLUMN report.rtt_matrix.age IS 's';
 
+-- Where reservations stand, and what became of them.
+CREATE VIEW report.reservations AS
+    SELECT date_trunc('day', r.created_at, 'UTC') AS day, r.state,
+           CASE WHEN r.spot THEN 'spot' ELSE 'firm' END AS kind, count(*) AS reservations,
+           sum(b.gpus) AS gpus, count(*) FILTER (WHERE b.nodes > 1) AS gangs,
+           count(*) FILTER (WHERE r.preempted_by IS NOT NULL) AS preempted,
+           count(*) FILTER (WHERE r.replaced_at IS NOT NULL) AS replaced,
+           count(*) FILTER (WHERE r.state = 'waiting') AS waiting_now,
+           round(extract(epoch FROM max(now() - r.created_at) FILTER (WHERE r.state = 'waiting'))) AS oldest_wait,
+           sum(r.captured_micro) / 1e6 AS spent
+      FROM ng.reservation r
+      CROSS JOIN LATERAL (SELECT coalesce(sum(upper(x.gpus) - lower(x.gpus)), 0) AS gpus, count(*) AS nodes
+                            FROM ng.booking x WHERE x.reservation_id = r.id) b
+     GROUP BY 1, 2, 3;
+COMMENT ON COLUMN report.reservations.oldest_wait IS 's';
+COMMENT ON COLUMN report.reservations.spent IS 'currency';
+
+-- Lanes sold, and what they earned, by the day that the reservation began.
+CREATE VIEW report.path_use AS
+    SELECT date_trunc('day', lower(r.during), 'UTC') AS day, p.name AS path, v.name AS provider, a.name AS site, z.name AS to_site,
+           count(*) AS bookings, count(*) FILTER (WHERE k.state = 'failed') AS failed,
+           round(sum((upper(k.lanes) - lower(k.lanes)) * coalesce(extract(epoch FROM upper(k.during) - lower(k.during)), 0) / 3600), 3) AS booked,
+           round(coalesce(sum(k.served_ms), 0) / 3600000.0, 3) AS served,
+           sum(k.captured_micro) / 1e6 AS gross, sum(k.fee_micro) / 1e6 AS fee
+      FROM ng.path_booking k JOIN ng.path p ON p.id = k.path_id JOIN ng.provider v ON v.id = p.provider_id
+      JOIN ng.site a ON a.id = p.site_a JOIN ng.site z ON z.id = p.site_b JOIN ng.reservation r ON r.id = k.reservation_id
+     GROUP BY 1, 2, 3, 4, 5;
+COMMENT ON COLUMN report.path_use.booked IS 'lane-hours';
+COMMENT ON COLUMN report.path_use.served IS 'lane-hours';
+COMMENT ON COLUMN report.path_use.gross IS 'currency';
+COMMENT ON COLUMN report.path_use.fee IS 'currency';
+
 INSERT INTO report.catalog (name, description, time_column, site_column, sort) VALUES
     ('utilisation_hourly', 'GPU-hours there were and booked, by site, model and hour', 'hour', 'site', 'hour, site, gpu_model'),
     ('idle_capacity', 'GPUs offered, booked and idle now, by site, provider and model', NULL, 'site', 'site, provider, gpu_model'),
@@ -136,6 +174,8 @@ INSERT INTO report.catalog (name, description, time_column, site_column, sort) V
     ('unmet_demand', 'quotes and reservations that found no place, with the reason that excluded most', 'day', NULL, 'day, requests DESC, top_reason'),
     ('provider_revenue', 'captured use by day, provider and site: gross, fee, provider''s share', 'day', 'site', 'day, provider, site'),
     ('top_tenants', 'tenants by what they spent', NULL, NULL, 'spent DESC, tenant'),
+    ('reservations', 'reservations made by day, state and kind, with gangs, waiting, preempted, replaced', 'day', NULL, 'day, state, kind'),
+    ('path_use', 'lanes of paths booked, served and earned, by day and path', 'day', 'site', 'day, path'),
     ('rtt_matrix', 'measured round trips between sites and data sets', NULL, 'site', 'dataset, p50')
 ON CONFLICT (name) DO UPDATE SET description = excluded.description, time_column = excluded.time_column,
     site_column = excluded.site_column, sort = excluded.sort;

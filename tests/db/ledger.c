@@ -53,12 +53,14 @@ static const char helpers[] =
     "    ARRAY[ng.us(now())], ARRAY[ng.us(f)], ARRAY[ng.us(z)], ARRAY['{}'],"
     "    ARRAY['[]'], ARRAY[ng.currency()], ARRAY[price * c.gpus], ARRAY[c.total],"
     "    ARRAY[c.total], ARRAY[p_id::text], ARRAY[t.hash(p_id::text)], ARRAY[false],"
+    "    ARRAY[NULL::text], ARRAY[0::bigint], ARRAY[false],"
     "    array_fill(1, ARRAY[cardinality(nodes)]), nodes,"
     "    ARRAY(SELECT site_id FROM unnest(nodes) WITH ORDINALITY x(i, o)"
     "      JOIN ng.node ON id = i ORDER BY o), firsts, counts,"
     "    array_fill(ng.us(f), ARRAY[cardinality(nodes)]),"
     "    array_fill(ng.us(z), ARRAY[cardinality(nodes)]),"
-    "    array_fill(price, ARRAY[cardinality(nodes)])) b $$;"
+    "    array_fill(price, ARRAY[cardinality(nodes)]), '{}', '{}', '{}', '{}', '{}',"
+    "    '{}', '{}', '{}', '{}') b $$;"
     /* '' or the reason it is refused. */
     "CREATE FUNCTION t.receipt(p_id uuid, p_node integer, p_seq integer, p_kind text,"
     "  p_gpu_ms bigint, p_to timestamptz DEFAULT now()) RETURNS text LANGUAGE sql AS $$"
@@ -156,7 +158,7 @@ void ledger_open(struct ledger *l, const char *currency)
     PQsetNoticeProcessor(l->pg, quiet, NULL);
     testdb_sql(l->pg, helpers);
     testdb_sql(l->pg, "SELECT api.site_create('tokyo', 'Tokyo', 35.68, 139.77, 'jp', "
-                      "'a', NULL, NULL)");
+                      "NULL, 'a', NULL, NULL)");
     testdb_sql(l->pg, "SELECT t.provider('acme', NULL), t.provider('zero', 0)");
 }
 

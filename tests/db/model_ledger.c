@@ -212,7 +212,8 @@ static void stop(void)
     if (fail)
         ledger_sql(&l, "SELECT api.resv_fail('%s', 'x', ng.us(now()))", id);
     else
-        ledger_sql(&l, "SELECT api.resv_cancel(NULL, '%s', 'x', ng.us(now()))", id);
+        ledger_sql(&l, "SELECT api.resv_cancel(NULL, '%s', 'x', false, ng.us(now()))",
+                   id);
     free(id);
     r->over = true;
     r->empty = r->when == FUTURE;

@@ -201,7 +201,7 @@ START_TEST(use_needs_time)
                 "reservation_id = lpad('4', 32, '0')::uuid");
     expect("1", "SELECT count(*) FROM report.check_amount"); /* it shows */
     ledger_sql(&l, "SELECT api.resv_cancel(NULL, lpad('4', 32, '0')::uuid, 'x', "
-                   "ng.us(now()))");
+                   "false, ng.us(now()))");
     receipt(4, 3, "teardown", 20 * 3600000LL);
     ledger_once(&l);
     ledger_check(&l);
@@ -446,7 +446,8 @@ static void plant(void)
 {
     testdb_sql(
         l.pg,
-        "SELECT api.site_create('osaka', 'Osaka', 34.7, 135.5, 'jp', 'a', NULL, NULL);"
+        "SELECT api.site_create('osaka', 'Osaka', 34.7, 135.5, 'jp', NULL, 'a', NULL, "
+        "NULL);"
         "SELECT t.tenant('reader', 'UTC', 1000000000000), t.node('r1', 'osaka', "
         "'acme', 8),"
         " t.node('r2', 'osaka', 'acme', 4), t.node('r3', 'osaka', 'acme', 4);"
@@ -470,7 +471,7 @@ static void plant(void)
         "'5 h', now() + interval '6 h', ARRAY[id], ARRAY[0], ARRAY[8], 1000000) FROM "
         "ng.node WHERE name = 'r1';"
         "SELECT api.resv_cancel(NULL, '00000000-0000-0000-0000-0000000000aa', 'x', "
-        "ng.us(now()));"
+        "false, ng.us(now()));"
         /* now: 2 of r2's, 1 of r3's */
         "SELECT t.book(gen_random_uuid(), 'reader', now() - interval '1 s', now() + "
         "interval '6 h', ARRAY[a.id, b.id], ARRAY[0, 0], ARRAY[2, 1], 1000000) FROM "

@@ -53,12 +53,13 @@ static json_t *get(const char *id)
     return market_ok(&m, STORE_RESV_GET, STORE_ARGS(S_NULL, S_TEXT(id)));
 }
 
-#define EXTEND(id, end, gen, now) \
-    STORE_RESV_EXTEND,            \
-        STORE_ARGS(S_TEXT(m.tenant), S_TEXT(id), S_INT(end), S_INT(gen), S_INT(now))
-#define CANCEL(id, now)                                         \
-    STORE_RESV_CANCEL, STORE_ARGS(S_TEXT(m.tenant), S_TEXT(id), \
-                                  S_TEXT("changed my mind"), S_INT(now))
+#define EXTEND(id, end, gen, now)                                           \
+    STORE_RESV_EXTEND, STORE_ARGS(S_TEXT(m.tenant), S_TEXT(id), S_INT(end), \
+                                  S_INT(gen), S_BOOL(false), S_INT(now))
+#define CANCEL(id, now)                                                     \
+    STORE_RESV_CANCEL,                                                      \
+        STORE_ARGS(S_TEXT(m.tenant), S_TEXT(id), S_TEXT("changed my mind"), \
+                   S_BOOL(false), S_INT(now))
 
 START_TEST(test_extend)
 {
@@ -89,9 +90,9 @@ START_TEST(test_extend)
     market_ok(&m, EXTEND(id, end + HOUR_US, 0, start)); /* touching is fine */
     ck_assert_int_eq(market_int(get(id), "generation"), 3);
     /* Not another tenant's. */
-    market_refused(
-        &m, ERR_NOT_FOUND, STORE_RESV_EXTEND,
-        STORE_ARGS(S_TEXT(m.provider), S_TEXT(id), S_INT(end), S_INT(0), S_INT(start)));
+    market_refused(&m, ERR_NOT_FOUND, STORE_RESV_EXTEND,
+                   STORE_ARGS(S_TEXT(m.provider), S_TEXT(id), S_INT(end), S_INT(0),
+                              S_BOOL(false), S_INT(start)));
     market_refused(&m, ERR_CONFLICT, EXTEND(id, end + 9 * HOUR_US, 0, end + HOUR_US));
     market_check(&m);
     market_ok(&m, CANCEL(next, start));
@@ -103,8 +104,14 @@ START_TEST(test_extend_beyond_the_wallet)
 {
     char id[UUID_TEXT];
     int64_t start = booked(0, 8, id), before = held();
-    market_refused(&m, ERR_FUNDS,
+    market_refused(&m, ERR_BAD_REQUEST,
                    EXTEND(id, start + 20000 * HOUR_US, 0, start - HOUR_US));
+    testdb_sql(m.admin, "UPDATE ng.account SET floor_micro = balance_micro - 1 WHERE "
+                        "kind = 'wallet'");
+    market_refused(&m, ERR_FUNDS,
+                   EXTEND(id, start + 200 * HOUR_US, 0, start - HOUR_US));
+    testdb_sql(m.admin, "UPDATE ng.account SET floor_micro = -1000000000000 WHERE kind "
+                        "= 'wallet'");
     ck_assert_int_eq(held(), before);
     ck_assert_int_eq(market_int(get(id), "generation"), 1);
     market_check(&m);
@@ -115,9 +122,25 @@ START_TEST(test_shorten)
 {
     char id[UUID_TEXT];
     int64_t before = held(), start = booked(1, 2, id);
-    market_refused(&m, ERR_CONFLICT, EXTEND(id, start + HOUR_US, 0, start - HOUR_US));
     market_refused(&m, ERR_CONFLICT, EXTEND(id, start, 0, start - 2 * DAY_US));
     json_t *r = market_ok(&m, EXTEND(id, start + HOUR_US, 0, start - 2 * DAY_US));
+    ck_assert_int_eq(market_int(r, "total_micro"), 2 * PER_GPU);
+    json_t *a = json_array_get(json_object_get(r, "allocations"), 0);
+    ck_assert_int_eq(market_int(a, "end_us"), start + HOUR_US);
+    ck_assert_int_eq(held() - before, 2 * PER_GPU);
+    /* Its node knows of it by now: what it was told stays blocked, and is not paid. */
+    r = market_ok(&m, EXTEND(id, start + HOUR_US / 2, 0, start - HOUR_US));
+    ck_assert_int_eq(market_int(r, "total_micro"), PER_GPU);
+    a = json_array_get(json_object_get(r, "allocations"), 0);
+    ck_assert_int_eq(market_int(a, "end_us"), start + HOUR_US);
+    ck_assert_int_eq(held() - before, PER_GPU);
+    r = market_ok(&m, STORE_DESIRED,
+                  STORE_ARGS(S_INT(m.node[1]), S_JSON(json_array()), S_INT(start)));
+    a = json_array_get(json_object_get(r, "leases"), 0);
+    ck_assert_int_eq(market_int(a, "not_after_us"), start + HOUR_US / 2);
+    ck_assert_int_eq(market_int(a, "generation"), 3);
+    /* And back again, into what is blocked still. */
+    r = market_ok(&m, EXTEND(id, start + HOUR_US, 0, start));
     ck_assert_int_eq(market_int(r, "total_micro"), 2 * PER_GPU);
     ck_assert_int_eq(held() - before, 2 * PER_GPU);
     market_check(&m);

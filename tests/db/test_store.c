@@ -137,10 +137,10 @@ START_TEST(test_sites_nodes_prices)
     ck_assert_int_eq(market_int(s, "gpus"), 16);
     market_refused(&m, ERR_CONFLICT, STORE_SITE_CREATE,
                    STORE_ARGS(S_TEXT("fukuoka"), S_TEXT("F"), S_REAL(1), S_REAL(1),
-                              S_TEXT("jp"), NO_IDEM));
+                              S_TEXT("jp"), S_NULL, NO_IDEM));
     market_refused(&m, ERR_BAD_REQUEST, STORE_SITE_CREATE,
                    STORE_ARGS(S_TEXT("north"), S_TEXT("F"), S_REAL(91), S_REAL(1),
-                              S_TEXT("jp"), NO_IDEM));
+                              S_TEXT("jp"), S_NULL, NO_IDEM));
     r = market_ok(&m, STORE_NODE_LIST,
                   STORE_ARGS(S_TEXT(m.provider), S_NULL, S_INT(10)));
     json_t *n = json_array_get(json_object_get(r, "nodes"), 0);
@@ -150,17 +150,18 @@ START_TEST(test_sites_nodes_prices)
     ck_assert_int_eq(market_int(n, "price_micro"), 100000000);
     r = market_ok(&m, STORE_PRICE_SET,
                   STORE_ARGS(S_TEXT(m.provider), S_TEXT("fukuoka"), S_NULL,
-                             S_TEXT("H100"), S_INT(90000000), S_TEXT("JPY")));
+                             S_TEXT("H100"), S_INT(90000000), S_TEXT("JPY"), S_NULL,
+                             S_NULL));
     ck_assert_int_eq(market_int(r, "nodes"), 2);
     market_refused(&m, ERR_NOT_FOUND, STORE_PRICE_SET,
                    STORE_ARGS(S_TEXT(m.provider), S_NULL, S_NULL, S_TEXT("A100"),
-                              S_INT(90000000), S_TEXT("JPY")));
+                              S_INT(90000000), S_TEXT("JPY"), S_NULL, S_NULL));
     market_refused(&m, ERR_NOT_FOUND, STORE_PRICE_SET,
                    STORE_ARGS(S_TEXT(m.provider), S_NULL, S_NULL, S_TEXT("H10"),
-                              S_INT(90000000), S_TEXT("JPY")));
+                              S_INT(90000000), S_TEXT("JPY"), S_NULL, S_NULL));
     market_refused(&m, ERR_BAD_REQUEST, STORE_PRICE_SET,
                    STORE_ARGS(S_TEXT(m.provider), S_NULL, S_NULL, S_NULL, S_INT(-1),
-                              S_TEXT("JPY")));
+                              S_TEXT("JPY"), S_NULL, S_NULL));
     r = market_ok(&m, STORE_PRICE_LIST, STORE_ARGS(S_TEXT(m.provider)));
     ck_assert_uint_eq(json_array_size(json_object_get(r, "prices")), 2);
     ck_assert_int_eq(market_int(json_array_get(json_object_get(r, "prices"), 0),
@@ -207,7 +208,7 @@ START_TEST(test_price_set_by_command_stays)
     ck_assert_int_eq(price_of_first(), 100000000);
     market_ok(&m, STORE_PRICE_SET,
               STORE_ARGS(S_TEXT(m.provider), S_NULL, S_NULL, S_NULL, S_INT(90000000),
-                         S_TEXT("JPY")));
+                         S_TEXT("JPY"), S_NULL, S_NULL));
     sync_priced(100000000);
     ck_assert_int_eq(price_of_first(), 90000000);
     sync_priced(80000000);
@@ -453,9 +454,9 @@ START_TEST(test_feed)
      * none is skipped. */
     PGconn *slow = testdb_connect(m.db, "postgres", "neargpu");
     testdb_sql(slow, "BEGIN; SELECT ng.tell('node.changed', NULL, NULL, 1)");
-    market_ok(
-        &m, STORE_RESV_CANCEL,
-        STORE_ARGS(S_TEXT(m.tenant), S_TEXT(booked.id), S_TEXT(""), S_INT(m.now_us)));
+    market_ok(&m, STORE_RESV_CANCEL,
+              STORE_ARGS(S_TEXT(m.tenant), S_TEXT(booked.id), S_TEXT(""), S_BOOL(false),
+                         S_INT(m.now_us)));
     r = market_ok(&m, STORE_CHANGES,
                   STORE_ARGS(S_TEXT(cursor), S_INT(100), S_BOOL(true)));
     ck_assert_uint_eq(json_array_size(json_object_get(r, "events")), 0);
