@@ -326,16 +326,14 @@ void calendar_book(struct calendar *c, int64_t booking, int node, int first, int
 
 void calendar_release(struct calendar *c, int64_t booking)
 {
-    int node = table_node(c, booking);
-    if (node < 0) {
+    struct place place;
+    struct touched t;
+    if (!table_find(c, booking, &place)) {
         return;
     }
-    struct node *n = &c->nodes[node];
-    struct booking b;
-    struct touched t;
-    table_remove(c, booking);
-    bool had = node_remove(n, booking, &b);
-    assert(had);
+    struct node *n = &c->nodes[place.node];
+    struct booking b = node_remove(n, place.at);
+    table_remove(c, place.entry);
     if (touched_of(c, n, &b, &t)) {
         node_column(n, t.from, t.to, &c->new);
         column_take(&b, &t, &c->new, &c->old);

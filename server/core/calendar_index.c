@@ -158,11 +158,14 @@ void index_build(struct calendar *c, struct group *g)
     }
     g->index = index_new(g->width, g->count);
     int64_t base = c->base_slot, end = base + SLOTS;
+    int64_t during[2] = {base, end};
+    column_clear(&c->old, base, end);
     for (size_t pos = 0; pos < g->count; pos++) {
-        column_clear(&c->old, base, end);
         node_column(&c->nodes[g->nodes[pos]], base, end, &c->new);
-        index_change(c, g, (int)pos, base, end);
+        rows_change(c, g->index, (int)pos, during);
+        summary_add(c, g->index);
     }
+    summary_finish(c, g->index);
 }
 
 /* Slots [from,to) leave the ring. Rows and edges are left to be overwritten: those of

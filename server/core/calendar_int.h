@@ -183,20 +183,24 @@ struct node_ask {
 bool node_earliest(const struct node *n, const struct node_ask *ask, int64_t *ret_start,
                    uint64_t *ret_mask);
 void node_insert(struct node *n, const struct booking *b);
-/* False: the node has no such booking. */
-bool node_remove(struct node *n, int64_t id, struct booking *ret);
-bool node_has(const struct node *n, int64_t id);
+struct booking node_remove(struct node *n, size_t at);
+/* Where in the list the booking is; n->count: nowhere. */
+size_t node_index_of(const struct node *n, int64_t id);
 /* Fills col->free and col->edge for [from,to), at most SLOTS. */
 void node_column(const struct node *n, int64_t from, int64_t to, struct column *col);
 
 /* ---- tables (calendar_table.c) ---- */
 
 void table_init(struct calendar *c);
-/* The node of a booking, -1: no such booking. */
-int table_node(const struct calendar *c, int64_t booking);
+/* Where a booking is; false: there is none. */
+struct place {
+    size_t entry; /* in the table */
+    int node;
+    size_t at; /* in the node's list */
+};
+bool table_find(const struct calendar *c, int64_t booking, struct place *ret);
 void table_add(struct calendar *c, int64_t booking, int node);
-/* Before the node forgets the booking: its list tells bookings of one hash apart. */
-void table_remove(struct calendar *c, int64_t booking);
+void table_remove(struct calendar *c, size_t entry);
 struct group *group_get(const struct calendar *c, int site, int model);
 int group_make(struct calendar *c, int site, int model);
 
@@ -235,6 +239,10 @@ enum {
 int summary_class(int width, int run);
 /* From c->old to c->new, as index_change. */
 void summary_change(struct calendar *c, struct index *x, const int64_t during[2]);
+/* The same when a new index is built: one more node, as c->new says, for each; then
+ * what follows from all of them. */
+void summary_add(struct calendar *c, struct index *x);
+void summary_finish(struct calendar *c, struct index *x);
 /* No `nodes` nodes are free during the slots [from,to), which the index covers. */
 bool summary_hopeless(const struct index *x, int64_t from, int64_t to, int class,
                       int nodes);

@@ -65,18 +65,13 @@ static size_t overlap_begin(const struct node *n, int64_t from_us)
     return first_from(n, add_capped(from_us, -n->longest_us));
 }
 
-static size_t index_of(const struct node *n, int64_t id)
+size_t node_index_of(const struct node *n, int64_t id)
 {
     size_t i = 0;
     while (i < n->count && n->bookings[i].id != id) {
         i++;
     }
     return i;
-}
-
-bool node_has(const struct node *n, int64_t id)
-{
-    return index_of(n, id) < n->count;
 }
 
 void node_insert(struct node *n, const struct booking *b)
@@ -94,20 +89,16 @@ void node_insert(struct node *n, const struct booking *b)
     n->last_us = n->count == 1 ? b->to_us : max_i64(n->last_us, b->to_us);
 }
 
-bool node_remove(struct node *n, int64_t id, struct booking *ret)
+struct booking node_remove(struct node *n, size_t at)
 {
-    size_t at = index_of(n, id);
-    if (at == n->count) {
-        return false;
-    }
-    *ret = n->bookings[at];
+    struct booking gone = n->bookings[at];
     memmove(n->bookings + at, n->bookings + at + 1,
             (n->count - at - 1) * sizeof *n->bookings);
     n->count--;
     if (n->count == 0) {
         n->longest_us = 0;
     }
-    return true;
+    return gone;
 }
 
 /* ---- questions ---- */

@@ -7,7 +7,7 @@
  *
  * The lengths are what requests need whole: of an hour from any instant on, three slots
  * are whole, of two hours seven, of a day 95. */
-#include <assert.h>
+#include <string.h>
 
 #include "server/core/calendar_int.h"
 
@@ -112,21 +112,30 @@ VECTORS static void tops_of(uint8_t *restrict tops, uint16_t (*restrict counts)[
     }
 }
 
-/* Starts [first, first + count) have the classes of->is and had of->was. */
-static void level_change(struct index *x, int level, int64_t first, size_t count,
-                         const struct classes *of)
+static void tops_change(struct index *x, int level, size_t ring, size_t count)
+{
+    size_t before = count < SLOTS - ring ? count : SLOTS - ring; /* the ring ends */
+    tops_of(x->tops[level], x->counts[level], ring, before);
+    tops_of(x->tops[level], x->counts[level], 0, count - before);
+}
+
+/* Starts [first, first + count) have the classes of->is and had of->was. Returns
+ * whether that makes a difference; tops are left as they are. */
+static bool counts_change(struct index *x, int level, int64_t first, size_t count,
+                          const struct classes *of)
 {
     size_t ring = slot_ring(first);
-    size_t before = count < SLOTS - ring ? count : SLOTS - ring; /* the ring ends */
+    size_t before = count < SLOTS - ring ? count : SLOTS - ring;
+    bool any = false;
     for (int class = 0; class < CLASSES; class ++) {
         uint16_t *counts = x->counts[level][class];
         if (class_differs(of, (uint8_t)(class + 1), count)) {
             counts_add(counts + ring, of, 0, (uint8_t)(class + 1), before);
             counts_add(counts, of, before, (uint8_t)(class + 1), count - before);
+            any = true;
         }
     }
-    tops_of(x->tops[level], x->counts[level], ring, before);
-    tops_of(x->tops[level], x->counts[level], 0, count - before);
+    return any;
 }
 
 /* One side's masks by start and level: in bytes where they fit. */
@@ -174,6 +183,21 @@ static void folds_classes(const struct folds *f, int width, size_t at, size_t co
     }
 }
 
+static bool folds_same(const struct folds *a, const struct folds *b, size_t at,
+                       size_t count)
+{
+    return a->wide == NULL
+               ? memcmp(a->bytes[a->now] + at, b->bytes[b->now] + at, count) == 0
+               : memcmp(a->wide + at, b->wide + at, count * sizeof a->wide[0]) == 0;
+}
+
+static void folds_level(struct folds *f, int level)
+{
+    for (int i = 0; i < 2 && level_steps[level][i] > 0; i++) {
+        folds_next(f, level_steps[level][i]);
+    }
+}
+
 void summary_change(struct calendar *c, struct index *x, const int64_t during[2])
 {
     struct folds was, is;
@@ -182,19 +206,45 @@ void summary_change(struct calendar *c, struct index *x, const int64_t during[2]
     folds_begin(&was, &c->old, x->width);
     folds_begin(&is, &c->new, x->width);
     for (int level = 0; level < LEVELS; level++) {
-        int64_t len = level_slots[level];
-        int64_t first = max_i64(base, during[0] - len + 1);
-        int64_t last = min_i64(during[1], end - len + 1);
-        for (int i = 0; i < 2 && level_steps[level][i] > 0; i++) {
-            folds_next(&was, level_steps[level][i]);
-            folds_next(&is, level_steps[level][i]);
+        int64_t first = max_i64(base, during[0] - level_slots[level] + 1);
+        int64_t last = min_i64(during[1], end - level_slots[level] + 1);
+        folds_level(&was, level);
+        folds_level(&is, level);
+        if (first >= last) {
+            continue;
         }
-        if (first < last) {
-            size_t at = (size_t)(first - c->new.from), count = (size_t)(last - first);
-            folds_classes(&was, x->width, at, count, of.was);
-            folds_classes(&is, x->width, at, count, of.is);
-            level_change(x, level, first, count, &of);
+        size_t at = (size_t)(first - c->new.from), count = (size_t)(last - first);
+        /* What no window of this length shows, no longer one does. */
+        if (folds_same(&was, &is, at, count)) {
+            break;
         }
+        folds_classes(&was, x->width, at, count, of.was);
+        folds_classes(&is, x->width, at, count, of.is);
+        if (counts_change(x, level, first, count, &of)) {
+            tops_change(x, level, slot_ring(first), count);
+        }
+    }
+}
+
+void summary_add(struct calendar *c, struct index *x)
+{
+    struct folds is;
+    struct classes of;
+    folds_begin(&is, &c->new, x->width);
+    memset(of.was, 0, sizeof of.was);
+    for (int level = 0; level < LEVELS; level++) {
+        size_t count = (size_t)(SLOTS - level_slots[level] + 1);
+        folds_level(&is, level);
+        folds_classes(&is, x->width, 0, count, of.is);
+        counts_change(x, level, c->base_slot, count, &of);
+    }
+}
+
+void summary_finish(struct calendar *c, struct index *x)
+{
+    for (int level = 0; level < LEVELS; level++) {
+        tops_change(x, level, slot_ring(c->base_slot),
+                    (size_t)(SLOTS - level_slots[level] + 1));
     }
 }
 

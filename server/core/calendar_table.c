@@ -24,17 +24,20 @@ static uint32_t hash_of(int64_t id)
     return (uint32_t)mix((uint64_t)id);
 }
 
-/* The entry of the booking; entry_size when there is none. */
-static size_t entry_find(const struct calendar *c, int64_t id)
+bool table_find(const struct calendar *c, int64_t booking, struct place *ret)
 {
     size_t mask = c->entry_size - 1;
-    uint32_t hash = hash_of(id);
+    uint32_t hash = hash_of(booking);
     for (size_t i = hash & mask; c->entries[i].node >= 0; i = (i + 1) & mask) {
-        if (c->entries[i].hash == hash && node_has(&c->nodes[c->entries[i].node], id)) {
-            return i;
+        if (c->entries[i].hash == hash) {
+            const struct node *n = &c->nodes[c->entries[i].node];
+            *ret = (struct place){i, c->entries[i].node, node_index_of(n, booking)};
+            if (ret->at < n->count) {
+                return true;
+            }
         }
     }
-    return c->entry_size;
+    return false;
 }
 
 static void entry_put(struct calendar *c, struct entry e)
@@ -65,12 +68,6 @@ static void entries_resize(struct calendar *c, size_t size)
     free(old);
 }
 
-int table_node(const struct calendar *c, int64_t booking)
-{
-    size_t i = entry_find(c, booking);
-    return i == c->entry_size ? -1 : c->entries[i].node;
-}
-
 void table_add(struct calendar *c, int64_t booking, int node)
 {
     if ((c->entry_count + 1) * 10 > c->entry_size * 7) {
@@ -81,10 +78,9 @@ void table_add(struct calendar *c, int64_t booking, int node)
 }
 
 /* Closes the gap by shifting back (Knuth 6.4 algorithm R). */
-void table_remove(struct calendar *c, int64_t booking)
+void table_remove(struct calendar *c, size_t entry)
 {
-    size_t hole = entry_find(c, booking), mask = c->entry_size - 1;
-    assert(hole < c->entry_size);
+    size_t hole = entry, mask = c->entry_size - 1;
     for (size_t i = (hole + 1) & mask; c->entries[i].node >= 0; i = (i + 1) & mask) {
         size_t home = c->entries[i].hash & mask;
         if (((i - home) & mask) >= ((i - hole) & mask)) {
