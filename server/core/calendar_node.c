@@ -15,12 +15,30 @@
 
 /* ---- runs of bits ---- */
 
+/* Doubles the length while runs of it start somewhere, then adds the halves that fit.
+ */
 int run_longest(uint64_t mask)
 {
-    int longest = 0;
-    while (mask != 0) {
-        mask &= mask >> 1;
-        longest++;
+    uint64_t starts[7] = {mask}; /* of runs of 1, 2, 4 … 64 */
+    int level = 0;
+    if (mask == 0) {
+        return 0;
+    }
+    while (level < 6) {
+        uint64_t twice = starts[level] & starts[level] >> (1 << level);
+        if (twice == 0) {
+            break;
+        }
+        starts[++level] = twice;
+    }
+    int longest = 1 << level;
+    uint64_t at = starts[level];
+    while (level-- > 0) {
+        uint64_t longer = longest < 64 ? at & starts[level] >> longest : 0;
+        if (longer != 0) {
+            at = longer;
+            longest += 1 << level;
+        }
     }
     return longest;
 }

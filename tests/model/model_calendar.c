@@ -156,7 +156,7 @@ static uint64_t model_free(int node, int64_t from, int64_t to)
 static int model_pick(uint64_t mask, int count, int *ret_len)
 {
     int best = -1, best_len = 65, first = 0;
-    for (int g = 0; mask != 0 && g <= 64; g++) {
+    for (int g = 0; first < 64 && mask >> first != 0; g++) {
         if (g < 64 && (mask >> g & 1) != 0) {
             continue;
         }
