@@ -25,20 +25,19 @@
 /* What serving one more is worth: more than all costs of a batch. */
 #define IMPROVE_UNSERVED_MICRO (INT64_C(1) << 56)
 
-#define IMPROVE_ITEMS_MAX \
-    64 /* saved stays within 64 bits; larger batches gain little */
+#define IMPROVE_ITEMS_MAX 64 /* so that what is saved stays within 64 bits */
 
 struct improve_item {
     int64_t booking; /* in the calendar under this id */
     int64_t start_us, len_us;
     int gpus;
-    /* Effective cost at each offer, IMPROVE_NEVER where its bounds forbid it. Borrowed.
+    /* Effective cost at each offer, IMPROVE_NEVER where its bounds forbid it; borrowed.
      */
     const int64_t *cost_micro;
     int offer;                 /* where it is, -1: nowhere and not booked; changed */
     struct calendar_slot slot; /* its node and first GPU; changed */
 };
-/* A sensible limit: batches come within 2 % of the optimum, with half of it within 5 %
+/* A sensible limit: batches come within 2 % of the optimum, with half of it 6 %
  * (tests/bench/bench_place.sh). */
 #define IMPROVE_RISE_PPM INT64_C(500000)
 

@@ -261,6 +261,9 @@ for wait in none fifo backfill; do
     is "$wait: neighbours only, as the market books" "$(placed | tail -n 1 | cut -d, -f1-4)" \
         "$([ $wait = none ] && echo 4,0,0,5 || echo 5,6,9,10)"
 done
+printf 'submit_s,duration_s,gpus\n0,5,4\n5,5,4\n5,5,1\n10,5,1\n' >jobs.csv
+replay
+is "at one instant ends come before submissions" "$(placed | cut -d, -f1-4 | tr '\n' ' ')" "1,0,0,5 2,5,5,10 4,10,10,15 "
 
 # ---- determinism ----
 # same NAME A B: two runs say the same, but for what is named ns_.
