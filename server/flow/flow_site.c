@@ -42,7 +42,7 @@ static enum flow_turn create_write(struct flow *f)
     db_idem(f, &idem);
     return db_call(f, STORE_SITE_CREATE,
                    STORE_ARGS(S_TEXT(b.name), S_TEXT(b.city), S_REAL(b.lat),
-                              S_REAL(b.lon), S_TEXT(b.residency), S_NULL,
+                              S_REAL(b.lon), S_TEXT(b.residency), S_TEXT(b.zone),
                               DB_IDEM(idem)));
 }
 

@@ -30,7 +30,7 @@ DECLARE
     v_reply jsonb := idem_old(p_principal, p_idem, p_hash);
     v_provider uuid;
     v_first integer;
-    v path;
+    v ng.path;
 BEGIN
     IF v_reply IS NOT NULL THEN
         RETURN v_reply;
@@ -63,7 +63,7 @@ END $$;
 CREATE OR REPLACE FUNCTION api.path_patch(p_name text, p_price bigint, p_setup bigint, p_rtt bigint, p_lossless boolean,
     p_state text)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-DECLARE v path;
+DECLARE v ng.path;
 BEGIN
     UPDATE path SET per_lane_hour_micro = coalesce(p_price, per_lane_hour_micro), setup_us = coalesce(p_setup, setup_us),
         rtt_us = coalesce(p_rtt, rtt_us), lossless = coalesce(p_lossless, lossless), state = coalesce(p_state, state)
