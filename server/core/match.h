@@ -182,7 +182,8 @@ struct match_slot {
 };
 struct match_lanes {
     int path, first, count;
-    int group, data; /* for which of the query's data sets */
+    int group, data; /* for which of the query's data sets: the first of those that
+                        stand at the same site and share the lanes */
     int64_t from_us; /* with the set-up; ends with the plan */
 };
 struct match_group {

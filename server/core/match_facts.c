@@ -57,24 +57,48 @@ static void put_route(struct match_routes *r, struct match_route one)
     r->route[at] = one;
 }
 
-/* Paths between the two sites that are up and wide enough. */
+/* Data sets that stand at the site: they share a way, which is as wide as all need. */
+static int here(const struct match_query *q, int site)
+{
+    int count = 0;
+    for (size_t i = 0; i < q->data_count; i++) {
+        count += q->data_site[i] == site;
+    }
+    return count;
+}
+
+/* The first data set that stands where this one does. */
+static size_t first_there(const struct match_query *q, size_t data)
+{
+    size_t first = 0;
+    while (q->data_site[first] != q->data_site[data]) {
+        first++;
+    }
+    return first;
+}
+
+/* Paths between the two sites that are up, wide enough and, as declared, near enough.
+ */
 static void find_routes(const struct match_paths *paths, const struct match_query *q,
                         int from, int to, struct match_routes *ret)
 {
+    int64_t need_Bps = q->bandwidth_Bps * here(q, to);
     for (size_t i = 0; paths != NULL && i < paths->count; i++) {
         const struct match_path *p = &paths->paths[i];
         bool joins = (p->from_site == from && p->to_site == to) ||
                      (p->from_site == to && p->to_site == from);
-        int64_t lanes = p->lane_Bps > 0 ? 1 + (q->bandwidth_Bps - 1) / p->lane_Bps : 0;
+        int64_t lanes = p->lane_Bps > 0 ? 1 + (need_Bps - 1) / p->lane_Bps : 0;
         struct match_route one = {(int)i, (int)lanes, 0};
-        if (joins && p->up && lanes > 0 && lanes <= p->lanes &&
+        bool is_near = q->max_rtt_us == 0 || p->rtt_us <= q->max_rtt_us;
+        if (joins && p->up && is_near && lanes > 0 && lanes <= p->lanes &&
             !__builtin_mul_overflow(lanes, p->price_micro, &one.price_micro)) {
             put_route(ret, one);
         }
     }
 }
 
-/* Each data set that stands elsewhere needs one. */
+/* Each data set that stands elsewhere needs one; those at one site share it, and the
+ * first of them is who books it. */
 static bool set_routes(const struct match_market *m, const struct match_query *q,
                        const struct match_offer *o, struct match_facts *f)
 {
@@ -83,12 +107,13 @@ static bool set_routes(const struct match_market *m, const struct match_query *q
         int site = q->data_site != NULL ? q->data_site[i] : -1;
         f->routes[i].count = 0;
         f->routes[i].data = (int)i;
-        if (site == o->site) {
+        if (site < 0) {
+            return false;
+        }
+        if (site == o->site || first_there(q, i) < i) {
             continue;
         }
-        if (site >= 0) {
-            find_routes(m->paths, q, o->site, site, &f->routes[i]);
-        }
+        find_routes(m->paths, q, o->site, site, &f->routes[i]);
         if (f->routes[i].count == 0) {
             return false;
         }
@@ -96,12 +121,12 @@ static bool set_routes(const struct match_market *m, const struct match_query *q
     return true;
 }
 
-static const struct match_path *route_of(const struct match_market *m,
-                                         const struct match_facts *f, size_t data)
+static const struct match_route *route_to(const struct match_query *q,
+                                          const struct match_facts *f, size_t data)
 {
-    return data < f->route_count && f->routes[data].count > 0
-               ? &m->paths->paths[f->routes[data].route[0].path]
-               : NULL;
+    const struct match_routes *r =
+        data < f->route_count ? &f->routes[first_there(q, data)] : NULL;
+    return r != NULL && r->count > 0 ? &r->route[0] : NULL;
 }
 
 /* ---- round trips and slow-down ---- */
@@ -125,7 +150,9 @@ static void set_rtt(const struct match_market *m, const struct match_query *q,
 {
     struct topo_rtt worst = {0};
     for (size_t i = 0; i < q->data_count; i++) {
-        const struct match_path *way = route_of(m, f, i);
+        const struct match_route *route = route_to(q, f, i);
+        const struct match_path *way =
+            route != NULL ? &m->paths->paths[route->path] : NULL;
         struct topo_rtt rtt = rtt_to(m, q, o, way, i);
         if (rtt.source == TOPO_UNKNOWN) {
             worst = (struct topo_rtt){0};
@@ -134,15 +161,14 @@ static void set_rtt(const struct match_market *m, const struct match_query *q,
         if (worst.source == TOPO_UNKNOWN || rtt.rtt_us > worst.rtt_us) {
             worst = rtt;
         }
-        double left = way != NULL
-                          ? (double)(f->routes[i].route[0].lanes * way->lane_Bps)
-                          : (double)o->bandwidth_Bps;
-        inputs[i] = (struct slowdown_input){
-            .path = {.rtt_s = (double)rtt.rtt_us * 1e-6,
-                     .bandwidth_Bps = left,
-                     .service_s = SLOWDOWN_SERVICE_S,
-                     .lossless = way != NULL && way->lossless},
-            .path_id = way != NULL ? 1 + f->routes[i].route[0].path : 0};
+        double left = way != NULL ? (double)(route->lanes * way->lane_Bps)
+                                  : (double)o->bandwidth_Bps;
+        inputs[i] =
+            (struct slowdown_input){.path = {.rtt_s = (double)rtt.rtt_us * 1e-6,
+                                             .bandwidth_Bps = left,
+                                             .service_s = SLOWDOWN_SERVICE_S,
+                                             .lossless = way != NULL && way->lossless},
+                                    .path_id = way != NULL ? 1 + route->path : 0};
     }
     f->rtt = worst;
 }

@@ -60,8 +60,12 @@ static int64_t lane_later(const struct match_market *m, const struct match_query
                                   .latest_us = q->latest_us - setup_us,
                                   .len_us = q->len_us + setup_us};
     struct calendar_slot slot;
-    return find.from_us <= find.latest_us &&
-                   calendar_find(m->paths->lanes, &find, &slot)
+    if (find.from_us > find.latest_us ||
+        !calendar_find(m->paths->lanes, &find, &slot)) {
+        return INT64_MAX;
+    }
+    /* Free at once all the same: it is another group of this plan that has them. */
+    return slot.start_us > find.from_us || find.from_us == q->now_us
                ? slot.start_us + setup_us
                : INT64_MAX;
 }
