@@ -1,7 +1,8 @@
-/* choose: a job that fits one node and wants to start now is ranked by match_rank, as a
- * server would; a gang, and a start in the future (where each place occupies its GPUs
- * for another length, because it slows the job down differently), by a loop over the
- * same facts. */
+/* choose: a job of policy neargpu that fits one node and wants to start now is placed
+ * by match_best, as a server would. Everything else goes by a loop over the same facts:
+ * the other policies, gangs (of nodes as large as each site has them), and starts in
+ * the future, where each place occupies its GPUs for another length, because it slows
+ * the job down differently. */
 #include "server/sim/choose.h"
 
 #include <assert.h>
@@ -24,7 +25,6 @@ const char *sim_policy_name(enum sim_policy policy)
 const char *sim_why_name(int why)
 {
     switch (why) {
-    case SIM_TOO_FEW_NODES: return "too_few_nodes";
     case SIM_NO_PRICE: return "no_price";
     case SIM_ENDLESS: return "endless";
     default: return match_why_name((enum match_why)why);
@@ -43,6 +43,10 @@ uint64_t sim_draw(uint64_t seed, uint64_t a, uint64_t b)
     }
     return x;
 }
+
+/* match_best sees prices in thousandths of a micro-unit: amounts rounded to whole ones
+ * make places equal that are not, for a job of some seconds. */
+#define PRICE_SCALE 1000
 
 /* ---- the market ---- */
 
@@ -80,6 +84,7 @@ static void fill_wish(struct sim_market *m, const char *text, struct sim_wish *w
     for (size_t i = 0; i < m->offer_count; i++) {
         if (wish_fits(text, m->offers[i].gpu_model)) {
             wish->offers[wish->count] = m->offers[i];
+            wish->offers[wish->count].price_micro *= PRICE_SCALE;
             wish->ids[wish->count++] = (int)i;
             wish->largest =
                 wish->largest > m->largest[i] ? wish->largest : m->largest[i];
@@ -157,7 +162,7 @@ void sim_market_init(struct sim_market *m, const struct sim_world *w)
     }
     fill_topo(m);
     fill_offers(m);
-    m->places = xcalloc(m->offer_count + 1, sizeof *m->places);
+    m->plan = xcalloc(1, sizeof *m->plan);
     m->wishes = xcalloc((size_t)w->wishes.count + 1, sizeof *m->wishes);
     for (int i = 0; i < w->wishes.count; i++) {
         fill_wish(m, w->wishes.items[i], &m->wishes[i]);
@@ -176,7 +181,7 @@ void sim_market_done(struct sim_market *m)
     free(m->largest);
     free(m->whole);
     free(m->wishes);
-    free(m->places);
+    free(m->plan);
     *m = (struct sim_market){0};
 }
 
@@ -225,7 +230,7 @@ static struct rank rank_of(const struct sim_market *m, const struct sim_ask *ask
     return r;
 }
 
-/* ---- one node, now: the server's own ranking ---- */
+/* ---- one node, now: the server's own choice ---- */
 
 /* Duration times slow-down, half up; -1 when it leaves counted time. */
 static int64_t occupied_us(int64_t duration_us, int64_t slowdown_ppm)
@@ -234,62 +239,44 @@ static int64_t occupied_us(int64_t duration_us, int64_t slowdown_ppm)
     return us > SIM_TIME_MAX_US ? -1 : (int64_t)us;
 }
 
-static void take_place(const struct sim_job *job, const struct match_place *p, int id,
-                       struct sim_choice *c)
-{
-    c->why = (int)p->why;
-    c->offer = id;
-    c->start_us = p->slot.start_us;
-    c->rtt_us = p->rtt.source == TOPO_UNKNOWN ? SIM_RTT_UNKNOWN : p->rtt.rtt_us;
-    c->slowdown_ppm = p->slowdown_ppm;
-    c->nodes = 1;
-    c->gpus = job->gpus;
-    c->slots[0] = p->slot;
-    c->len_us = occupied_us(job->duration_us, p->slowdown_ppm);
-    if (c->why == MATCH_OK && c->len_us < 0) {
-        c->why = SIM_ENDLESS;
-    }
-}
-
-static void choose_node_now(const struct sim_market *m, const struct sim_job *job,
-                            const struct sim_ask *ask, struct sim_choice *ret)
+/* False: no place has room now; why not is another question. */
+static bool choose_best(const struct sim_market *m, const struct sim_job *job,
+                        const struct slowdown_profile *profile,
+                        const struct sim_ask *ask, struct sim_choice *ret)
 {
     const struct sim_wish *wish = &m->wishes[job->wish];
-    struct slowdown_profile profile;
-    bool has_profile = sim_job_profile(m->world, job, &profile);
+    struct match_market market = {.calendar = m->calendar,
+                                  .topo = m->topo,
+                                  .offers = wish->offers,
+                                  .offer_count = wish->count};
     struct match_query q = {.gpus = job->gpus,
-                            .len_us = job->duration_us > 0 ? job->duration_us : 1,
+                            .len_us = job->duration_us,
                             .from_us = ask->now_us,
                             .latest_us = ask->now_us,
                             .data = &ask->data,
                             .data_count = 1,
-                            .profile = has_profile ? &profile : NULL,
+                            .profile = profile,
                             .now_us = ask->now_us,
                             .spread = (uint32_t)ask->chance};
-    size_t fitting =
-        match_rank(m->calendar, m->topo, wish->offers, wish->count, &q, m->places);
-    if (fitting == 0) {
-        /* The refusal that got farthest: rejected ones stand in the order of why. */
-        const struct match_place *last = &m->places[wish->count - 1];
-        for (size_t i = 0; i < wish->count; i++) {
-            last = m->places[i].why == MATCH_BUSY ? &m->places[i] : last;
-        }
-        ret->why = (int)last->why;
-        return;
+    struct match_plan *plan = m->plan;
+    if (match_best(&market, &q, plan) != MATCH_OK) {
+        return false;
     }
-    struct rank best = {0};
-    for (size_t i = 0; i < fitting; i++) {
-        struct sim_choice c; /* only slots[0] of it is used */
-        take_place(job, &m->places[i], wish->ids[m->places[i].offer], &c);
-        struct rank rank = rank_of(m, ask, &c);
-        if (i == 0 || is_better(&rank, &best)) {
-            best = rank;
-            take_place(job, &m->places[i], c.offer, ret);
-        }
-    }
+    const struct match_slot *slot = &plan->slots[0];
+    struct topo_rtt rtt = plan->groups[0].rtt;
+    ret->why = MATCH_OK;
+    ret->offer = wish->ids[slot->offer];
+    ret->start_us = plan->start_us;
+    ret->rtt_us = rtt.source == TOPO_UNKNOWN ? SIM_RTT_UNKNOWN : rtt.rtt_us;
+    ret->slowdown_ppm = plan->slowdown_ppm;
+    ret->len_us = occupied_us(job->duration_us, plan->slowdown_ppm);
+    ret->nodes = 1;
+    ret->gpus = job->gpus;
+    ret->slots[0] = (struct calendar_slot){slot->node, slot->first, plan->start_us};
+    return ret->len_us >= 0;
 }
 
-/* ---- gangs, and starts in the future ---- */
+/* ---- everything else ---- */
 
 /* All but the calendar: what the place costs this job, or why it never serves it. */
 static void facts(const struct sim_market *m, const struct sim_job *job,
@@ -329,7 +316,7 @@ static void facts(const struct sim_market *m, const struct sim_job *job,
         c->why = MATCH_NODE_TOO_SMALL;
     } else if (is_gang &&
                (c->nodes > m->whole[c->offer] || c->nodes > GANG_NODES_MAX)) {
-        c->why = SIM_TOO_FEW_NODES;
+        c->why = MATCH_TOO_FEW_NODES;
     } else if (c->len_us < 0) {
         c->why = SIM_ENDLESS;
     }
@@ -381,18 +368,17 @@ static bool find_slots(const struct sim_market *m, const struct sim_ask *ask,
 
 /* A place that can start later than the best so far is not looked for. */
 static void choose_by_facts(const struct sim_market *m, const struct sim_job *job,
+                            const struct slowdown_profile *profile,
                             const struct sim_ask *ask, struct sim_choice *ret)
 {
     const struct sim_wish *wish = &m->wishes[job->wish];
-    struct slowdown_profile profile;
-    bool has_profile = sim_job_profile(m->world, job, &profile);
     int64_t latest_us = ask->latest_us;
     struct rank best = {0};
     ret->why = -1;
     for (size_t i = 0; i < wish->count; i++) {
         struct sim_choice c;
         c.offer = wish->ids[i];
-        facts(m, job, has_profile ? &profile : NULL, ask, &c);
+        facts(m, job, profile, ask, &c);
         if (c.why == MATCH_OK && !find_slots(m, ask, latest_us, &c)) {
             c.why = MATCH_BUSY;
         }
@@ -422,10 +408,14 @@ void sim_choose(const struct sim_market *m, const struct sim_job *job,
         ret->why = wish->no_offer;
         return;
     }
-    if (job->gpus <= wish->largest && ask->latest_us == ask->now_us &&
-        m->room == NULL) {
-        choose_node_now(m, job, ask, ret);
-    } else {
-        choose_by_facts(m, job, ask, ret);
+    struct slowdown_profile own;
+    const struct slowdown_profile *profile =
+        sim_job_profile(m->world, job, &own) ? &own : NULL;
+    /* A job of no duration costs nothing anywhere: only its rates can be compared. */
+    bool is_plain = ask->policy == SIM_NEARGPU && job->gpus <= wish->largest &&
+                    job->duration_us > 0 && ask->latest_us == ask->now_us &&
+                    m->room == NULL;
+    if (!is_plain || !choose_best(m, job, profile, ask, ret)) {
+        choose_by_facts(m, job, profile, ask, ret);
     }
 }

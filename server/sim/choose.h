@@ -29,16 +29,15 @@ const char *sim_policy_name(enum sim_policy policy);
 
 /* Why a job is refused: match_why, and what only a trace can meet. */
 enum sim_why {
-    SIM_TOO_FEW_NODES = MATCH_WHY_COUNT, /* a gang larger than any site */
-    SIM_NO_PRICE,                        /* no place of its models has a price */
-    SIM_ENDLESS,                         /* slowed down past the end of counted time */
+    SIM_NO_PRICE = MATCH_WHY_COUNT, /* no place of its models has a price */
+    SIM_ENDLESS,                    /* slowed down past the end of counted time */
     SIM_WHY_COUNT
 };
 const char *sim_why_name(int why);
 
 /* Places that have a GPU model a wish names. */
 struct sim_wish {
-    struct match_offer *offers; /* copies, for match_rank */
+    struct match_offer *offers; /* copies, for match_best */
     int *ids;                   /* index of each in market.offers */
     size_t count;
     int largest;  /* GPUs of the largest node among them */
@@ -54,7 +53,7 @@ struct sim_market {
     int *whole;                 /* nodes of that size */
     size_t offer_count;
     struct sim_wish *wishes;
-    struct match_place *places; /* scratch */
+    struct match_plan *plan; /* scratch */
 };
 void sim_market_init(struct sim_market *m, const struct sim_world *w);
 void sim_market_done(struct sim_market *m);
