@@ -119,6 +119,7 @@ static json_t *path(const json_t *store)
     json_object_set_new(out, "start", instant(json_object_get(store, "start_us")));
     json_object_set_new(out, "end", instant(json_object_get(store, "end_us")));
     copy(out, store, "state");
+    copy_or(out, store, "error", json_string(""));
     return out;
 }
 
