@@ -53,6 +53,16 @@ enum match_why match_facts(const struct match_market *m, const struct match_quer
 enum match_why match_facts_by(const struct match_market *m, const struct match_query *q,
                               const struct match_plan *plan, int offer,
                               struct match_facts *f);
+/* Is there more than one way to some data? */
+static inline bool match_has_choice(const struct match_facts *f)
+{
+    for (size_t i = 0; i < f->route_count; i++) {
+        if (f->routes[i].count > 1) {
+            return true;
+        }
+    }
+    return false;
+}
 /* One group's query of a federated one. */
 struct match_query match_group_query(const struct match_query *q, int group);
 /* quantity x price per hour over len; false: does not fit. */

@@ -101,7 +101,9 @@ static size_t fill_block(struct search *s, size_t from, size_t to, struct key *h
         }
         enum match_why why = fits ? match_facts(s->m, &q, o, &f) : MATCH_MODEL;
         if (why == MATCH_OK) {
-            heap[count++] = (struct key){f.effective_micro, (int)i};
+            /* A way that is not the cheapest may make up for its price. */
+            heap[count++] =
+                (struct key){match_has_choice(&f) ? 0 : f.effective_micro, (int)i};
         } else if (why > s->why) {
             s->why = why;
         }

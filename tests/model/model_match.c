@@ -17,7 +17,7 @@
 #define OFFERS   5
 #define NODES    3 /* of an offer */
 #define SITES    4
-#define PATHS    3
+#define PATHS    4
 #define DATA     3
 #define BOOKINGS 60
 
@@ -108,14 +108,15 @@ static void make_paths(void)
     plain.path_count = (int)draw(PATHS + 1);
     memset(plain.lanes_busy, 0, sizeof plain.lanes_busy);
     for (int i = 0; i < plain.path_count; i++) {
-        int from = (int)draw(SITES), to = (from + 1 + (int)draw(SITES - 1)) % SITES;
+        /* Mostly between the same two, so that there is a choice. */
+        int from = (int)draw(2), to = draw(3) == 0 ? 3 : 2;
         plain.paths[i] =
             (struct match_path){.from_site = from,
                                 .to_site = to,
                                 .lanes = 1 + (int)draw(8),
                                 .lane_Bps = 1250000000,
                                 .price_micro = 10000 + i, /* no two alike */
-                                .rtt_us = draw(2) * 5000,
+                                .rtt_us = draw(3) * 8000,
                                 .setup_us = draw(3) * 30 * MINUTE,
                                 .up = draw(8) > 0,
                                 .lossless = true};
@@ -157,7 +158,7 @@ static void make_market(void)
     make_paths();
     make_bookings();
     for (int d = 0; d < DATA; d++) {
-        plain.data_site[d] = (int)draw(SITES + 1) - 1;
+        plain.data_site[d] = draw(2) ? 2 : (int)draw(SITES + 1) - 1;
         for (int s = 0; s < SITES; s++) {
             struct err err;
             plain.rtt_us[s][d] = draw(8) == 0 ? 0 : 300 + draw(40) * 1000;
