@@ -255,6 +255,25 @@ static bool is_same(const struct market *m, const struct match_query *q,
            (got->offer != want->offer || at == want->start);
 }
 
+/* match_best must name match_rank's first place, or nothing when nothing fits. */
+static bool best_is_first(const struct market *m, const struct match_query *q,
+                          const struct match_place *first, size_t fitting)
+{
+    static struct match_plan plan;
+    struct match_market market = {.calendar = m->calendar,
+                                  .topo = m->topo,
+                                  .offers = m->offers,
+                                  .offer_count = OFFERS};
+    if (match_best(&market, q, &plan) != MATCH_OK) {
+        return fitting == 0;
+    }
+    return fitting > 0 && plan.slot_count == 1 && plan.slots[0].offer == first->offer &&
+           plan.slots[0].node == first->slot.node &&
+           plan.slots[0].first == first->slot.first &&
+           plan.start_us == first->slot.start_us &&
+           plan.effective_micro == first->effective_micro;
+}
+
 int main(int argc, char **argv)
 {
     const char *given = getenv("NEARGPU_SEED");
@@ -278,7 +297,8 @@ int main(int argc, char **argv)
             size_t fitting =
                 match_rank(m.calendar, m.topo, m.offers, OFFERS, &q, places);
             struct answer want = try_all(&m, &q);
-            if (!is_same(&m, &q, &want, &places[0], fitting)) {
+            if (!is_same(&m, &q, &want, &places[0], fitting) ||
+                !best_is_first(&m, &q, &places[0], fitting)) {
                 differences++;
                 printf("market %ld question %d: %zu fit, offer %d at %" PRId64
                        " for %" PRId64 "; expected %zu, offer %d at %d for %.1f\n",
