@@ -106,7 +106,7 @@ static int open_output(struct gang_rank *r, const char *dir, struct err *err)
 /* Files of their own, or labels; descriptors for all connections. */
 static int prepare_output(struct gang *g, struct err *err)
 {
-    const char *dir = opt_get(g->c->opts, "output");
+    const char *dir = opt_get(g->c->opts, "output-dir");
     struct rlimit files;
     g->label = opt_has(g->c->opts, "prefix") || isatty(STDOUT_FILENO);
     g->keep_going = opt_has(g->c->opts, "keep-going") || g->attached;
@@ -117,10 +117,10 @@ static int prepare_output(struct gang *g, struct err *err)
     if (dir == NULL)
         return 0;
     if (fsx_mkdirs(dir, 0777, err) < 0)
-        return err_prefix(err, "--output");
+        return err_prefix(err, "--output-dir");
     for (size_t i = 0; i < g->count; i++)
         if (open_output(&g->ranks[i], dir, err) < 0)
-            return err_prefix(err, "--output");
+            return err_prefix(err, "--output-dir");
     return 0;
 }
 

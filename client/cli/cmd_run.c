@@ -327,6 +327,9 @@ static int check_options(struct cli *c, struct err *err)
     if (is_attach + is_list + opt_has(c->opts, "detach") > 1)
         return err_set(err, ERR_USAGE,
                        "--attach, --list and --detach exclude each other");
+    if (opt_has(c->opts, "output-dir") && opt_has(c->opts, "detach"))
+        return err_set(err, ERR_USAGE,
+                       "--detach leaves before there is output for --output-dir");
     if (is_list && extra > 0)
         return err_set(err, ERR_USAGE, "--list takes no command");
     if (is_attach && extra > 1)
@@ -368,7 +371,7 @@ static int run_it(struct run *r, struct err *err)
 /* Several processes, or options that only make sense for such. */
 static bool is_gang(const struct cli *c, const json_t *resv)
 {
-    static const char *const options[] = {"per-gpu",    "prefix",     "output",
+    static const char *const options[] = {"per-gpu",    "prefix",     "output-dir",
                                           "stdin-rank", "keep-going", "master-port"};
     size_t nodes = json_array_size(json_object_get(resv, "allocations"));
     if (resv == NULL) /* with a token alone there is one node */

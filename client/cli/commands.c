@@ -132,7 +132,7 @@ static const struct opt_def run_opts[] = {
     {"cwd", 0, "DIR", "Working directory of the job."},
     {"per-gpu", 0, NULL, "One process for each GPU instead of each node."},
     {"prefix", 0, NULL, "Begin each line of output with [rank], also into a file."},
-    {"output", 0, "DIR", "Write each rank's output to DIR/rank-N.out and .err."},
+    {"output-dir", 0, "DIR", "Write each rank's output to DIR/rank-N.out and .err."},
     {"stdin-rank", 0, "N", "Rank that reads standard input, or all. Default 0."},
     {"keep-going", 0, NULL, "Do not end the other ranks when one fails."},
     {"master-port", 0, "PORT", "MASTER_PORT of the ranks. Default: by reservation."},
@@ -283,18 +283,19 @@ EXAMPLES(cancel_ex, {"neargpu cancel 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d",
                      "Give it back; what was used is charged."});
 EXAMPLES(token_ex, {"neargpu token 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d",
                     "The token that the node's agent checks."});
-EXAMPLES(run_ex,
-         {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d -- python3 train.py",
-          "Run on the reserved GPUs; output, signals and exit code come through."},
-         {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --detach -- ./train.sh",
-          "Start it and leave."},
-         {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --attach",
-          "Look at the latest job again, from its first output on."},
-         {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d -- torchrun train.py",
-          "On a gang: torchrun on each node, which finds the others by itself."},
-         {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --per-gpu --output logs "
-          "-- python3 train.py",
-          "One rank for each GPU, each with files of its own."});
+EXAMPLES(
+    run_ex,
+    {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d -- python3 train.py",
+     "Run on the reserved GPUs; output, signals and exit code come through."},
+    {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --detach -- ./train.sh",
+     "Start it and leave."},
+    {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --attach",
+     "Look at the latest job again, from its first output on."},
+    {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d -- torchrun train.py",
+     "On a gang: torchrun on each node, which finds the others by itself."},
+    {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --per-gpu --output-dir logs "
+     "-- python3 train.py",
+     "One rank for each GPU, each with files of its own."});
 EXAMPLES(usage_ex, {"neargpu usage --from 2026-11-01 --to 2026-12-01",
                     "GPU hours and their price in November."});
 EXAMPLES(wallet_ex, {"neargpu wallet", "Money there is, money held, and what moved."});

@@ -46,6 +46,8 @@ void gang_output(struct gang *g, struct gang_rank *r, bool is_err, const void *d
 {
     int fd = is_err ? r->err_fd : r->out_fd;
     struct strbuf text = STRBUF_INIT;
+    if (g->only_start) /* it is there for who attaches */
+        return;
     if (fd >= 0) {
         write_file(fd, r, data, len);
         return;

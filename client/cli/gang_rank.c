@@ -130,10 +130,12 @@ static void trouble(struct gang_rank *r, const struct run_refusal *refusal,
 static int connect_now(struct gang_rank *r, int64_t now_us, struct err *err)
 {
     bool stale = r->run.expires_us < clock_now_us() + RUN_TOKEN_MARGIN_US;
-    if (r->run.job != NULL && stale) {
-        if (gang_refresh(r, err) < 0)
+    /* The agent may have come back at another address: the second try takes what the
+     * server knows, if it can be asked; the old token is good for a while. */
+    if (r->run.job != NULL && (stale || r->delay_us > 2 * REST_MIN_US)) {
+        r->fresh = gang_refresh(r, err) == 0;
+        if (stale && !r->fresh)
             return -1;
-        r->fresh = true;
     }
     r->state = GANG_CONNECTING;
     r->deadline_us = now_us + (int64_t)DIAL_TIMEOUT_MS * 1000;
