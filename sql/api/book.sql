@@ -94,6 +94,70 @@ LANGUAGE sql STABLE AS $$
      WHERE x.id = ANY (p_new) AND coalesce(g.got, 0) = coalesce(w.want, 0)
 $$;
 
+-- The bookings of those of r_id that are in p_new. Returns those that got all of theirs;
+-- the others have none.
+CREATE OR REPLACE FUNCTION ng.book_place(p_new uuid[], r_id uuid[], r_spot boolean[],
+    b_id bigint[], b_resv integer[], b_node integer[], b_site integer[], b_first integer[], b_count integer[],
+    b_from bigint[], b_to bigint[], b_price bigint[],
+    l_id bigint[], l_resv integer[], l_path integer[], l_first integer[], l_count integer[], l_from bigint[], l_to bigint[],
+    l_price bigint[])
+RETURNS uuid[] LANGUAGE plpgsql SET search_path = ng, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v_got uuid[]; -- reservation of each booking made
+    v_whole uuid[];
+    v_lit uuid[];
+BEGIN
+    -- Spot is sold at nodes with terms only.
+    WITH made AS (
+        INSERT INTO booking (id, reservation_id, node_id, site_id, gpus, during, epoch, per_gpu_hour_micro, fee_ppm, notice_us)
+        OVERRIDING SYSTEM VALUE
+        SELECT y.id, x.id, n.id, n.site_id,
+               int4range(lower(n.gpus) + y.first, lower(n.gpus) + y.first + y.count),
+               span(y.f, y.t), y.f, y.price, coalesce(p.fee_ppm, m.fee_ppm), CASE WHEN x.spot THEN t.notice_us END
+          FROM unnest(b_id, b_resv, b_node, b_site, b_first, b_count, b_from, b_to, b_price)
+               AS y(id, r, node, site, first, count, f, t, price)
+          JOIN unnest(r_id, r_spot) WITH ORDINALITY AS x(id, spot, n) ON x.n = y.r
+          JOIN node n ON n.id = y.node AND n.site_id = y.site AND n.state <> 'retired'
+           AND y.first >= 0 AND y.count > 0 AND lower(n.gpus) + y.first + y.count <= upper(n.gpus)
+          JOIN provider p ON p.id = n.provider_id CROSS JOIN market m
+          LEFT JOIN spot_terms t ON x.spot AND t.node_id = n.id
+         WHERE x.id = ANY (p_new) AND y.f < y.t AND (NOT x.spot OR t.notice_us IS NOT NULL)
+         ORDER BY lower(n.gpus) + y.first, y.f
+        ON CONFLICT DO NOTHING
+        RETURNING booking.reservation_id)
+    SELECT coalesce(array_agg(made.reservation_id), '{}') INTO v_got FROM made;
+    v_whole := book_whole(r_id, p_new, b_resv, v_got);
+    DELETE FROM booking b WHERE b.reservation_id = ANY (ARRAY(SELECT unnest(v_got) EXCEPT SELECT unnest(v_whole)));
+    IF cardinality(l_resv) = 0 OR cardinality(v_whole) = 0 THEN
+        RETURN v_whole;
+    END IF;
+
+    PERFORM 1 FROM path WHERE path.id = ANY (l_path) ORDER BY path.id FOR NO KEY UPDATE;
+    WITH made AS (
+        INSERT INTO path_booking (id, reservation_id, path_id, lanes, during, per_lane_hour_micro, fee_ppm)
+        OVERRIDING SYSTEM VALUE
+        SELECT y.id, x.id, p.id, int4range(lower(p.lanes) + y.first, lower(p.lanes) + y.first + y.count),
+               span(y.f, y.t), y.price, coalesce(v.fee_ppm, m.fee_ppm)
+          FROM unnest(l_id, l_resv, l_path, l_first, l_count, l_from, l_to, l_price)
+               AS y(id, r, path, first, count, f, t, price)
+          JOIN unnest(r_id) WITH ORDINALITY AS x(id, n) ON x.n = y.r
+          JOIN path p ON p.id = y.path AND p.state = 'up'
+           AND y.first >= 0 AND y.count > 0 AND lower(p.lanes) + y.first + y.count <= upper(p.lanes)
+          JOIN provider v ON v.id = p.provider_id CROSS JOIN market m
+         WHERE x.id = ANY (v_whole) AND y.f < y.t
+         ORDER BY lower(p.lanes) + y.first, y.f
+        ON CONFLICT DO NOTHING
+        RETURNING path_booking.reservation_id)
+    SELECT coalesce(array_agg(made.reservation_id), '{}') INTO v_got FROM made;
+    v_lit := book_whole(r_id, v_whole, l_resv, v_got);
+    IF cardinality(v_lit) < cardinality(v_whole) THEN
+        DELETE FROM path_booking k WHERE k.reservation_id = ANY (ARRAY(SELECT unnest(v_got) EXCEPT SELECT unnest(v_lit)));
+        DELETE FROM booking b WHERE b.reservation_id = ANY (ARRAY(SELECT unnest(v_whole) EXCEPT SELECT unnest(v_lit)));
+    END IF;
+    RETURN v_lit;
+END $$;
+
 CREATE OR REPLACE FUNCTION ng.book_each(
     r_id uuid[], r_tenant uuid[], r_quote uuid[], r_now bigint[], r_start bigint[], r_end bigint[],
     r_request text[], r_data text[], r_currency text[], r_per_hour bigint[], r_total bigint[],
@@ -110,7 +174,6 @@ DECLARE
     v_new uuid[];
     v_numbers bigint[];      -- ids for the bookings, given out beforehand
     v_lane_numbers bigint[]; -- and for those of lanes
-    v_booked uuid[];         -- reservation of each booking made
     v_whole uuid[];
     v_kept uuid[];
 BEGIN
@@ -142,60 +205,27 @@ BEGIN
            || ARRAY(SELECT x.id FROM unnest(r_id, r_waiting) AS x(id, waits) WHERE x.waits)
       INTO v_new FROM fresh;
 
-    -- 2. Bookings: the exclusion constraint decides. Spot is sold at nodes with terms only.
+    -- 2. GPUs and lanes: the exclusion constraints decide. Of two gangs in each other's way
+    -- in the middle both may have lost: what is freed so is tried for once more, one by one.
     PERFORM 1 FROM node WHERE node.id = ANY (b_node) ORDER BY node.id FOR NO KEY UPDATE;
     v_numbers := ARRAY(SELECT nextval('booking_id_seq') FROM generate_series(1, cardinality(b_resv)));
-    WITH made AS (
-        INSERT INTO booking (id, reservation_id, node_id, site_id, gpus, during, epoch, per_gpu_hour_micro, fee_ppm, notice_us)
-        OVERRIDING SYSTEM VALUE
-        SELECT y.id, x.id, n.id, n.site_id,
-               int4range(lower(n.gpus) + y.first, lower(n.gpus) + y.first + y.count),
-               span(y.f, y.t), y.f, y.price, coalesce(p.fee_ppm, v_market.fee_ppm), CASE WHEN x.spot THEN t.notice_us END
-          FROM unnest(v_numbers, b_resv, b_node, b_site, b_first, b_count, b_from, b_to, b_price)
-               AS y(id, r, node, site, first, count, f, t, price)
-          JOIN unnest(r_id, r_spot) WITH ORDINALITY AS x(id, spot, n) ON x.n = y.r
-          JOIN node n ON n.id = y.node AND n.site_id = y.site AND n.state <> 'retired'
-           AND y.first >= 0 AND y.count > 0 AND lower(n.gpus) + y.first + y.count <= upper(n.gpus)
-          JOIN provider p ON p.id = n.provider_id
-          LEFT JOIN spot_terms t ON x.spot AND t.node_id = n.id
-         WHERE x.id = ANY (v_new) AND y.f < y.t AND (NOT x.spot OR t.notice_us IS NOT NULL)
-         ORDER BY lower(n.gpus) + y.first, y.f
-        ON CONFLICT DO NOTHING
-        RETURNING booking.reservation_id)
-    SELECT coalesce(array_agg(made.reservation_id), '{}') INTO v_booked FROM made;
-    v_whole := book_whole(r_id, v_new, b_resv, v_booked);
+    v_lane_numbers := ARRAY(SELECT nextval('path_booking_id_seq') FROM generate_series(1, cardinality(l_resv)));
+    v_whole := book_place(v_new, r_id, r_spot, v_numbers, b_resv, b_node, b_site, b_first, b_count, b_from, b_to, b_price,
+        v_lane_numbers, l_resv, l_path, l_first, l_count, l_from, l_to, l_price);
+    IF cardinality(v_whole) < cardinality(v_new) - 1
+        AND EXISTS (SELECT FROM (SELECT r FROM unnest(b_resv) r UNION ALL SELECT r FROM unnest(l_resv) r) y
+                     WHERE r_id[y.r] = ANY (v_new) AND r_id[y.r] <> ALL (v_whole) GROUP BY y.r HAVING count(*) > 1) THEN
+        FOR i IN 1 .. cardinality(r_id) LOOP
+            CONTINUE WHEN r_id[i] = ANY (v_whole) OR r_id[i] <> ALL (v_new);
+            v_whole := v_whole || book_place(r_id[i:i], r_id, r_spot, v_numbers, b_resv, b_node, b_site, b_first, b_count,
+                b_from, b_to, b_price, v_lane_numbers, l_resv, l_path, l_first, l_count, l_from, l_to, l_price);
+        END LOOP;
+    END IF;
     IF cardinality(v_whole) < cardinality(v_new) THEN
         PERFORM book_undo(ARRAY(SELECT unnest(v_new) EXCEPT SELECT unnest(v_whole)));
     END IF;
 
-    -- 3. Lanes, alike, of what has all of its GPUs.
-    v_lane_numbers := ARRAY(SELECT nextval('path_booking_id_seq') FROM generate_series(1, cardinality(l_resv)));
-    IF cardinality(l_resv) > 0 THEN
-        PERFORM 1 FROM path WHERE path.id = ANY (l_path) ORDER BY path.id FOR NO KEY UPDATE;
-        WITH made AS (
-            INSERT INTO path_booking (id, reservation_id, path_id, lanes, during, per_lane_hour_micro, fee_ppm)
-            OVERRIDING SYSTEM VALUE
-            SELECT y.id, x.id, p.id, int4range(lower(p.lanes) + y.first, lower(p.lanes) + y.first + y.count),
-                   span(y.f, y.t), y.price, coalesce(v.fee_ppm, v_market.fee_ppm)
-              FROM unnest(v_lane_numbers, l_resv, l_path, l_first, l_count, l_from, l_to, l_price)
-                   AS y(id, r, path, first, count, f, t, price)
-              JOIN unnest(r_id) WITH ORDINALITY AS x(id, n) ON x.n = y.r
-              JOIN path p ON p.id = y.path AND p.state = 'up'
-               AND y.first >= 0 AND y.count > 0 AND lower(p.lanes) + y.first + y.count <= upper(p.lanes)
-              JOIN provider v ON v.id = p.provider_id
-             WHERE x.id = ANY (v_whole) AND y.f < y.t
-             ORDER BY lower(p.lanes) + y.first, y.f
-            ON CONFLICT DO NOTHING
-            RETURNING path_booking.reservation_id)
-        SELECT coalesce(array_agg(made.reservation_id), '{}') INTO v_booked FROM made;
-        v_kept := book_whole(r_id, v_whole, l_resv, v_booked);
-        IF cardinality(v_kept) < cardinality(v_whole) THEN
-            PERFORM book_undo(ARRAY(SELECT unnest(v_whole) EXCEPT SELECT unnest(v_kept)));
-        END IF;
-        v_whole := v_kept;
-    END IF;
-
-    -- 4. Money.
+    -- 3. Money.
     SELECT coalesce(book_afford(array_agg(x.id ORDER BY x.n), array_agg(x.tenant ORDER BY x.n),
                 array_agg(x.currency ORDER BY x.n),
                 array_agg(CASE WHEN x.hold > 0 THEN 0 ELSE x.total END ORDER BY x.n), p_also), '{}')
@@ -221,7 +251,7 @@ BEGIN
         SELECT cr, sum(amount_micro) FROM held GROUP BY cr)
     UPDATE account a SET balance_micro = balance_micro + m.delta FROM moved m WHERE a.id = m.id;
 
-    -- 5. The outbox.
+    -- 4. The outbox.
     PERFORM tell_resv(CASE WHEN x.hold > 0 THEN 'reservation.held' ELSE 'reservation.confirmed' END, x.id)
        FROM unnest(r_id, r_hold) WITH ORDINALITY AS x(id, hold, n)
       WHERE x.id = ANY (v_kept) ORDER BY x.n;

@@ -1,6 +1,7 @@
 /* market: see the header. */
 #include "tests/db/market.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -223,6 +224,25 @@ void market_booked(void *arg, uint64_t id, const struct store_result *r)
     to->booking_count = r->booked->booking_count;
     for (size_t i = 0; i < to->booking_count && i < 4; i++)
         to->booking_id[i] = r->booked->booking_id[i];
+    to->lane_booking_count = r->booked->lane_booking_count;
+    for (size_t i = 0; i < to->lane_booking_count && i < 4; i++)
+        to->lane_booking_id[i] = r->booked->lane_booking_id[i];
+}
+
+void market_booking_path(struct market_booking *b, int path, int first, int count,
+                         int64_t price_micro, int64_t setup_us)
+{
+    struct store_path_booking *k = &b->paths[b->book.path_count++];
+    *k = (struct store_path_booking){.path_id = path,
+                                     .first = first,
+                                     .count = count,
+                                     .from_us = b->book.start_us - setup_us,
+                                     .to_us = b->book.end_us,
+                                     .price_micro = price_micro};
+    b->book.per_hour_micro += price_micro * count;
+    b->book.total_micro += (int64_t)((__int128)(b->book.end_us - b->book.start_us) *
+                                     count * price_micro / HOUR_US);
+    b->book.effective_micro = b->book.total_micro;
 }
 
 void market_book(struct market *m, const struct market_booking *b,
@@ -231,10 +251,37 @@ void market_book(struct market *m, const struct market_booking *b,
     struct store_book in = b->book;
     memset(ret, 0, sizeof *ret);
     in.bookings = b->on;
+    in.paths = b->paths;
+    in.preempts = b->preempts;
     in.idem_key = b->key;
     in.idem_hash = b->hash;
     in.request = b->request;
     store_book(m->store, &in, store_to(market_booked, ret, 0));
+}
+
+void market_book_ok(struct market *m, struct market_booking *b,
+                    enum store_book_outcome want, struct market_booked *ret)
+{
+    market_book(m, b, ret);
+    market_wait(m, &ret->done);
+    ck_assert_msg(ret->status == STORE_OK, "booking failed: %d", ret->code);
+    ck_assert_int_eq(ret->outcome, want);
+    json_decref(b->request);
+    b->request = NULL;
+}
+
+int64_t market_sql(struct market *m, const char *fmt, ...)
+{
+    va_list ap;
+    char sql[1000];
+    va_start(ap, fmt);
+    int n = vsnprintf(sql, sizeof sql, fmt, ap);
+    va_end(ap);
+    ck_assert_int_lt(n, (int)sizeof sql);
+    char *got = testdb_one(m->admin, sql);
+    int64_t v = strtoll(got, NULL, 10);
+    free(got);
+    return v;
 }
 
 void market_check(struct market *m)

@@ -39,6 +39,8 @@ void market_refused(struct market *m, enum err_code code, enum store_op op,
 struct market_booking {
     struct store_book book;
     struct store_booking on[4];
+    struct store_path_booking paths[4];
+    struct store_preempt preempts[4];
     uint8_t hash[32];
     char key[40];
     json_t *request;
@@ -54,16 +56,25 @@ struct market_booked {
     enum err_code code;
     enum store_book_outcome outcome;
     char id[UUID_TEXT];
-    int64_t booking_id[4];
-    size_t booking_count;
+    int64_t booking_id[4], lane_booking_id[4];
+    size_t booking_count, lane_booking_count;
 };
+/* Its money follows: count lanes of the path at price a lane-hour, lit setup before. */
+void market_booking_path(struct market_booking *b, int path, int first, int count,
+                         int64_t price_micro, int64_t setup_us);
 void market_book(struct market *m, const struct market_booking *b,
                  struct market_booked *ret); /* starts it */
+/* The same, waited for; asserts the outcome and frees the booking's request. */
+void market_book_ok(struct market *m, struct market_booking *b,
+                    enum store_book_outcome want, struct market_booked *ret);
 void market_booked(void *arg, uint64_t id, const struct store_result *r);
 /* Turns the loop until *flag is not 0. */
 void market_wait(struct market *m, const int *flag);
 /* Asserts that every view that must be empty is. */
 void market_check(struct market *m);
+/* The first column of the first row, as a number. */
+int64_t market_sql(struct market *m, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 int64_t market_int(const json_t *obj, const char *name);
 const char *market_text(const json_t *obj, const char *name);
 

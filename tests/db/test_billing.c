@@ -570,7 +570,7 @@ START_TEST(report_run)
     }
     PGresult *r = PQexec(pg, "SELECT name, jsonb_array_length(report.run(name, NULL, "
                              "NULL, NULL)->'rows') FROM report.catalog");
-    ck_assert_int_eq(PQntuples(r), 7);
+    ck_assert_int_eq(PQntuples(r), 9);
     for (int i = 0; i < PQntuples(r); i++)
         ck_assert_int_gt(strtol(PQgetvalue(r, i, 1), NULL, 10), 0);
     PQclear(r);

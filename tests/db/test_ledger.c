@@ -298,6 +298,14 @@ START_TEST(amounts_are_computed_twice)
 }
 END_TEST
 
+/* A path that R1, which is over, had booked. */
+#define PATH_SQL                                                                      \
+    "INSERT INTO ng.path (name, provider_id, site_a, site_b, lanes, lane_bytes_s, "   \
+    "currency, per_lane_hour_micro) SELECT 'p', id, 1, 2, '[1,3)', 1, 'JPY', 1 FROM " \
+    "ng.provider LIMIT 1; INSERT INTO ng.path_booking (reservation_id, path_id, "     \
+    "lanes, during, per_lane_hour_micro, fee_ppm) SELECT " R1 ", id, '[1,2)', "       \
+    "'[2026-01-01,2026-01-02)', 1, 0 FROM ng.path; "
+
 /* What only a superuser without triggers can do, and the view that shows it. */
 static const struct breach {
     const char *view, *sql;
@@ -321,6 +329,20 @@ static const struct breach {
      "ALTER TABLE ng.booking DROP CONSTRAINT booking_no_double; INSERT INTO ng.booking "
      "(reservation_id, node_id, site_id, gpus, during, epoch, per_gpu_hour_micro) "
      "SELECT " R1 ", node_id, site_id, gpus, during, epoch, 1 FROM ng.booking"},
+    {"path",
+     PATH_SQL "UPDATE ng.path_booking SET captured_micro = 5, billed_at = now()"},
+    {"path", PATH_SQL "UPDATE ng.path_booking SET fee_micro = 0, billed_at = now();"
+                      "UPDATE ng.reservation SET ended_at = now() - interval '1 day';"
+                      "UPDATE ng.path_booking SET billed_at = NULL"},
+    {"double_path",
+     PATH_SQL "ALTER TABLE ng.path_booking DROP CONSTRAINT path_booking_no_double; "
+              "INSERT INTO ng.path_booking (reservation_id, path_id, lanes, during, "
+              "per_lane_hour_micro, fee_ppm) SELECT reservation_id, path_id, lanes, "
+              "during, 1, 0 FROM ng.path_booking"},
+    {"whole", "UPDATE ng.reservation SET state = 'waiting' WHERE id = " R2},
+    {"whole", "UPDATE ng.reservation SET state = 'confirmed' WHERE id = " R2
+              "; DELETE FROM ng.booking WHERE reservation_id = " R2},
+    {"whole", "INSERT INTO ng.waiting VALUES (" R2 ", now())"},
     {"invoice", "UPDATE ng.invoice SET tax_micro = tax_micro + 1000000, total_micro = "
                 "total_micro + 1000000"},
     {"invoice", "UPDATE ng.invoice SET tax_micro = tax_micro + 1, total_micro = "
