@@ -113,6 +113,8 @@ int cli_query_time(struct cli *c, struct strbuf *path, const char *option,
                    struct err *err) MUST_USE;
 /* Options --from and --to. */
 int cli_query_period(struct cli *c, struct strbuf *path, struct err *err) MUST_USE;
+/* After a call that changes nothing by itself: an unknown outcome harms nobody. */
+void cli_harmless(struct err *err);
 /* err_exit_status() with the shell's view of what is "not allowed" and "conflict". */
 int cli_exit_status(enum err_code code);
 /* "neargpu" with the --account and --server of this call, to begin a command that the

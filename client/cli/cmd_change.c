@@ -41,8 +41,8 @@ static int try_change(struct cli *c, const char *path, const json_t *body, json_
     const struct cli_call call = {move ? "POST" : "PATCH", path, dry, NULL};
     json_object_set_new(dry, "dry_run", json_true());
     int rc = cli_call(c, &call, ret, err);
-    if (rc < 0 && err->code == ERR_UNKNOWN)
-        err->code = ERR_UNREACHABLE;
+    if (rc < 0)
+        cli_harmless(err);
     json_decref(dry);
     return rc;
 }
@@ -265,8 +265,8 @@ int cmd_cancel(struct cli *c, struct err *err)
     char *ask = cli_path("/v1/reservations/", id, "?dry_run=true");
     const struct cli_call call = {"DELETE", ask, NULL, NULL};
     int rc = cli_call(c, &call, &dry, err);
-    if (rc < 0 && err->code == ERR_UNKNOWN)
-        err->code = ERR_UNREACHABLE;
+    if (rc < 0)
+        cli_harmless(err);
     const char *state = json_string_value(json_object_get(dry, "state"));
     bool waits = json_is_object(json_object_get(dry, "waiting")) ||
                  (state != NULL && strcmp(state, "waiting") == 0);

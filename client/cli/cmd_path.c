@@ -41,9 +41,11 @@ static int set_duration(struct cli *c, json_t *body, const char *option,
     int64_t us;
     if (value == NULL)
         return 0;
-    if (timefmt_parse_duration(value, &us, err) < 0)
+    char text[TIMEFMT_MAX];
+    if (when_parse_span(value, &us, err) < 0)
         return err_prefix(err, "--%s", option);
-    json_object_set_new(body, option, json_string(value));
+    timefmt_duration(us, text);
+    json_object_set_new(body, option, json_string(text));
     return 0;
 }
 

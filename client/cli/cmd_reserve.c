@@ -43,8 +43,8 @@ static int get_quote(struct cli *c, const json_t *request, json_t **ret,
     const struct cli_call call = {"POST", "/v1/quotes", (json_t *)(uintptr_t)request,
                                   NULL};
     int rc = cli_call(c, &call, ret, err);
-    if (rc < 0 && err->code == ERR_UNKNOWN) /* a quote nobody has seen binds nobody */
-        err->code = ERR_UNREACHABLE;
+    if (rc < 0 && json_object_get(request, "hold") == NULL)
+        cli_harmless(err); /* a quote nobody has seen binds nobody */
     if (rc < 0)
         cli_show_rejected(c, err);
     return rc;

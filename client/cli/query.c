@@ -103,11 +103,14 @@ static int add_duration(const struct opt_values *opts, json_t *rq, const char *n
     int64_t us;
     if (value == NULL)
         return 0;
-    if (timefmt_parse_duration(value, &us, err) < 0 || us <= 0)
+    char text[TIMEFMT_MAX];
+    if (when_parse_span(value, &us, err) < 0 || us <= 0)
         return err_set(err, ERR_USAGE,
                        "--%s: '%.40s' is no duration such as 15ms, 90m, 4h or 2d", name,
                        value);
-    json_object_set_new(rq, member, json_string(value));
+    timefmt_duration(us, text); /* decimals are for people only */
+    json_object_set_new(rq, member,
+                        json_string(strchr(value, '.') != NULL ? text : value));
     return 0;
 }
 

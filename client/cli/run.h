@@ -105,10 +105,12 @@ int run_take_token(struct run *r, const char *token, struct err *err) MUST_USE;
 
 #define RUN_READY_WAIT_US \
     (15 * US_PER_S) /* from the start until the node has opened it */
-#define RUN_LOST_WAIT_US (60 * US_PER_S) /* a lost connection is tried again so long \
-                                          */
-#define RUN_TOKEN_MARGIN_US (30 * US_PER_S) /* a token this near its end is not sent \
-                                             */
+#define RUN_LOST_WAIT_US                                        \
+    (60 * US_PER_S) /* a lost connection is tried again so long \
+                     */
+#define RUN_TOKEN_MARGIN_US                                  \
+    (30 * US_PER_S) /* a token this near its end is not sent \
+                     */
 
 /* Fetches the reservation and, with --wait, waits for its start. */
 int run_check_reservation(struct run *r, json_t **ret, struct err *err) MUST_USE;

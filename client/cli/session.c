@@ -143,6 +143,13 @@ int cli_call(struct cli *c, const struct cli_call *call, json_t **ret, struct er
     return rc;
 }
 
+void cli_harmless(struct err *err)
+{
+    if (err->code == ERR_UNKNOWN || err->code == ERR_TIMEOUT)
+        err_set(err, ERR_UNREACHABLE,
+                "no complete answer came from the server; nothing was done: try again");
+}
+
 int cli_get(struct cli *c, const char *path, json_t **ret, struct err *err)
 {
     const struct cli_call call = {"GET", path, NULL, NULL};

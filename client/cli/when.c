@@ -269,6 +269,31 @@ int when_parse_rate(const char *text, int64_t *ret_Bps, struct err *err)
                    text);
 }
 
+int when_parse_span(const char *text, int64_t *ret_us, struct err *err)
+{
+    static const struct {
+        const char *unit;
+        int64_t us;
+    } units[] = {{"us", 1},          {"ms", 1000},
+                 {"s", US_PER_S},    {"m", 60 * US_PER_S},
+                 {"h", US_PER_HOUR}, {"d", DAY_US}};
+    size_t len = strspn(text, "0123456789.");
+    char *number = xstrndup(text, len);
+    int64_t micro;
+    bool point = strchr(number, '.') != NULL;
+    int rc = when_parse_decimal(number, &micro, NULL);
+    free(number);
+    for (size_t i = 0; rc == 0 && point && i < sizeof(units) / sizeof(units[0]); i++) {
+        __int128 us = (__int128)micro * units[i].us;
+        if (strcmp(text + len, units[i].unit) != 0 || us % 1000000 != 0 ||
+            us / 1000000 > INT64_MAX)
+            continue;
+        *ret_us = (int64_t)(us / 1000000);
+        return 0;
+    }
+    return timefmt_parse_duration(text, ret_us, err);
+}
+
 int when_parse_ppm(const char *text, int64_t *ret_ppm, struct err *err)
 {
     size_t len = strspn(text, "0123456789.");

@@ -32,6 +32,8 @@ int when_parse_size(const char *text, int64_t *ret_bytes, struct err *err) MUST_
 /* "40Gbps" (bits; k M G T) or "200MB/s" (bytes), decimal -> bytes a second, at least 1.
  */
 int when_parse_rate(const char *text, int64_t *ret_Bps, struct err *err) MUST_USE;
+/* A duration as timefmt reads it, or one unit with decimals: "11.6ms", "1.5h". */
+int when_parse_span(const char *text, int64_t *ret_us, struct err *err) MUST_USE;
 /* "5%" or "0.05" or "50000ppm" -> millionths, 0..1e6. */
 int when_parse_ppm(const char *text, int64_t *ret_ppm, struct err *err) MUST_USE;
 /* Unsigned decimal with up to 6 decimals -> millionths ("1.25" -> 1250000). */

@@ -271,6 +271,30 @@ START_TEST(test_rates)
 }
 END_TEST
 
+START_TEST(test_spans)
+{
+    static const struct {
+        const char *text;
+        int64_t want;
+    } cases[] = {
+        {"11.6ms", 11600},
+        {"0.1ms", 100},
+        {"1.5h", 5400 * US_PER_S},
+        {"1h30m", 5400 * US_PER_S},
+        {"15ms", 15000},
+        {"0.5us", -1},
+        {"1.5", -1},
+        {".5h", -1},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int64_t got = -1;
+        int rc = when_parse_span(cases[i].text, &got, NULL);
+        ck_assert_msg(got == cases[i].want && (rc == 0) == (cases[i].want >= 0),
+                      "%s: %d, %" PRId64, cases[i].text, rc, got);
+    }
+}
+END_TEST
+
 static void same_request(char **argv, const char *want, const char *want_query)
 {
     struct err err = {ERR_NONE, ""};
@@ -412,6 +436,6 @@ END_TEST
 UNIT_MAIN("when",
           UNIT_CASE(test_times) UNIT_CASE(test_bad_times) UNIT_CASE(test_ranges)
               UNIT_CASE(test_join_between) UNIT_CASE(test_sizes) UNIT_CASE(test_shares)
-                  UNIT_CASE(test_request) UNIT_CASE(test_rates)
+                  UNIT_CASE(test_request) UNIT_CASE(test_rates) UNIT_CASE(test_spans)
                       UNIT_CASE(test_gang_request) UNIT_CASE(test_overrides)
                           UNIT_CASE(test_bad_requests))
