@@ -79,7 +79,7 @@ const struct conf_key server_conf_keys[] = {
      "A node not heard of for this long is lost: what was booked on it and has not "
      "started is moved elsewhere. A server that has just started waits as long "
      "before it says so.",
-     20 * US_PER_S, 7 * 24 * US_PER_HOUR},
+     10 * US_PER_S, 7 * 24 * US_PER_HOUR},
     {"path_hook", CONF_STRING, AT(path_hook), NULL,
      "Program (absolute path, run as PROGRAM light|release NAME) or https:// URL that "
      "lights and releases booked paths; without it paths count as lit by themselves.",

@@ -4,8 +4,9 @@
  * that they compete as they would. All in one turn: nobody sees those blocks, and
  * nothing stays. What runs there is lost with the site.
  *
- *   read   the reservations with a booking there
- *   plan   one by one, by start; reply */
+ *   read    the reservations with a booking there
+ *   others  page by page the firm ones that are not touched: they are only counted
+ *   plan    one by one, by start; reply */
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,10 +20,25 @@
 /* Each takes some 50 us of a turn in which nobody else is served. */
 #define DRILL_MAX 20000
 
+/* So many pages of those that are not touched, of each state; then the count is short.
+ */
+#define PAGES_MAX 100
+
 struct tally {
     int64_t reservations, survive, moved, lost;
     json_t *detail;
 };
+struct drill {
+    struct db_slot db;
+    json_t *list;      /* owned: the reservations there */
+    json_t *untouched; /* owned: tenant -> how many */
+    const char *state; /* of which the others are being read */
+    int pages;
+};
+
+static enum flow_turn drill_others(struct flow *f);
+static enum flow_turn drill_count(struct flow *f);
+static enum flow_turn drill_plan(struct flow *f);
 
 static const char *text_of(const json_t *obj, const char *name)
 {
@@ -49,7 +65,71 @@ static enum flow_turn drill_read(struct flow *f)
     return db_call(f, STORE_SITE_RESV, STORE_ARGS(S_TEXT(site), S_INT(f->now_us)));
 }
 
-/* Where most of its nodes would be. */
+/* ---- those that are not touched ---- */
+
+static enum flow_turn ask_others(struct flow *f, const char *cursor)
+{
+    struct drill *s = f->state;
+    char *at = cursor != NULL ? xstrdup(cursor) : NULL; /* of the answer that goes */
+    flow_goto(f, drill_count);
+    enum flow_turn turn =
+        db_call(f, STORE_RESV_LIST,
+                STORE_ARGS(S_NULL, S_TEXT(s->state), S_TEXT(at), S_INT(LIST_PAGE_MAX)));
+    free(at);
+    return turn;
+}
+
+static enum flow_turn drill_others(struct flow *f)
+{
+    struct drill *s = f->state;
+    if (db_failed(f))
+        return db_fail(f);
+    s->list = json_incref(json_object_get(s->db.json, "reservations"));
+    s->untouched = json_object();
+    s->state = "confirmed";
+    return ask_others(f, NULL);
+}
+
+static bool is_there(const json_t *resv, const char *site)
+{
+    const json_t *a;
+    size_t i;
+    json_array_foreach(json_object_get(resv, "allocations"), i, a)
+    {
+        if (strcmp(text_of(a, "site"), site) == 0)
+            return true;
+    }
+    return false;
+}
+
+static enum flow_turn drill_count(struct flow *f)
+{
+    struct drill *s = f->state;
+    const json_t *r;
+    size_t i;
+    if (db_failed(f))
+        return db_fail(f);
+    json_array_foreach(json_object_get(s->db.json, "reservations"), i, r)
+    {
+        const char *tenant = text_of(r, "tenant");
+        if (!json_is_true(json_object_get(r, "spot")) &&
+            !is_there(r, flow_query(f, "lose")))
+            json_object_set_new(s->untouched, tenant,
+                                json_integer(int_of(s->untouched, tenant) + 1));
+    }
+    const char *next = json_string_value(json_object_get(s->db.json, "next"));
+    if (next != NULL && ++s->pages < PAGES_MAX)
+        return ask_others(f, next);
+    if (strcmp(s->state, "active") == 0)
+        return flow_goto(f, drill_plan);
+    s->state = "active";
+    s->pages = 0;
+    return ask_others(f, NULL);
+}
+
+/* ---- those that are ---- */
+
+/* Where its first rank would be. */
 static const char *site_of(const struct world *w, const struct match_plan *p)
 {
     return w->sites[w->nodes[p->slots[0].node].site].name;
@@ -124,12 +204,17 @@ static json_t *tenants_json(const json_t *names, const struct tally *all,
     return out;
 }
 
-static json_t *drill(struct flow *f, const json_t *list, const char *site)
+static json_t *drill(struct flow *f, const char *site)
 {
+    const struct drill *s = f->state;
+    const json_t *list = s->list, *n;
+    json_t *untouched = s->untouched;
+    const char *tenant;
     struct world *w = world_of(f);
     size_t count = json_array_size(list);
     const json_t **sorted = xcalloc(count + 1, sizeof(*sorted));
-    struct tally *all = xcalloc(count + 1, sizeof(*all)), sum = {0};
+    size_t tenants_max = count + json_object_size(untouched);
+    struct tally *all = xcalloc(tenants_max + 1, sizeof(*all)), sum = {0};
     struct world_try *shadows = xcalloc(count + 1, sizeof(*shadows));
     json_t *names = json_object();
     for (size_t i = 0; i < count; i++)
@@ -141,6 +226,12 @@ static json_t *drill(struct flow *f, const json_t *list, const char *site)
     }
     for (size_t i = 0; i < count; i++)
         world_try_end(w, &shadows[i]);
+    json_object_foreach(untouched, tenant, n)
+    {
+        struct tally *t = tally_of(names, all, tenant);
+        t->survive = json_integer_value(n);
+        t->reservations += t->survive;
+    }
     json_t *tenants = tenants_json(names, all, &sum);
     json_decref(names);
     free(sorted);
@@ -153,21 +244,28 @@ static json_t *drill(struct flow *f, const json_t *list, const char *site)
 
 static enum flow_turn drill_plan(struct flow *f)
 {
-    const char *site = flow_query(f, "lose");
+    const struct drill *s = f->state;
     struct err err;
-    if (db_failed(f))
-        return db_fail(f);
-    const json_t *list = json_object_get(db_of(f)->json, "reservations");
-    if (json_array_size(list) > DRILL_MAX) {
+    if (json_array_size(s->list) > DRILL_MAX) {
         err_set(&err, ERR_TOO_LARGE,
                 "%zu reservations are booked there; %d are planned",
-                json_array_size(list), DRILL_MAX);
+                json_array_size(s->list), DRILL_MAX);
         return flow_fail(f, &err);
     }
-    return flow_reply_json(f, 200, drill(f, list, site));
+    return flow_reply_json(f, 200, drill(f, flow_query(f, "lose")));
+}
+
+static void drill_done(struct flow *f)
+{
+    struct drill *s = f->state;
+    json_decref(s->list);
+    json_decref(s->untouched);
+    db_done(f);
 }
 
 static const struct flow_step drill_steps[] = {{"read", drill_read},
+                                               {"others", drill_others},
+                                               {"count", drill_count},
                                                {"plan", drill_plan}};
 const struct flow_kind flow_drill =
-    FLOW_KIND_DONE("flow_drill", struct db_state, drill_steps, db_done);
+    FLOW_KIND_DONE("flow_drill", struct drill, drill_steps, drill_done);
