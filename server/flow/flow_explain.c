@@ -54,7 +54,7 @@ static enum flow_turn explain_rank(struct flow *f)
     plan_judge(w, &rq, f->now_us, &plan);
     json_t *reply = json_pack("{s:o, s:o, s:s}", "chosen",
                               plan.fits ? chosen(f, &plan) : json_null(), "rejected",
-                              plan_rejected(w, &plan), "advice", advice(&plan));
+                              plan_rejected(w, &plan, &rq), "advice", advice(&plan));
     plan_done(&plan);
     request_done(&rq);
     return flow_reply_json(f, 200, reply);

@@ -93,17 +93,23 @@ static int64_t int_of(const json_t *obj, const char *name)
     return json_integer_value(json_object_get(obj, name));
 }
 
-/* A start that was "at once" when it was asked has become the start it got. */
+/* What it is now, not what was asked at first: it may have been extended or shrunk, and
+ * a start that was "at once" has become the start it got. */
 static json_t *present_request(const json_t *resv)
 {
+    char duration[TIMEFMT_MAX];
     json_t *out = json_deep_copy(json_object_get(resv, "request"));
-    if (json_object_get(out, "start") == NULL &&
-        json_object_get(out, "earliest") == NULL &&
+    const json_t *first = json_array_get(json_object_get(resv, "allocations"), 0);
+    timefmt_duration(int_of(resv, "end_us") - int_of(resv, "start_us"), duration);
+    json_object_set_new(out, "duration", json_string(duration));
+    json_object_set_new(out, "gpus", json_integer(int_of(first, "count")));
+    if (json_object_get(out, "earliest") == NULL &&
         json_object_get(out, "latest") == NULL)
         json_object_set_new(out, "start", jsonx_time(int_of(resv, "start_us")));
     json_object_del(out, "wait");
     json_object_del(out, "wait_until");
     json_object_del(out, "hold");
+    json_object_del(out, "quote");
     return out;
 }
 
@@ -247,7 +253,7 @@ static enum flow_turn move_rank(struct flow *f)
         return flow_fail(f, &err);
     if (!s->plan.fits) {
         plan_no_fit(w, &s->plan, &err);
-        flow_fail_detail(f, "rejected", plan_rejected(w, &s->plan));
+        flow_fail_detail(f, "rejected", plan_rejected(w, &s->plan, &s->rq));
         return flow_fail(f, &err);
     }
     plan_pick(w, &s->plan, f->now_us, &s->pick);

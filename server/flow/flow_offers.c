@@ -32,7 +32,7 @@ static enum flow_turn offers_rank(struct flow *f)
     plan_judge(w, &rq, f->now_us, &plan);
     json_t *reply =
         json_pack("{s:o, s:o}", "offers", plan_offers(w, &plan, &rq, f->now_us),
-                  "rejected", plan_rejected(w, &plan));
+                  "rejected", plan_rejected(w, &plan, &rq));
     plan_done(&plan);
     request_done(&rq);
     return flow_reply_json(f, 200, reply);

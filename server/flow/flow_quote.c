@@ -124,7 +124,7 @@ static enum flow_turn quote_rank(struct flow *f)
     if (!s->plan.fits) {
         plan_judge(w, &s->rq, f->now_us, &s->plan);
         plan_no_fit(w, &s->plan, &err);
-        flow_fail_detail(f, "rejected", plan_rejected(w, &s->plan));
+        flow_fail_detail(f, "rejected", plan_rejected(w, &s->plan, &s->rq));
         return flow_fail(f, &err);
     }
     plan_pick(w, &s->plan, f->now_us, &s->pick);

@@ -34,7 +34,7 @@ struct reserve {
     struct plan plan;
     struct plan_pick pick;
     struct db_idem idem;
-    char id[UUID_TEXT];
+    char id[UUID_TEXT], quote[UUID_TEXT]; /* quote "": none */
     /* GPUs and lanes we are booking, or lost: taken in this server's calendars until we
      * end. */
     struct world_try tries[RESERVE_CANDIDATES_MAX];
@@ -79,8 +79,10 @@ static enum flow_turn reserve_check(struct flow *f)
     digest_random(random, sizeof(random));
     uuid_v7(f->now_us, random, s->id);
     db_idem(f, &s->idem);
-    return s->rq.quote != NULL ? flow_goto(f, reserve_quote)
-                               : flow_goto(f, reserve_rank);
+    if (s->rq.quote == NULL)
+        return flow_goto(f, reserve_rank);
+    memcpy(s->quote, s->rq.quote, sizeof(s->quote));
+    return flow_goto(f, reserve_quote);
 }
 
 static enum flow_turn refuse(struct flow *f)
@@ -97,7 +99,7 @@ static enum flow_turn reserve_quote(struct flow *f)
 {
     struct reserve *s = f->state;
     return db_call(f, STORE_QUOTE_GET,
-                   STORE_ARGS(S_TEXT(f->rq->who.tenant_id), S_TEXT(s->rq.quote)));
+                   STORE_ARGS(S_TEXT(f->rq->who.tenant_id), S_TEXT(s->quote)));
 }
 
 /* Members beside "quote" may repeat the quoted request, not change it. */
@@ -134,6 +136,11 @@ static enum flow_turn reserve_quoted(struct flow *f)
         return flow_goto(f, reserve_confirm);
     if (plan_pick_load(w, plan, &s->pick, &s->refusal) != 0)
         return refuse(f);
+    /* What was asked for stays with the reservation: it may have to move one day. */
+    json_t *asked = json_incref(json_object_get(quote, "request"));
+    json_decref(s->rq.tree);
+    s->rq.tree = asked;
+    s->rq.quote = s->rq.gpu = NULL; /* they were the other tree's */
     /* Quoted for "now": the same hours, from the moment they are bought. */
     if (s->pick.plan->start_us < f->now_us)
         plan_pick_start(&s->pick, f->now_us);
@@ -149,8 +156,7 @@ static enum flow_turn reserve_confirm(struct flow *f)
     flow_goto(f, reserve_confirmed);
     return db_call(
         f, STORE_RESV_CONFIRM,
-        STORE_ARGS(S_TEXT(f->rq->who.tenant_id), S_TEXT(s->rq.quote),
-                   S_TEXT(s->idem.key),
+        STORE_ARGS(S_TEXT(f->rq->who.tenant_id), S_TEXT(s->quote), S_TEXT(s->idem.key),
                    s->idem.key != NULL ? S_BYTES(s->idem.hash, SHA256_LEN) : S_NULL,
                    S_INT(f->now_us)));
 }
@@ -207,7 +213,7 @@ static enum flow_turn reserve_preempt(struct flow *f)
         return flow_goto(f, reserve_wait);
     plan_judge(w, &s->rq, f->now_us, &s->plan);
     plan_no_fit(w, &s->plan, &s->refusal);
-    flow_fail_detail(f, "rejected", plan_rejected(w, &s->plan));
+    flow_fail_detail(f, "rejected", plan_rejected(w, &s->plan, &s->rq));
     return refuse(f);
 }
 
@@ -228,8 +234,7 @@ static enum flow_turn reserve_book(struct flow *f)
     plan_book(w, &s->pick, &rows, &book);
     memcpy(book.id, s->id, sizeof(book.id));
     memcpy(book.tenant_id, f->rq->who.tenant_id, sizeof(book.tenant_id));
-    if (s->rq.quote != NULL)
-        memcpy(book.quote_id, s->rq.quote, sizeof(book.quote_id));
+    memcpy(book.quote_id, s->quote, sizeof(book.quote_id));
     flow_goto(f, reserve_outcome);
     enum flow_turn turn = db_book(f, &book);
     plan_rows_done(&rows);
@@ -268,7 +273,7 @@ static enum flow_turn lost(struct flow *f)
     struct reserve *s = f->state;
     log_outcome(f, "lost");
     world_poll(world_of(f)); /* somebody else's booking: learn of it */
-    if (s->rq.quote != NULL)
+    if (s->quote[0] != '\0')
         err_set(&s->refusal, ERR_CONFLICT,
                 "the quoted GPUs were booked by somebody else; ask for another quote");
     else if (s->try_count == RESERVE_CANDIDATES_MAX)

@@ -38,16 +38,14 @@ static struct match_names names(const struct request_names *n)
     return (struct match_names){n->name, n->count};
 }
 
-int plan_query(const struct world *w, const struct request *rq, const char *tenant_id,
-               int64_t now_us, struct plan_data *where, struct match_query *ret,
-               struct err *err)
+/* Everything but what needs the world; borrows from both. */
+static struct match_query query_of(const struct request *rq,
+                                   const struct plan_data *where, int64_t now_us)
 {
     static const enum match_together together[] = {[TOGETHER_SITE] = MATCH_SITE,
                                                    [TOGETHER_DOMAIN] = MATCH_DOMAIN,
                                                    [TOGETHER_ANY] = MATCH_ANY};
-    if (find_data(w, rq, tenant_id, where, err) != 0)
-        return -1;
-    *ret = (struct match_query){.gpu_model = rq->gpu,
+    return (struct match_query){.gpu_model = rq->gpu,
                                 .min_memory_mib = rq->min_memory_mib,
                                 .gpus = (int)rq->gpus,
                                 .len_us = rq->len_us,
@@ -74,6 +72,15 @@ int plan_query(const struct world *w, const struct request *rq, const char *tena
                                 .spot = rq->spot,
                                 .bandwidth_Bps = rq->bandwidth_Bps,
                                 .now_us = now_us};
+}
+
+int plan_query(const struct world *w, const struct request *rq, const char *tenant_id,
+               int64_t now_us, struct plan_data *where, struct match_query *ret,
+               struct err *err)
+{
+    if (find_data(w, rq, tenant_id, where, err) != 0)
+        return -1;
+    *ret = query_of(rq, where, now_us);
     return 0;
 }
 
@@ -107,28 +114,13 @@ int plan_rank(struct world *w, const struct request *rq, const char *tenant_id,
     return 0;
 }
 
-/* The same question as at plan_rank(), whose data sets are known. */
-static void ask_again(const struct world *w, const struct request *rq, int64_t now_us,
-                      const struct plan *p, struct match_query *ret)
-{
-    struct request no_data = *rq;
-    struct plan_data none = {.count = 0};
-    no_data.data_count = 0;
-    if (plan_query(w, &no_data, "", now_us, &none, ret, NULL) != 0)
-        return; /* it fails for data sets only */
-    ret->data = p->where.data;
-    ret->data_site = p->where.site;
-    ret->data_count = p->where.count;
-    ret->spread = p->spread;
-}
-
 bool plan_preempt(struct world *w, const struct request *rq, int64_t now_us,
                   struct plan *p)
 {
     if (p->fits || rq->spot || w->firm == NULL || w->spot_count == 0)
         return false;
-    struct match_query q;
-    ask_again(w, rq, now_us, p, &q);
+    struct match_query q = query_of(rq, &p->where, now_us);
+    q.spread = p->spread;
     struct match_market market = plan_market(w);
     struct preempt_spot *spots = world_preempt_spots(w);
     struct preempt_market m = {&market, w->firm, spots, w->spot_count};
@@ -153,8 +145,8 @@ bool plan_preempt(struct world *w, const struct request *rq, int64_t now_us,
 void plan_judge(struct world *w, const struct request *rq, int64_t now_us,
                 struct plan *p)
 {
-    struct match_query q;
-    ask_again(w, rq, now_us, p, &q);
+    struct match_query q = query_of(rq, &p->where, now_us);
+    q.spread = p->spread;
     struct match_market market = plan_market(w);
     free(p->places);
     p->count = w->offer_count;

@@ -118,7 +118,8 @@ int plan_pick_load(const struct world *w, const json_t *saved, struct plan_pick 
  * with reason and relaxation. */
 json_t *plan_offers(const struct world *w, const struct plan *p,
                     const struct request *rq, int64_t now_us);
-json_t *plan_rejected(const struct world *w, const struct plan *p);
+json_t *plan_rejected(const struct world *w, const struct plan *p,
+                      const struct request *rq);
 /* Fills err: nothing fits, with the reason of the place that is nearest to fit. */
 void plan_no_fit(const struct world *w, const struct plan *p, struct err *err);
 

@@ -287,12 +287,32 @@ static json_t *duration_json(int64_t us)
     return json_string(text);
 }
 
-/* A value in the form its member has in a request. */
-static json_t *relax_value(const struct world *w, const struct match_relax *r)
+/* A list of names that are not wanted, without this one; null: that was all. */
+static json_t *without(const json_t *list, const char *name)
+{
+    json_t *out = json_array(), *v;
+    size_t i;
+    json_array_foreach(list, i, v)
+    {
+        if (strcmp(json_string_value(v), name) != 0)
+            json_array_append(out, v);
+    }
+    if (json_array_size(out) > 0)
+        return out;
+    json_decref(out);
+    return json_null();
+}
+
+/* A value in the form its member has in a request; null: without that member. */
+static json_t *relax_value(const struct world *w, const struct request *rq,
+                           const struct match_relax *r)
 {
     static const char *const times[] = {"start", "earliest", "latest", "wait_until"},
                              *const durations[] = {"max_rtt", "duration"},
                              *const moneys[] = {"max_price", "max_price_per_gpu_hour"};
+    const json_t *list = json_object_get(rq->tree, r->member);
+    if (r->name != NULL && json_is_array(list) && strcmp(r->member, "provider") != 0)
+        return without(list, r->name);
     if (r->name != NULL)
         return json_string(r->name);
     for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++)
@@ -307,11 +327,12 @@ static json_t *relax_value(const struct world *w, const struct match_relax *r)
     if (strcmp(r->member, "max_slowdown") == 0)
         return render_ppm(r->value);
     if (strcmp(r->member, "bandwidth") == 0)
-        return rate_json(r->value);
+        return r->value > 0 ? rate_json(r->value) : json_null();
     return json_integer(r->value);
 }
 
-static json_t *relax_json(const struct world *w, const struct match_relax *r)
+static json_t *relax_json(const struct world *w, const struct request *rq,
+                          const struct match_relax *r)
 {
     if (r->member == NULL || r->member[0] == '\0')
         return json_null();
@@ -319,11 +340,12 @@ static json_t *relax_json(const struct world *w, const struct match_relax *r)
     char text[sizeof(r->text) + 8];
     snprintf(text, sizeof(text), "%s%s%s", r->text, money ? " " : "",
              money ? w->currency : "");
-    return json_pack("{s:s, s:o, s:s}", "member", r->member, "value", relax_value(w, r),
-                     "text", text);
+    return json_pack("{s:s, s:o, s:s}", "member", r->member, "value",
+                     relax_value(w, rq, r), "text", text);
 }
 
-json_t *plan_rejected(const struct world *w, const struct plan *p)
+json_t *plan_rejected(const struct world *w, const struct plan *p,
+                      const struct request *rq)
 {
     json_t *out = json_array();
     for (size_t i = p->fit; i < p->count; i++) {
@@ -333,7 +355,7 @@ json_t *plan_rejected(const struct world *w, const struct plan *p)
             out, json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "site", o->site_name,
                            "provider", o->provider_name, "gpu_model", o->gpu_model,
                            "why", match_why_name(place->why), "reason", place->reason,
-                           "relax", relax_json(w, &place->relax)));
+                           "relax", relax_json(w, rq, &place->relax)));
     }
     return out;
 }

@@ -76,6 +76,7 @@ const struct route net_routes[] = {
     {"GET", "/.well-known/jwks.json", ROLE_ANY, &flow_jwks, RATE_READ, 0},
     {"GET", "/v1/status", ROLE_ANY, &flow_status, RATE_READ, 0},
     {"GET", "/v1/admin/status", ROLE_ADMIN, &flow_admin_status, RATE_READ, 0},
+    {"GET", "/v1/admin/drill", ROLE_ADMIN, &flow_drill, RATE_SEARCH, 0},
     {"GET", "/healthz", ROLE_ANY, &flow_healthz, RATE_FREE, 0},
     {"GET", "/readyz", ROLE_ANY, &flow_readyz, RATE_FREE, 0},
     {"GET", "/metrics", ROLE_ANY, &flow_metrics, RATE_FREE, ROUTE_TEXT},

@@ -318,7 +318,7 @@ while read -r path role; do
     admin) key=$admin ;;
     *) key=- ;;
     esac
-    [ "$path" = /v1/offers ] && path="$path?duration=1h"
+    case $path in /v1/offers | /v1/explain) path="$path?duration=1h" ;; /v1/admin/drill) path="$path?lose=tokyo" ;; esac
     ask "$key" GET "$path"
     is "GET $path as $role" "$code" 200
 done <reads
