@@ -21,6 +21,20 @@ static const struct render_col path_cols[] = {
     {"STATE", "state", RENDER_TEXT, NULL},
 };
 
+static const struct render_col path_card[] = {
+    {"Name", "name", RENDER_TEXT, NULL},
+    {"From", "from", RENDER_TEXT, NULL},
+    {"To", "to", RENDER_TEXT, NULL},
+    {"Lanes", "lanes", RENDER_INT, NULL},
+    {"Lane", "lane_bandwidth", RENDER_TEXT, NULL},
+    {"Round trip", "rtt", RENDER_TEXT, NULL},
+    {"Lossless", "lossless", RENDER_YES, NULL},
+    {"Per Gbit/s-hour", "price_per_gbps_hour", RENDER_MONEY, NULL},
+    {"Set-up", "setup", RENDER_TEXT, NULL},
+    {"Provider", "provider", RENDER_TEXT, NULL},
+    {"State", "state", RENDER_TEXT, NULL},
+};
+
 static int set_money(struct cli *c, json_t *body, const char *option,
                      const char *member, struct err *err)
 {
@@ -88,7 +102,7 @@ int cmd_admin_path_add(struct cli *c, struct err *err)
     if (rc == 0)
         rc = path_body(c, body, err);
     if (rc == 0 && (rc = cli_call(c, &call, &reply, err)) == 0)
-        rc = cli_print_card(c, reply, path_cols, RENDER_COUNT_OF(path_cols), err);
+        rc = cli_print_card(c, reply, path_card, RENDER_COUNT_OF(path_card), err);
     free(key);
     json_decref(body);
     json_decref(reply);
@@ -126,7 +140,7 @@ int cmd_admin_path_set(struct cli *c, struct err *err)
                      "say what to change: --state up, --state down or "
                      "--price-per-gbps-hour AMOUNT");
     if (rc == 0 && (rc = cli_call(c, &call, &reply, err)) == 0)
-        rc = cli_print_card(c, reply, path_cols, RENDER_COUNT_OF(path_cols), err);
+        rc = cli_print_card(c, reply, path_card, RENDER_COUNT_OF(path_card), err);
     free(path);
     json_decref(body);
     json_decref(reply);

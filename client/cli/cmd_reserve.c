@@ -87,7 +87,9 @@ static int agree_to_wait(struct cli *c, const json_t *request, struct err *err)
 {
     struct strbuf q = STRBUF_INIT;
     const char *until = json_string_value(json_object_get(request, "wait_until"));
-    cli_note("%s", err->text);
+    render_sentence(&q, err->text, c->render.zone);
+    cli_note("%s", strbuf_str(&q));
+    strbuf_reset(&q);
     strbuf_adds(&q, "Wait for a place");
     if (until != NULL) {
         strbuf_adds(&q, " until ");

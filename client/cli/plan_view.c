@@ -127,7 +127,7 @@ void plan_view_note(const json_t *resv, render_zone_fn *zone, struct strbuf *out
     struct strbuf line = STRBUF_INIT;
     if (json_is_object(waiting)) {
         strbuf_adds(&line, "waits");
-        if (json_is_integer(position))
+        if (json_integer_value(position) > 0)
             strbuf_addf(&line, ", number %" JSON_INTEGER_FORMAT " in line",
                         json_integer_value(position));
         if (json_is_string(start))
