@@ -256,6 +256,18 @@ void calendar_set_offered(struct calendar *c, int id, uint64_t offered)
     }
 }
 
+bool calendar_where(const struct calendar *c, int id, int *ret_site, int *ret_model,
+                    int *ret_domain)
+{
+    if (id < 0 || id >= c->node_count || !c->nodes[id].is_set) {
+        return false;
+    }
+    *ret_site = c->nodes[id].site;
+    *ret_model = c->nodes[id].model;
+    *ret_domain = c->nodes[id].domain;
+    return true;
+}
+
 /* ---- bookings ---- */
 
 /* The slots of a booking that the index of its node covers; false: none. */

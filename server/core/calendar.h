@@ -37,6 +37,9 @@ void calendar_free(struct calendar *c);
 /* Adds or replaces node `id` (dense index); its bookings stay. */
 void calendar_set_node(struct calendar *c, int id, const struct calendar_node *n);
 void calendar_set_offered(struct calendar *c, int id, uint64_t offered);
+/* Site, model and fabric domain of node `id`; false: it is not set. */
+bool calendar_where(const struct calendar *c, int id, int *ret_site, int *ret_model,
+                    int *ret_domain);
 
 /* Blocks GPUs [first, first+count) of node for [from,to) under booking id `booking`
  * (unique; the same id again replaces it: idempotent). An empty [from,to) blocks
