@@ -191,7 +191,7 @@ static void set_windows(struct node *n, const struct calendar_span *w, size_t co
     }
     free(n->windows);
     n->windows = copy;
-    n->window_count = kept;
+    n->window_count = (uint32_t)kept;
 }
 
 static void set_offered(struct node *n, uint64_t offered)

@@ -36,18 +36,21 @@ struct booking {
     uint64_t mask;
 };
 
+/* What a look at its intervals reads comes first: it is one line of the cache. */
 struct node {
+    struct booking *bookings; /* by from_us */
+    uint64_t offered;         /* 0 unless is_set */
+    int64_t longest_us;       /* no booking is longer */
+    int64_t last_us;          /* no booking ends later */
+    int64_t first_from_us,
+        span_us; /* of the list: the first from_us, to the last one */
+    uint32_t count, cap;
+    uint32_t window_count;
     bool is_set;
+    struct calendar_span *windows;
     int site, model, domain, gpus;
-    uint64_t offered;
     int run;             /* the longest in offered */
     int group, group_at; /* where in which group */
-    struct calendar_span *windows;
-    size_t window_count;
-    struct booking *bookings; /* by from_us */
-    size_t count, cap;
-    int64_t longest_us; /* no booking is longer */
-    int64_t last_us;    /* no booking ends later */
 };
 
 /* One node over the slots [from,to): GPUs free during the whole slot, and whether a

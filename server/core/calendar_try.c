@@ -2,6 +2,9 @@
  * group by the rows of its index. */
 #include <assert.h>
 #include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #include "server/core/calendar_int.h"
 
@@ -129,8 +132,14 @@ static inline lanes lane_exact(lanes v, lanes starts, const struct lane_masks *m
 /* A bit per mask: it is not 0. */
 static inline uint64_t lane_bits(lanes v, const struct lane_masks *m)
 {
-    lanes any = (((v & ~m->top) + ~m->top) | v) & m->top;
     uint64_t bits = 0;
+#if defined(__SSE2__)
+    if (m->width == 1) {
+        __m128i none = _mm_cmpeq_epi8((__m128i)v, _mm_setzero_si128());
+        return (uint64_t)(~_mm_movemask_epi8(none) & 0xffff);
+    }
+#endif
+    lanes any = (((v & ~m->top) + ~m->top) | v) & m->top;
     for (int i = 0; i < 2; i++) {
         if (m->width == 1) {
             bits |= (((any[i] >> 7) * UINT64_C(0x0102040810204080)) >> 56) << (8 * i);
@@ -144,9 +153,36 @@ static inline uint64_t lane_bits(lanes v, const struct lane_masks *m)
     return bits;
 }
 
-static inline lanes load(const uint8_t *row, size_t at)
+/* A line of the cache: masks of 64, 32, 16 or 8 nodes. */
+struct line {
+    lanes part[LINE / sizeof(lanes)];
+};
+#define PARTS (LINE / sizeof(lanes))
+
+static inline void line_and(struct line *l, const uint8_t *row, size_t at)
 {
-    return *(const lanes *)(const void *)(row + at);
+    for (size_t i = 0; i < PARTS; i++) {
+        l->part[i] &= *(const lanes *)(const void *)(row + at + i * sizeof(lanes));
+    }
+}
+
+/* Which masks of the line have a run of m->gpus, and one of just that length. */
+struct line_fits {
+    uint64_t any, exact;
+};
+
+static inline struct line_fits line_fit(const struct line *l,
+                                        const struct lane_masks *m)
+{
+    struct line_fits fits = {0, 0};
+    int nodes = (int)sizeof(lanes) / m->width;
+    for (int i = (int)PARTS - 1; i >= 0; i--) {
+        lanes starts = lane_starts(l->part[i], m);
+        fits.any = fits.any << nodes | lane_bits(starts, m);
+        fits.exact =
+            fits.exact << nodes | lane_bits(lane_exact(l->part[i], starts, m), m);
+    }
+    return fits;
 }
 
 /* ---- trying a start ---- */
@@ -156,18 +192,25 @@ static void bits_add(uint64_t *set, size_t at, uint64_t bits)
     set[at / 64] |= bits << (at % 64);
 }
 
+static const struct line line_full = {
+    .part = {{~UINT64_C(0), ~UINT64_C(0)},
+             {~UINT64_C(0), ~UINT64_C(0)},
+             {~UINT64_C(0), ~UINT64_C(0)},
+             {~UINT64_C(0), ~UINT64_C(0)}},
+};
+
 /* Nodes free during the whole slots of `rows` are added to x->core. */
 static void core_fits(const struct group *g, const struct rows *rows, int gpus)
 {
     struct index *x = g->index;
     struct lane_masks m = lane_masks_of(x->width, gpus);
     memset(x->core, 0, x->words * sizeof *x->core);
-    for (size_t at = 0; at < x->stride; at += sizeof(lanes)) {
-        lanes v = load(rows->at[0], at);
-        for (int i = 1; i < rows->inner; i++) {
-            v &= load(rows->at[i], at);
+    for (size_t at = 0; at < x->stride; at += LINE) {
+        struct line l = line_full;
+        for (int i = 0; i < rows->inner; i++) {
+            line_and(&l, rows->at[i], at);
         }
-        bits_add(x->core, at / (size_t)x->width, lane_bits(lane_starts(v, &m), &m));
+        bits_add(x->core, at / (size_t)x->width, line_fit(&l, &m).any);
     }
 }
 
@@ -187,7 +230,7 @@ static void edges_of(const struct group *g, const struct window *w, uint64_t *se
 }
 
 /* Fills x->masks and the sets sure, maybe and exact (sure, and a run of just the
- * length). */
+ * length); x->maybe has the nodes of which the cut rows are not the last word. */
 static void rows_fit(const struct group *g, const struct rows *rows, int gpus)
 {
     struct index *x = g->index;
@@ -195,21 +238,22 @@ static void rows_fit(const struct group *g, const struct rows *rows, int gpus)
     memset(x->sure, 0, x->words * sizeof *x->sure);
     memset(x->exact, 0, x->words * sizeof *x->exact);
     memset(x->core, 0, x->words * sizeof *x->core);
-    for (size_t at = 0; at < x->stride; at += sizeof(lanes)) {
-        lanes inner = {~UINT64_C(0), ~UINT64_C(0)};
-        for (int i = 0; i < rows->inner; i++) {
-            inner &= load(rows->at[i], at);
-        }
-        lanes all = inner;
-        for (int i = rows->inner; i < rows->all; i++) {
-            all &= load(rows->at[i], at);
-        }
-        *(lanes *)(void *)(x->masks + at) = all;
-        lanes starts = lane_starts(all, &m);
+    for (size_t at = 0; at < x->stride; at += LINE) {
         size_t pos = at / (size_t)x->width;
-        bits_add(x->sure, pos, lane_bits(starts, &m));
-        bits_add(x->exact, pos, lane_bits(lane_exact(all, starts, &m), &m));
-        bits_add(x->core, pos, lane_bits(lane_starts(inner, &m), &m));
+        struct line l = line_full;
+        for (int i = 0; i < rows->inner; i++) {
+            line_and(&l, rows->at[i], at);
+        }
+        if (x->maybe[pos / 64] != 0) {
+            bits_add(x->core, pos, line_fit(&l, &m).any);
+        }
+        for (int i = rows->inner; i < rows->all; i++) {
+            line_and(&l, rows->at[i], at);
+        }
+        memcpy(x->masks + at, &l, sizeof l);
+        struct line_fits fits = line_fit(&l, &m);
+        bits_add(x->sure, pos, fits.any);
+        bits_add(x->exact, pos, fits.exact);
     }
     for (size_t i = 0; i < x->words; i++) {
         x->sure[i] &= ~x->maybe[i];
@@ -220,8 +264,15 @@ static void rows_fit(const struct group *g, const struct rows *rows, int gpus)
 
 /* All lines of the rows are asked for at once, not one after the other; of very long
  * rows the begin, and the processor sees the rest coming. */
-static void rows_prefetch(const struct index *x, const struct rows *rows)
+static void rows_prefetch(const struct index *x, const struct window *w,
+                          const struct rows *rows)
 {
+    const uint64_t *first = &x->edges[slot_ring(w->first) * x->words];
+    const uint64_t *last = &x->edges[slot_ring(w->last - 1) * x->words];
+    for (size_t k = 0; k < x->words && k < 16; k += 8) {
+        __builtin_prefetch(first + k);
+        __builtin_prefetch(last + k);
+    }
     size_t lines = x->stride / LINE < 16 ? x->stride / LINE : 16;
     for (int i = 0; i < rows->all; i++) {
         for (size_t k = 0; k < lines; k++) {
@@ -243,7 +294,7 @@ bool index_try(const struct search *s, int64_t start_us)
     struct rows rows;
     rows_inner(x, w.inner, w.inner_end, &rows);
     rows_cut(x, &w, &rows);
-    rows_prefetch(x, &rows);
+    rows_prefetch(x, &w, &rows);
     edges_of(s->g, &w, x->maybe);
     rows_fit(s->g, &rows, q->gpus);
     return true;
