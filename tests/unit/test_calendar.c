@@ -226,6 +226,219 @@ START_TEST(test_many_ids)
 }
 END_TEST
 
+/* ---- with an index: six nodes or more, and a now ---- */
+
+#define SLOT (INT64_C(15) * 60 * 1000000)
+#define DAY  (96 * SLOT)
+#define NOW  (INT64_C(20000) * DAY)
+
+static struct calendar *some_nodes(int count, int gpus)
+{
+    struct calendar *c = calendar_new();
+    struct calendar_node n = {.gpus = gpus, .offered = UINT64_MAX};
+    for (int i = 0; i < count; i++) {
+        n.domain = i / 3;
+        calendar_set_node(c, i, &n);
+    }
+    calendar_expire(c, NOW);
+    return c;
+}
+
+START_TEST(test_starts_at_edges_of_slots)
+{
+    /* Everything is booked until 1 us before, at and 1 us after an edge. */
+    for (int64_t off = -1; off <= 1; off++) {
+        struct calendar *c = some_nodes(6, 8);
+        int64_t end = NOW + 40 * SLOT + off;
+        for (int i = 0; i < 6; i++) {
+            calendar_book(c, i, i, 0, 8, NOW, i == 4 ? end : end + 1);
+            calendar_book(c, 10 + i, i, 0, 8, end + 8 * SLOT, end + 9 * SLOT);
+        }
+        ck_assert_int_eq(find_start(c, 8, NOW, NOW + DAY, 8 * SLOT), end);
+        ck_assert_int_eq(find_start(c, 8, NOW, end - 1, 8 * SLOT), -1);
+        ck_assert_int_eq(find_start(c, 8, end, end, 8 * SLOT), end);
+        ck_assert_int_eq(find_start(c, 8, end, end, 8 * SLOT + 1), -1);
+        ck_assert_int_eq(find_start(c, 8, end + 1, end + 1, 8 * SLOT - 1), end + 1);
+        ck_assert_int_eq(find_start(c, 8, end + 1, end + 1, 8 * SLOT), -1);
+        ck_assert_int_eq(find_start(c, 1, end - 1, end - 1, 1), -1);
+        ck_assert_int_eq(find_start(c, 1, NOW, NOW + DAY, 1), end);
+        ck_assert_int_eq(find_start(c, 1, NOW, NOW + DAY, 8 * SLOT + 1),
+                         end + 9 * SLOT);
+        calendar_free(c);
+    }
+}
+END_TEST
+
+START_TEST(test_nodes_of_64)
+{
+    struct calendar *c = some_nodes(5, 64);
+    for (int i = 0; i < 5; i++) {
+        calendar_book(c, i, i, 63, 1, NOW, NOW + DAY);
+        calendar_book(c, 10 + i, i, 31, 1, NOW + DAY, NOW + 2 * DAY);
+    }
+    ck_assert_int_eq(find_start(c, 63, NOW, NOW + 3 * DAY, DAY), NOW);
+    ck_assert_int_eq(find_start(c, 64, NOW, NOW + 3 * DAY, DAY), NOW + 2 * DAY);
+    ck_assert_int_eq(find_start(c, 33, NOW + DAY, NOW + DAY, DAY), -1);
+    ck_assert_int_eq(find_start(c, 32, NOW + DAY, NOW + DAY, DAY), NOW + DAY);
+    ck_assert_int_eq(find_start(c, 32, NOW, NOW + DAY, 2 * DAY), NOW + DAY);
+    ck_assert_int_eq(find_start(c, 31, NOW, NOW, 2 * DAY), NOW);
+    ck_assert_int_eq(calendar_largest(c, 0, 0), 64);
+    int best, total;
+    calendar_capacity(c, 0, 0, NOW + SLOT / 2, NOW + 2 * SLOT, &best, &total);
+    ck_assert_int_eq(best, 63);
+    ck_assert_int_eq(total, 5 * 63);
+    calendar_free(c);
+}
+END_TEST
+
+/* A node of 16 joins an index of 8, and one of 8 takes the place of one that left. */
+START_TEST(test_nodes_come_and_go)
+{
+    struct calendar *c = some_nodes(70, 8);
+    for (int i = 0; i < 70; i++) {
+        calendar_book(c, i, i, 0, 8, NOW, NOW + DAY);
+    }
+    ck_assert_int_eq(find_start(c, 1, NOW, NOW, SLOT), -1);
+    struct calendar_node n = {.gpus = 16, .offered = UINT64_MAX};
+    calendar_set_node(c, 3, &n);
+    ck_assert_int_eq(find_start(c, 8, NOW, NOW, SLOT), NOW);
+    ck_assert_int_eq(find_start(c, 9, NOW, NOW + DAY, SLOT), NOW + DAY);
+    n.site = 1;
+    calendar_set_node(c, 3, &n);
+    ck_assert_int_eq(find_start(c, 1, NOW, NOW, SLOT), -1);
+    ck_assert_int_eq(find_start(c, 16, NOW, NOW + 2 * DAY, SLOT), -1);
+    calendar_release(c, 69); /* the last one took position 3 */
+    ck_assert_int_eq(find_start(c, 8, NOW, NOW, DAY), NOW);
+    calendar_set_offered(c, 69, 0x7f);
+    ck_assert_int_eq(find_start(c, 8, NOW, NOW, DAY), -1);
+    ck_assert_int_eq(find_start(c, 7, NOW, NOW, DAY), NOW);
+    calendar_set_offered(c, 69, 0);
+    ck_assert_int_eq(find_start(c, 1, NOW, NOW, DAY), -1);
+    calendar_free(c);
+}
+END_TEST
+
+START_TEST(test_beyond_the_horizon)
+{
+    struct calendar *c = some_nodes(8, 8);
+    for (int i = 0; i < 8; i++) {
+        calendar_book(c, i, i, 0, 8, NOW + SLOT, NOW + 300 * DAY + i);
+    }
+    ck_assert_int_eq(find_start(c, 8, NOW, NOW, SLOT), NOW);
+    ck_assert_int_eq(find_start(c, 8, NOW, NOW + 200 * DAY, SLOT + 1), -1);
+    ck_assert_int_eq(find_start(c, 8, NOW, NOW + 366 * DAY, 30 * DAY), NOW + 300 * DAY);
+    struct calendar_gang g = {.query = {.gpus = 8,
+                                        .from_us = NOW,
+                                        .latest_us = NOW + 366 * DAY,
+                                        .len_us = DAY},
+                              .nodes = 3};
+    struct calendar_slot slots[3];
+    ck_assert(calendar_find_gang(c, &g, slots));
+    ck_assert_int_eq(slots[0].start_us, NOW + 300 * DAY + 2);
+    g.one_domain = true;
+    g.query.from_us = NOW + 300 * DAY + 3;
+    ck_assert(calendar_find_gang(c, &g, slots));
+    ck_assert_int_eq(slots[0].start_us, NOW + 300 * DAY + 3);
+    ck_assert_int_eq(slots[2].node / 3, 0);
+    /* What was beyond the horizon is within it once time has moved on. */
+    calendar_expire(c, NOW + 295 * DAY);
+    ck_assert_uint_eq(calendar_booking_count(c), 8);
+    ck_assert_int_eq(find_start(c, 8, NOW + 295 * DAY, NOW + 366 * DAY, DAY),
+                     NOW + 300 * DAY);
+    calendar_release(c, 5);
+    ck_assert_int_eq(find_start(c, 8, NOW + 295 * DAY, NOW + 366 * DAY, DAY),
+                     NOW + 295 * DAY);
+    calendar_free(c);
+}
+END_TEST
+
+/* The windows of time that a summary knows move on slot by slot, the base by eight
+ * hours: each step must say what a fresh calendar says. */
+START_TEST(test_time_moves_on)
+{
+    struct calendar *c = some_nodes(5, 8);
+    for (int i = 0; i < 5 * 60; i++) {
+        int64_t from = NOW + (i / 5) * 32 * SLOT + i * 7 * SLOT / 5;
+        calendar_book(c, i, i % 5, 0, 8, from, from + 25 * SLOT + i);
+    }
+    for (int64_t now = NOW; now < NOW + 20 * DAY; now += 9 * SLOT) {
+        calendar_expire(c, now);
+        struct calendar *fresh = some_nodes(5, 8);
+        for (int i = 0; i < 5 * 60; i++) {
+            int64_t from = NOW + (i / 5) * 32 * SLOT + i * 7 * SLOT / 5;
+            calendar_book(fresh, i, i % 5, 0, 8, from, from + 25 * SLOT + i);
+        }
+        for (int len = 1; len < 60; len += 5) {
+            ck_assert_int_eq(find_start(c, 8, now, now + 14 * DAY, len * SLOT),
+                             find_start(fresh, 8, now, now + 14 * DAY, len * SLOT));
+        }
+        calendar_free(fresh);
+    }
+    calendar_free(c);
+}
+END_TEST
+
+START_TEST(test_gang)
+{
+    struct calendar *c = some_nodes(9, 8); /* domains of three */
+    struct calendar_slot s[9] = {0};
+    struct calendar_gang g = {
+        .query = {.gpus = 8, .from_us = NOW, .latest_us = NOW, .len_us = DAY},
+        .nodes = 3};
+    calendar_book(c, 1, 0, 0, 1, NOW, NOW + DAY);
+    calendar_book(c, 2, 3, 0, 1, NOW, NOW + DAY);
+    calendar_book(c, 3, 6, 0, 1, NOW, NOW + SLOT / 3);
+    ck_assert(calendar_find_gang(c, &g, s));
+    g.nodes = 7;
+    ck_assert(!calendar_find_gang(c, &g, s));
+    g.nodes = 6;
+    ck_assert(calendar_find_gang(c, &g, s));
+    g.nodes = 3;
+    g.one_domain = true;
+    ck_assert(!calendar_find_gang(c, &g, s));
+    g.query.latest_us = NOW + 2 * DAY;
+    ck_assert(calendar_find_gang(c, &g, s));
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(s[i].node / 3, 2);
+        ck_assert_int_eq(s[i].start_us, NOW + SLOT / 3);
+        ck_assert_int_eq(s[i].first, 0);
+    }
+    g.query.gpus = 7; /* nodes with just seven left are taken before whole ones */
+    g.query.latest_us = NOW;
+    g.one_domain = false;
+    ck_assert(calendar_find_gang(c, &g, s));
+    ck_assert_int_eq(s[0].node % 3 + s[1].node % 3 + s[2].node % 3, 0);
+    g.nodes = 10;
+    ck_assert(!calendar_find_gang(c, &g, s));
+    g.nodes = 0;
+    ck_assert(!calendar_find_gang(c, &g, s));
+    calendar_free(c);
+}
+END_TEST
+
+START_TEST(test_series)
+{
+    struct calendar *c = some_nodes(6, 8);
+    struct calendar_step s[4];
+    for (int i = 0; i < 6; i++) {
+        calendar_book(c, i, i, 0, 4, NOW + SLOT, NOW + 2 * SLOT + 1);
+    }
+    calendar_book(c, 9, 0, 4, 4, NOW + 3 * SLOT, NOW + DAY);
+    calendar_series(c, 0, 0, NOW, SLOT, 4, s);
+    ck_assert_int_eq(s[0].best_node, 8);
+    ck_assert_int_eq(s[0].total, 48);
+    ck_assert_int_eq(s[1].best_node, 4);
+    ck_assert_int_eq(s[1].total, 24);
+    ck_assert_int_eq(s[2].total, 24);
+    ck_assert_int_eq(s[3].best_node, 8);
+    ck_assert_int_eq(s[3].total, 44);
+    calendar_series(c, 5, 0, NOW, SLOT, 1, s);
+    ck_assert_int_eq(s[0].total, 0);
+    ck_assert_uint_gt(calendar_bytes(c), 6 * 1400);
+    calendar_free(c);
+}
+END_TEST
+
 UNIT_MAIN("calendar",
           UNIT_CASE(test_end_meets_start)
               UNIT_CASE(test_same_id_replaces_and_release_is_idempotent)
@@ -233,4 +446,11 @@ UNIT_MAIN("calendar",
                       UNIT_CASE(test_unset_and_odd_queries) UNIT_CASE(test_pick)
                           UNIT_CASE(test_best_fit_then_spread)
                               UNIT_CASE(test_expire_and_far_future)
-                                  UNIT_CASE(test_many_ids))
+                                  UNIT_CASE(test_many_ids)
+                                      UNIT_CASE(test_starts_at_edges_of_slots)
+                                          UNIT_CASE(test_nodes_of_64)
+                                              UNIT_CASE(test_nodes_come_and_go)
+                                                  UNIT_CASE(test_beyond_the_horizon)
+                                                      UNIT_CASE(test_time_moves_on)
+                                                          UNIT_CASE(test_gang)
+                                                              UNIT_CASE(test_series))
