@@ -106,33 +106,54 @@ keeper_exec(char *const argv[], int ready, int log)
     _exit(127);
 }
 
-static int read_ready(int fd, struct err *err)
+static int take_word(struct launch_ready *r, struct err *err)
 {
-    char text[ERR_TEXT_MAX + 16];
-    size_t len = 0;
-    int64_t until = clock_boot_us() + READY_TIMEOUT_MS * INT64_C(1000);
-    while (len < sizeof(text) - 1 && memchr(text, '\n', len) == NULL) {
-        struct pollfd p = {fd, POLLIN, 0};
-        int64_t left_ms = (until - clock_boot_us()) / 1000;
-        if (left_ms <= 0)
-            return err_set(err, ERR_TIMEOUT, "the job did not start in time");
-        if (poll(&p, 1, (int)left_ms) <= 0)
-            continue;
-        ssize_t n = read(fd, text + len, sizeof(text) - 1 - len);
-        if (n == 0 || (n < 0 && errno != EINTR))
-            return err_set(err, ERR_UNKNOWN, "the keeper ended without a word");
-        len += n > 0 ? (size_t)n : 0;
-    }
-    text[len] = '\0';
-    text[strcspn(text, "\n")] = '\0';
-    if (strcmp(text, "ok") == 0)
-        return 0;
     char *rest;
-    long code = strtol(text, &rest, 10);
+    r->text[r->len] = '\0';
+    r->text[strcspn(r->text, "\n")] = '\0';
+    if (strcmp(r->text, "ok") == 0)
+        return 1;
+    long code = strtol(r->text, &rest, 10);
     return err_set(err, (enum err_code)code, "%s", *rest == ' ' ? rest + 1 : rest);
 }
 
-static int spawn_keeper(const char *job_dir, const char *exe, struct err *err)
+int launch_take_ready(struct launch_ready *r, struct err *err)
+{
+    int rc = 0;
+    while (rc == 0) {
+        ssize_t n = read(r->fd, r->text + r->len, sizeof(r->text) - 1 - r->len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN) {
+            if (clock_boot_us() < r->until_us)
+                return 0;
+            rc = err_set(err, ERR_TIMEOUT, "the job did not start in time");
+        } else if (n <= 0) {
+            rc = err_set(err, ERR_UNKNOWN, "the keeper ended without a word");
+        } else {
+            r->len += (size_t)n;
+            if (memchr(r->text, '\n', r->len) != NULL || r->len == sizeof(r->text) - 1)
+                rc = take_word(r, err);
+        }
+    }
+    close(r->fd);
+    r->fd = -1;
+    return rc;
+}
+
+int launch_wait_ready(struct launch_ready *r, struct err *err)
+{
+    int rc;
+    while ((rc = launch_take_ready(r, err)) == 0) {
+        struct pollfd p = {r->fd, POLLIN, 0};
+        int64_t left_us = r->until_us - clock_boot_us();
+        (void)poll(&p, 1, left_us > 0 ? (int)(left_us / 1000) + 1 : 0);
+    }
+    return rc < 0 ? -1 : 0;
+}
+
+static int spawn_keeper(const char *job_dir, const char *exe, struct launch_ready *ret,
+                        struct err *err)
 {
     char *const argv[] = {(char *)(exe != NULL ? exe : "/proc/self/exe"),
                           (char *)"keeper", (char *)job_dir, (char *)"3", NULL};
@@ -149,16 +170,19 @@ static int spawn_keeper(const char *job_dir, const char *exe, struct err *err)
     if (pid == 0)
         keeper_exec(argv, ready[1], log);
     int rc = pid > 0 ? 0 : err_sys(err, errno, "fork");
-    if (rc == 0)
-        children[child_count++] = pid;
     close(ready[1]);
     if (log >= 0)
         close(log);
     step("keeper");
-    if (rc == 0)
-        rc = read_ready(ready[0], err);
-    close(ready[0]);
-    return rc;
+    if (rc < 0) {
+        close(ready[0]);
+        return rc;
+    }
+    children[child_count++] = pid;
+    (void)fcntl(ready[0], F_SETFL, O_NONBLOCK);
+    *ret = (struct launch_ready){
+        .fd = ready[0], .until_us = clock_boot_us() + READY_TIMEOUT_MS * INT64_C(1000)};
+    return 0;
 }
 
 /* The directories of earlier jobs stay until the lease does. */
@@ -185,8 +209,8 @@ bool launch_is_started(const char *lease_dir, const char *job)
     return is;
 }
 
-int launch_start(const char *lease_dir, const struct launch_spec *spec, const char *exe,
-                 struct err *err)
+int launch_begin(const char *lease_dir, const struct launch_spec *spec, const char *exe,
+                 struct launch_ready *ret, struct err *err)
 {
     if (spec->job == NULL || !journal_id_is_valid(spec->job))
         return err_set(err, ERR_BAD_REQUEST, "launch: job id not usable");
@@ -208,17 +232,28 @@ int launch_start(const char *lease_dir, const struct launch_spec *spec, const ch
     }
     if (rc == 0) {
         step("spec");
-        rc = spawn_keeper(dir, exe, err);
+        rc = spawn_keeper(dir, exe, ret, err);
     }
-    if (rc == 0)
-        step("ready");
     free(dir);
     return rc;
 }
 
+int launch_start(const char *lease_dir, const struct launch_spec *spec, const char *exe,
+                 struct err *err)
+{
+    struct launch_ready ready;
+    if (launch_begin(lease_dir, spec, exe, &ready, err) < 0 ||
+        launch_wait_ready(&ready, err) < 0)
+        return -1;
+    step("ready");
+    return 0;
+}
+
 int launch_respawn_keeper(const char *job_dir, const char *exe, struct err *err)
 {
-    return spawn_keeper(job_dir, exe, err);
+    struct launch_ready ready;
+    return spawn_keeper(job_dir, exe, &ready, err) < 0 ? -1
+                                                       : launch_wait_ready(&ready, err);
 }
 
 /* Pid of the job's keeper; 0 when there is none. */
@@ -338,7 +373,7 @@ static int attach_new(const char *job_dir, int *ret_fd, struct err *err)
     int64_t until = clock_boot_us() + ATTACH_WAIT_US;
     for (;;) {
         struct err why;
-        int rc = spawn_keeper(job_dir, NULL, &why);
+        int rc = launch_respawn_keeper(job_dir, NULL, &why);
         int fd = rc == 0 || why.code == ERR_CONFLICT ? connect_to(job_dir) : -1;
         if (fd >= 0) {
             *ret_fd = fd;

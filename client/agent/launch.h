@@ -80,6 +80,22 @@ int launch_spec_write(const char *job_dir, const struct launch_spec *spec,
 int launch_spec_read(const char *job_dir, struct launch_spec *ret,
                      struct err *err) MUST_USE;
 
+/* The keeper's word about a job that is being started. */
+struct launch_ready {
+    int fd;           /* readable when there is something to take; -1: none */
+    int64_t until_us; /* boot time: too late after this */
+    char text[ERR_TEXT_MAX + 16];
+    size_t len;
+};
+/* launch_start in two parts, for who has other things to do: starts the keeper, then
+ * takes its word without waiting: 1: the job was executed; 0: not known yet; -1: it was
+ * not. After 1 or -1 the descriptor is closed. */
+int launch_begin(const char *lease_dir, const struct launch_spec *spec, const char *exe,
+                 struct launch_ready *ret, struct err *err) MUST_USE;
+int launch_take_ready(struct launch_ready *r, struct err *err) MUST_USE;
+/* Waits for it: 0 or -1. */
+int launch_wait_ready(struct launch_ready *r, struct err *err) MUST_USE;
+
 /* Starts the job of an open lease. lease_dir is journal_lease_dir() of it; the deadline
  * is the one in its `deadline` file (deadline.h), which keeper and
  * lease-init read again when it has come, so that an extension needs no message.

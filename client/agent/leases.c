@@ -414,17 +414,24 @@ int leases_launch(struct leases *l, const struct leases_launch *in,
     spec.job = job;
     if (rc == 0) {
         ret->step = "launch";
-        rc = launch_start(dir, &spec, NULL, err);
+        rc = launch_begin(dir, &spec, NULL, &ret->ready, err);
     }
-    if (rc == 0) {
+    if (rc == 0)
         snprintf(ret->job, sizeof(ret->job), "%s", job);
-        live_event(l, v, LEASE_EV_JOB_STARTED);
-        v->next_poll_us = 0;
-    }
     devnodes_done(spec.nodes, spec.node_count);
     free(spec.nodes);
     free(dir);
     return rc;
+}
+
+/* It may be draining or over by now: then it ends with the lease. */
+void leases_job_started(struct leases *l, const char *id)
+{
+    struct live *v = find(l, id);
+    if (v == NULL || !lease_state_may_launch(v->j.state))
+        return;
+    live_event(l, v, LEASE_EV_JOB_STARTED);
+    v->next_poll_us = 0;
 }
 
 /* --- what time brings --- */

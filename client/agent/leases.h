@@ -52,10 +52,14 @@ struct leases_launched {
     char job[JOURNAL_ID_MAX];
     bool again;       /* this token started it before: nothing was started now */
     const char *step; /* on failure: lease, gate, replay, gpu, launch */
+    struct launch_ready ready; /* unless again: what the keeper will say */
 };
-/* Starts a job, or finds the one this token started before. The lease must be open. */
+/* Begins to start a job, or finds the one this token started before. The lease must be
+ * open. When the keeper has said yes, leases_job_started(). */
 int leases_launch(struct leases *l, const struct leases_launch *in,
                   struct leases_launched *ret, struct err *err) MUST_USE;
+
+void leases_job_started(struct leases *l, const char *id);
 
 /* Due work: ends, drains, observed emptiness, cleaning, receipts. Returns the boot time
  * of the next. */

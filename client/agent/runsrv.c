@@ -43,6 +43,7 @@
 
 enum client_state {
     CLIENT_ASKING,    /* nonce sent, waiting for the request */
+    CLIENT_STARTING,  /* its job is being started */
     CLIENT_ATTACHED,  /* frames pass */
     CLIENT_FLUSHING,  /* the last frame is being written */
     CLIENT_LINGERING, /* write side shut, waiting for the peer's end */
@@ -58,6 +59,18 @@ struct client {
     struct frame_reader in;
     struct event *timer;
     char nonce[JWS_KID_MAX];
+    char tenant_id[UUID_TEXT]; /* "": not known yet */
+    struct starting *starting; /* what it waits for; NULL: nothing */
+};
+
+/* A job whose keeper has not said yet that it runs. Its client may leave meanwhile. */
+struct starting {
+    struct runsrv *srv;
+    struct starting *next;
+    struct client *client; /* NULL: gone */
+    struct event *event;   /* the keeper's word, or its time is over */
+    struct launch_ready ready;
+    char lease[JOURNAL_ID_MAX], job[JOURNAL_ID_MAX];
 };
 
 struct runsrv {
@@ -68,6 +81,7 @@ struct runsrv {
     char address[300];
     struct client *clients;
     size_t count;
+    struct starting *starting;
     struct event *reaper;
 };
 
@@ -80,6 +94,8 @@ static void set_state(struct client *c, enum client_state s)
 
 static void client_free(struct client *c)
 {
+    if (c->starting != NULL)
+        c->starting->client = NULL;
     if (c->keeper != NULL)
         bufferevent_free(c->keeper);
     if (c->tenant != NULL)
@@ -227,6 +243,98 @@ static void attach(struct client *c, const char *dir, const char *job, int64_t o
 
 /* --- requests --- */
 
+static void starting_free(struct starting *s)
+{
+    for (struct starting **p = &s->srv->starting; *p != NULL; p = &(*p)->next) {
+        if (*p == s) {
+            *p = s->next;
+            break;
+        }
+    }
+    if (s->client != NULL)
+        s->client->starting = NULL;
+    if (s->ready.fd >= 0)
+        close(s->ready.fd);
+    event_free(s->event);
+    free(s);
+}
+
+static void tenant_read(struct bufferevent *bev, void *arg);
+
+static void start_told(evutil_socket_t fd, short what, void *arg)
+{
+    struct starting *s = arg;
+    struct client *c = s->client;
+    struct leases *leases = s->srv->a->leases;
+    struct err err;
+    (void)fd;
+    (void)what;
+    int rc = launch_take_ready(&s->ready, &err);
+    if (rc == 0)
+        return;
+    if (rc > 0) {
+        log_info("lease %s: job %s started", s->lease, s->job);
+        leases_job_started(leases, s->lease);
+    }
+    if (c != NULL && c->state == CLIENT_STARTING && rc < 0) {
+        refuse(c, "launch", &err);
+    } else if (c != NULL && c->state == CLIENT_STARTING) {
+        char *dir = leases_dir(leases, s->lease);
+        attach(c, dir, s->job, 0);
+        free(dir);
+        bufferevent_enable(c->tenant, EV_READ);
+        if (c->state == CLIENT_ATTACHED) /* what came behind the request */
+            tenant_read(c->tenant, c);
+    } else if (rc < 0) {
+        log_warn("lease %s: job %s: %s", s->lease, s->job, err.text);
+    }
+    starting_free(s);
+}
+
+static void wait_for_start(struct client *c, const char *lease,
+                           const struct leases_launched *out)
+{
+    struct runsrv *r = c->srv;
+    struct starting *s = xcalloc(1, sizeof(*s));
+    int64_t left_us = out->ready.until_us - clock_boot_us();
+    struct timeval tv = {left_us / US_PER_S + 1, 0};
+    s->srv = r;
+    s->client = c;
+    s->ready = out->ready;
+    snprintf(s->lease, sizeof(s->lease), "%s", lease);
+    snprintf(s->job, sizeof(s->job), "%s", out->job);
+    s->next = r->starting;
+    r->starting = s;
+    s->event = event_new(r->a->base, s->ready.fd, EV_READ | EV_PERSIST, start_told, s);
+    event_add(s->event, &tv);
+    c->starting = s;
+    event_del(c->timer);
+    bufferevent_disable(c->tenant, EV_READ);
+    set_state(c, CLIENT_STARTING);
+}
+
+static bool is_starting(const struct runsrv *r, const char *job)
+{
+    const struct starting *s = r->starting;
+    while (s != NULL && strcmp(s->job, job) != 0)
+        s = s->next;
+    return s != NULL;
+}
+
+static int open_for_launch(struct client *c, struct runauth *r, const char **ret_step,
+                           struct err *err)
+{
+    struct leases *leases = c->srv->a->leases;
+    struct order *o = xcalloc(1, sizeof(*o));
+    order_from_token(&r->claims, o);
+    const struct journal_lease *j = leases_find(leases, o->id);
+    int rc = j != NULL && o->not_after_us > j->not_after_us
+                 ? leases_extend(leases, o, err)
+                 : leases_open(leases, o, ret_step, err);
+    free(o);
+    return rc;
+}
+
 static void do_launch(struct client *c, struct runauth *r)
 {
     struct agent *a = c->srv->a;
@@ -239,28 +347,25 @@ static void do_launch(struct client *c, struct runauth *r)
                                .files = r->files,
                                .file_count = r->file_count};
     struct leases_launched out = {0};
-    const char *step = "lease";
+    const char *step = "lease", *lease = r->claims.lease.reservation;
     struct err err;
-    struct order *o = xcalloc(1, sizeof(*o));
-    order_from_token(&r->claims, o);
-    const struct journal_lease *j = leases_find(a->leases, o->id);
-    int rc = j != NULL && o->not_after_us > j->not_after_us
-                 ? leases_extend(a->leases, o, &err)
-                 : leases_open(a->leases, o, &step, &err);
-    free(o);
+    int rc = is_starting(c->srv, r->claims.jti)
+                 ? err_set(&err, ERR_UNAVAILABLE, "the job is being started")
+                 : open_for_launch(c, r, &step, &err);
     if (rc == 0) {
         rc = leases_launch(a->leases, &in, &out, &err);
         step = out.step;
     }
     if (rc != 0) {
         refuse(c, step, &err);
-        return;
+    } else if (!out.again) {
+        wait_for_start(c, lease, &out);
+    } else {
+        char *dir = leases_dir(a->leases, lease);
+        log_info("lease %s: job %s asked for again", lease, out.job);
+        attach(c, dir, out.job, 0);
+        free(dir);
     }
-    char *dir = leases_dir(a->leases, r->claims.lease.reservation);
-    log_info("lease %s: job %s %s", r->claims.lease.reservation, out.job,
-             out.again ? "asked for again" : "started");
-    attach(c, dir, out.job, 0);
-    free(dir);
 }
 
 static void do_attach(struct client *c, struct runauth *r)
@@ -294,6 +399,20 @@ static void do_stop(struct client *c, struct runauth *r)
     finish(c);
 }
 
+/* One tenant's connections leave room for those of the others. */
+static int check_share(struct client *c, const char *tenant, struct err *err)
+{
+    size_t same = 0;
+    for (const struct client *o = c->srv->clients; o != NULL; o = o->next)
+        same +=
+            o != c && o->state <= CLIENT_ATTACHED && strcmp(o->tenant_id, tenant) == 0;
+    if (same >= RUNSRV_TENANT_MAX)
+        return err_set(err, ERR_QUOTA, "%d connections of this tenant are open already",
+                       RUNSRV_TENANT_MAX);
+    snprintf(c->tenant_id, sizeof(c->tenant_id), "%s", tenant);
+    return 0;
+}
+
 static void take_request(struct client *c, const struct frame *f)
 {
     static void (*const serve[])(struct client *, struct runauth *) = {
@@ -309,7 +428,10 @@ static void take_request(struct client *c, const struct frame *f)
         0) {
         refuse(c, step, &err);
     } else {
-        serve[r->kind](c, r);
+        if (check_share(c, r->claims.sub, &err) == 0)
+            serve[r->kind](c, r);
+        else
+            refuse(c, "share", &err);
         runauth_done(r);
     }
     free(r);
@@ -332,27 +454,37 @@ static void take_attached(struct client *c, const struct frame *f)
         bufferevent_disable(c->tenant, EV_READ);
 }
 
+static bool is_heard(const struct client *c)
+{
+    return c->state == CLIENT_ASKING || c->state == CLIENT_ATTACHED;
+}
+
+/* Every whole frame that is there: before more is fed, as frame.h wants it. */
+static int take_frames(struct client *c, struct err *err)
+{
+    struct frame f;
+    int got = 0;
+    while (is_heard(c) && (got = frame_next(&c->in, &f, err)) > 0) {
+        if (c->state == CLIENT_ASKING)
+            take_request(c, &f);
+        else
+            take_attached(c, &f);
+    }
+    return got < 0 ? -1 : 0;
+}
+
 static void tenant_read(struct bufferevent *bev, void *arg)
 {
     struct client *c = arg;
     char buf[16 * 1024];
     size_t len;
-    struct frame f;
     struct err err;
     int got = 0;
-    while (c->state <= CLIENT_ATTACHED &&
-           (len = bufferevent_read(bev, buf, sizeof(buf))) > 0) {
+    while (is_heard(c) && (got = take_frames(c, &err)) == 0 &&
+           (len = bufferevent_read(bev, buf, sizeof(buf))) > 0)
         frame_feed(&c->in, buf, len);
-        while (c->state <= CLIENT_ATTACHED &&
-               (got = frame_next(&c->in, &f, &err)) > 0) {
-            if (c->state == CLIENT_ASKING)
-                take_request(c, &f);
-            else
-                take_attached(c, &f);
-        }
-        if (got < 0)
-            refuse(c, "frame", &err);
-    }
+    if (got < 0)
+        refuse(c, "frame", &err);
     if (c->state > CLIENT_ATTACHED) /* not listened to any more */
         evbuffer_drain(bufferevent_get_input(bev), SIZE_MAX);
 }
@@ -589,6 +721,8 @@ void runsrv_free(struct runsrv *r)
 {
     if (r == NULL)
         return;
+    while (r->starting != NULL)
+        starting_free(r->starting);
     while (r->clients != NULL) {
         struct client *c = r->clients;
         r->clients = c->next;

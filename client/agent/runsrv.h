@@ -3,13 +3,15 @@
  * docs/wire.md. Every request carries a grant and a proof of possession and is checked
  * step by step (runauth); then frames pass between the tenant and the job's keeper.
  *
- * Bounds: RUNSRV_CLIENTS_MAX connections, RUNSRV_FIRST_US to show a valid request, one
- * request a connection, a nonce used once. A tenant that goes away ends nothing. */
+ * Bounds: RUNSRV_CLIENTS_MAX connections, RUNSRV_TENANT_MAX of one tenant,
+ * RUNSRV_FIRST_US to show a valid request, one request a connection, a nonce used once.
+ * A tenant that goes away ends nothing. */
 #ifndef NEARGPU_AGENT_RUNSRV_H
 #define NEARGPU_AGENT_RUNSRV_H
 #include "client/agent/agent.h"
 
 #define RUNSRV_CLIENTS_MAX 256
+#define RUNSRV_TENANT_MAX  128 /* a process for each GPU of the largest node, twice */
 #define RUNSRV_FIRST_US    INT64_C(15000000)
 
 struct runsrv;

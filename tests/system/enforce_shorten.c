@@ -100,6 +100,9 @@ static void launch_stubborn(void)
         .claims = claims, .argv_hash = "hash", .argv = argv, .envp = envp};
     ck_assert_msg(leases_launch(agent.leases, &in, &out, &err) == 0, "%s: %s", out.step,
                   err.text);
+    rig_ok(launch_wait_ready(&out.ready, &err), &err);
+    leases_job_started(agent.leases, LEASE);
+    ck_assert_int_eq(leases_find(agent.leases, LEASE)->state, LEASE_RUNNING);
     free(claims);
 }
 
