@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "client/lib/timefmt.h"
+#include "server/core/backfill.h"
 #include "server/core/improve.h"
 #include "server/core/match.h"
 
@@ -106,24 +107,36 @@ static void ask_costs(struct batch *b)
     calendar_free(c);
 }
 
-/* Each takes the best place left when its turn comes. */
+/* Each takes the best place left when its turn comes: the waiting list's planner. Its
+ * shadows become bookings that improve may move. */
 static void place_in_order(const struct batch *b, struct calendar *c,
                            struct improve_item *items)
 {
+    static struct backfill_order orders[REQUESTS];
+    static struct match_plan plans[REQUESTS];
+    struct backfill_place places[REQUESTS];
+    struct match_market market = {
+        .calendar = c, .topo = b->topo, .offers = b->offers, .offer_count = SITES};
+    struct backfill planner = {.market = &market, .calendar = c, .first_id = -1};
+    for (int r = 0; r < REQUESTS; r++) {
+        orders[r] =
+            (struct backfill_order){.id = r + 1, .since_us = r, .query = b->queries[r]};
+        places[r] = (struct backfill_place){.plan = &plans[r]};
+    }
+    backfill_plan(&planner, orders, REQUESTS, places);
+    backfill_clear(&planner);
     for (int r = 0; r < REQUESTS; r++) {
         const struct match_query *q = &b->queries[r];
-        struct match_place places[SITES];
-        size_t fitting = match_rank(c, b->topo, b->offers, SITES, q, places);
         items[r] = (struct improve_item){.booking = r + 1,
                                          .len_us = q->len_us,
                                          .gpus = q->gpus,
                                          .cost_micro = b->cost_micro[r],
                                          .offer = -1};
-        if (fitting > 0) {
-            items[r].offer = places[0].offer;
-            items[r].slot = places[0].slot;
-            calendar_book(c, r + 1, places[0].slot.node, places[0].slot.first, q->gpus,
-                          0, q->len_us);
+        if (places[r].why == MATCH_OK) {
+            const struct match_slot *slot = &plans[r].slots[0];
+            items[r].offer = slot->offer;
+            items[r].slot = (struct calendar_slot){slot->node, slot->first, 0};
+            calendar_book(c, r + 1, slot->node, slot->first, q->gpus, 0, q->len_us);
         }
     }
 }
