@@ -35,7 +35,7 @@ struct chain { /* one node of a reservation */
     int pending_count;
 };
 struct resv {
-    int tenant, fee_ppm;
+    int tenant;
     enum when when;
     bool over, empty; /* empty: nothing could have begun */
     int64_t price, held, captured, released, invoiced;
@@ -103,10 +103,8 @@ static void book(void)
         return;
     int i = m.resv_count, nodes[2] = {1 + pick(NODES), 1 + pick(NODES)}, first[2] = {0},
         gpus[2] = {0}, n = 1 + pick(2);
-    struct resv r = {.tenant = pick(TENANTS),
-                     .when = (enum when)pick(3),
-                     .price = pick(3000000),
-                     .fee_ppm = provider(nodes[0]) ? 0 : FEE};
+    struct resv r = {
+        .tenant = pick(TENANTS), .when = (enum when)pick(3), .price = pick(3000000)};
     int64_t length_ms = r.when == RUNNING ? 90000000 : 1 + pick(7000000);
     for (int k = 0; k < n; k++) {
         gpus[k] = 1 + pick(2);
@@ -217,7 +215,7 @@ static void stop(void)
     free(id);
     r->over = true;
     r->empty = r->when == FUTURE;
-    if (!fail && r->when == FUTURE) {
+    if (r->when == FUTURE) {
         m.hold[r->tenant] -= r->held;
         m.wallet[r->tenant] += r->held;
         r->released = r->held;
@@ -236,7 +234,9 @@ static void rate_chain(struct resv *r, struct chain *c)
         if (more > rest)
             more = rest;
         int64_t fee =
-            round_div((__int128)(c->amount + more) * r->fee_ppm, 1000000) - c->fee;
+            round_div((__int128)(c->amount + more) * (provider(c->node) ? 0 : FEE),
+                      1000000) -
+            c->fee;
         c->amount += more;
         c->fee += fee;
         r->captured += more;

@@ -472,6 +472,12 @@ static void plant(void)
         "ng.node WHERE name = 'r1';"
         "SELECT api.resv_cancel(NULL, '00000000-0000-0000-0000-0000000000aa', 'x', "
         "false, ng.us(now()));"
+        "SELECT api.path_create('osa-tyo', 'acme', 'osaka', 'tokyo', 4, 1000000, NULL, "
+        "false, 1000000, 0, 'a', NULL, NULL);"
+        "INSERT INTO ng.path_booking (reservation_id, path_id, lanes, during, "
+        "per_lane_hour_micro, fee_ppm) SELECT '00000000-0000-0000-0000-0000000000aa', "
+        "id, int4range(lower(lanes), lower(lanes) + 2), tstzrange(now(), now() + "
+        "interval '1 h'), 1000000, 50000 FROM ng.path;"
         /* now: 2 of r2's, 1 of r3's */
         "SELECT t.book(gen_random_uuid(), 'reader', now() - interval '1 s', now() + "
         "interval '6 h', ARRAY[a.id, b.id], ARRAY[0, 0], ARRAY[2, 1], 1000000) FROM "
