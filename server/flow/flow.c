@@ -161,7 +161,7 @@ void flow_runner_free(struct flow_runner *r)
 {
     if (r == NULL)
         return;
-    r->turning = true; /* no kicks from here on */
+    r->turning = r->ending = true; /* no kicks from here on, no wakes */
     while (r->ready_head != NULL)
         ready_pop(r)->place = CELL_ASLEEP;
     for (uint32_t i = 0; i < r->ids.count; i++) {
@@ -218,6 +218,8 @@ struct flow *flow_find(struct flow_runner *r, uint64_t id)
 
 static void cell_wake(struct flow_runner *r, struct flow_cell *c)
 {
+    if (r->ending)
+        return;
     switch (c->place) {
     case CELL_ASLEEP: ready_push(r, c); break;
     case CELL_RUNNING: c->woken = true; break;

@@ -300,6 +300,7 @@ static enum flow_turn move_outcome(struct flow *f)
         world_poll(w); /* what was in the way: a booking, or it has changed itself */
         bool lost = s->db.status == STORE_FAILED && s->db.err.code == ERR_CONFLICT &&
                     s->try_count < RESERVE_CANDIDATES_MAX;
+        world_try_lost(w, &s->tries[s->try_count - 1], s->pick.plan);
         return lost ? flow_goto(f, move_ask) : db_fail(f);
     }
     json_object_set_new(json_object_get(s->db.json, "change"), "moved", json_true());

@@ -48,6 +48,7 @@ struct flow_runner {
     struct flow_cell **heap; /* earliest deadline first */
     size_t heap_count, heap_cap;
     bool turning;
+    bool ending; /* being freed: nothing wakes any more */
     struct flow_stats stats;
 };
 

@@ -173,6 +173,7 @@ static enum flow_turn quote_held(struct flow *f)
     }
     if (s->db.outcome != STORE_BOOK_LOST)
         return flow_goto(f, quote_earlier);
+    world_try_lost(w, &s->tries[s->try_count - 1], s->pick.plan);
     world_poll(w); /* somebody else's booking: learn of it */
     if (s->try_count < RESERVE_CANDIDATES_MAX)
         return flow_goto(f, quote_rank);

@@ -193,7 +193,7 @@ static enum flow_turn reserve_rank(struct flow *f)
         return flow_goto(f, reserve_book);
     }
     /* What is busy may be another request's that is about to fail. */
-    if (w->try_count > s->try_count && s->waits++ < WAITS_MAX) {
+    if (w->try_count > 0 && s->waits++ < WAITS_MAX) {
         world_try_wait(w, f->id);
         return FLOW_AGAIN;
     }
@@ -272,6 +272,7 @@ static enum flow_turn lost(struct flow *f)
 {
     struct reserve *s = f->state;
     log_outcome(f, "lost");
+    world_try_lost(world_of(f), &s->tries[s->try_count - 1], s->pick.plan);
     world_poll(world_of(f)); /* somebody else's booking: learn of it */
     if (s->quote[0] != '\0')
         err_set(&s->refusal, ERR_CONFLICT,

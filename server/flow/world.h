@@ -281,6 +281,11 @@ struct world_try world_try_plan(struct world *w, const struct match_plan *plan);
 /* The same for a standing order's predicted place. */
 struct world_try world_shadow_plan(struct world *w, const struct match_plan *plan);
 void world_try_end(struct world *w, struct world_try *t);
+/* Its booking was lost: the place stays blocked, as a shadow, until world_try_end,
+ * since somebody has it; but nobody waits for it to come free. Two requests that had
+ * lost would wait for each other. */
+void world_try_lost(struct world *w, struct world_try *t,
+                    const struct match_plan *plan);
 /* For somebody who looks for another place for what is booked already: takes those of
  * the bookings that are in the calendars out of them, to be put back before its step
  * ends. */

@@ -267,6 +267,13 @@ void world_try_end(struct world *w, struct world_try *t)
     w->try_waiter_count = 0;
 }
 
+void world_try_lost(struct world *w, struct world_try *t, const struct match_plan *plan)
+{
+    struct world_try shadow = world_shadow_plan(w, plan);
+    world_try_end(w, t);
+    *t = shadow;
+}
+
 void world_try_wait(struct world *w, uint64_t flow_id)
 {
     w->try_waiters =

@@ -278,6 +278,28 @@ START_TEST(test_orphans_run_on_polls_end)
 }
 END_TEST
 
+/* Ends by waking all others, as one does that gives something up. */
+static void done_wakes_all(struct flow *f)
+{
+    done_count++;
+    for (uint64_t slot = 0; slot < 8; slot++)
+        flow_wake(f->runner, UINT64_C(1) << 32 | slot);
+}
+
+START_TEST(test_runner_ends_flows_that_wake_each_other)
+{
+    static const struct flow_kind kind =
+        FLOW_KIND_DONE("wakes", struct state, wait_steps, done_wakes_all);
+    struct flow_runner *r = runner_new(0);
+    for (int i = 0; i < 8; i++)
+        ck_assert_uint_eq(begin(r, &kind), UINT64_C(1) << 32 | (uint64_t)i);
+    flow_runner_turn(r, 2000);
+    flow_runner_free(r);
+    ck_assert_int_eq(done_count, 8);
+    ck_assert_ptr_null(strstr(trace, "reply"));
+}
+END_TEST
+
 START_TEST(test_no_reply_is_an_internal_error)
 {
     struct flow_runner *r = runner_new(0);
@@ -511,9 +533,11 @@ UNIT_MAIN(
         UNIT_CASE(test_wake_during_the_step_is_kept) UNIT_CASE(test_goto_loops)
             UNIT_CASE(test_a_spinning_flow_yields)
                 UNIT_CASE(test_orphans_run_on_polls_end)
-                    UNIT_CASE(test_no_reply_is_an_internal_error) UNIT_CASE(
-                        test_bound_on_live_flows) UNIT_CASE(test_deadline_wakes_once)
-                        UNIT_CASE(test_random_deadlines) UNIT_CASE(test_problem_body)
-                            UNIT_CASE(test_stream_ends_when_the_buffer_is_full)
-                                UNIT_CASE(test_query_check)
-                                    UNIT_CASE(test_ids_never_come_back))
+                    UNIT_CASE(test_runner_ends_flows_that_wake_each_other)
+                        UNIT_CASE(test_no_reply_is_an_internal_error)
+                            UNIT_CASE(test_bound_on_live_flows)
+                                UNIT_CASE(test_deadline_wakes_once) UNIT_CASE(
+                                    test_random_deadlines) UNIT_CASE(test_problem_body)
+                                    UNIT_CASE(test_stream_ends_when_the_buffer_is_full)
+                                        UNIT_CASE(test_query_check)
+                                            UNIT_CASE(test_ids_never_come_back))
