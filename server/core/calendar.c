@@ -102,20 +102,19 @@ static int group_domain(struct group *g, int id)
 /* The node at `pos` was as c->old says and is as c->new says, all along. */
 static void group_change(struct calendar *c, struct group *g, int pos)
 {
-    index_change(c, g, pos, c->base_slot, c->base_slot + SLOTS);
+    index_change(c, g, pos, g->index->base, g->index->base + SLOTS);
 }
 
-static void column_now(const struct calendar *c, const struct node *n,
-                       struct column *col)
+static void column_now(const struct group *g, const struct node *n, struct column *col)
 {
-    node_column(n, c->base_slot, c->base_slot + SLOTS, col);
+    node_column(n, g->index->base, g->index->base + SLOTS, col);
 }
 
 /* What a position says that holds no node. */
-static void column_none(const struct calendar *c, struct column *col)
+static void column_none(const struct group *g, struct column *col)
 {
     static const struct node none;
-    column_now(c, &none, col);
+    column_now(g, &none, col);
 }
 
 /* The last node of the group takes the place of the one that leaves. */
@@ -124,16 +123,16 @@ static void group_leave(struct calendar *c, struct node *n)
     struct group *g = &c->groups[n->group];
     int pos = n->group_at, last = (int)g->count - 1, moved = g->nodes[last];
     if (g->index != NULL) {
-        column_now(c, n, &c->old);
-        column_none(c, &c->new);
+        column_now(g, n, &c->old);
+        column_none(g, &c->new);
         group_change(c, g, pos);
     }
     if (g->index != NULL && last != pos) {
-        column_now(c, &c->nodes[moved], &c->old);
-        column_none(c, &c->new);
+        column_now(g, &c->nodes[moved], &c->old);
+        column_none(g, &c->new);
         group_change(c, g, last);
-        column_none(c, &c->old);
-        column_now(c, &c->nodes[moved], &c->new);
+        column_none(g, &c->old);
+        column_now(g, &c->nodes[moved], &c->new);
         group_change(c, g, pos);
     }
     g->domains[g->domain_at[pos]].nodes--;
@@ -163,8 +162,8 @@ static void group_join(struct calendar *c, int id, struct node *n)
     bool fits = g->index != NULL && !wider && g->count <= INDEX_NODES_MAX &&
                 g->count * (size_t)g->width <= g->index->stride;
     if (fits) {
-        column_none(c, &c->old);
-        column_now(c, n, &c->new);
+        column_none(g, &c->old);
+        column_now(g, n, &c->new);
         group_change(c, g, n->group_at);
     } else {
         index_build(c, g);
@@ -246,12 +245,12 @@ void calendar_set_offered(struct calendar *c, int id, uint64_t offered)
     struct group *g = &c->groups[n->group];
     int run = n->run;
     if (g->index != NULL) {
-        column_now(c, n, &c->old);
+        column_now(g, n, &c->old);
     }
     set_offered(n, offered);
     group_run(g, run, n->run);
     if (g->index != NULL) {
-        column_now(c, n, &c->new);
+        column_now(g, n, &c->new);
         group_change(c, g, n->group_at);
     }
 }
@@ -280,11 +279,11 @@ struct touched {
 static bool touched_of(const struct calendar *c, const struct node *n,
                        const struct booking *b, struct touched *ret)
 {
-    int64_t base = c->base_slot, end = base + SLOTS;
     if (!n->is_set || c->groups[n->group].index == NULL) {
         return false;
     }
     ret->g = &c->groups[n->group];
+    int64_t base = ret->g->index->base, end = base + SLOTS;
     ret->lo = max_i64(slot_floor(b->from_us), base);
     ret->hi = min_i64(slot_ceil(b->to_us), end);
     ret->from = max_i64(ret->lo - SUMMARY_MAX + 1, base);
@@ -378,7 +377,7 @@ void calendar_expire(struct calendar *c, int64_t now_us)
 {
     int64_t base = slot_floor(now_us);
     base -= (int64_t)(slot_ring(base) % BLOCK_MAX);
-    if (!c->has_base || base > c->base_slot) {
+    if (!c->has_base || base >= c->base) {
         index_move(c, base);
     }
     for (int i = 0; i < c->node_count; i++) {
@@ -416,7 +415,7 @@ static bool search(const struct search *s, struct calendar_slot *ret)
     if (s->g->index == NULL) {
         return scan_find(s, q->from_us, q->latest_us, ret);
     }
-    int64_t base_us = s->c->base_slot * SLOT_US, end_us = base_us + SLOTS * SLOT_US;
+    int64_t base_us = s->g->index->base * SLOT_US, end_us = base_us + SLOTS * SLOT_US;
     int64_t from_us = max_i64(q->from_us, base_us);
     int64_t latest_us = min_i64(q->latest_us, end_us - 1);
     return (q->from_us < base_us &&
@@ -469,7 +468,7 @@ void calendar_capacity(const struct calendar *c, int site, int model, int64_t fr
     if (g != NULL && from_us < to_us) {
         int64_t slot = slot_floor(from_us);
         bool indexed =
-            g->index != NULL && slot >= c->base_slot && slot < c->base_slot + SLOTS;
+            g->index != NULL && slot >= g->index->base && slot < g->index->base + SLOTS;
         step = indexed ? index_capacity(c, g, from_us, to_us)
                        : scan_capacity(c, g, from_us, to_us);
     }

@@ -292,7 +292,7 @@ static int64_t slots_together(const struct search *s, int64_t slot, int64_t last
 {
     int64_t length = s->q->len_us / SLOT_US;
     int64_t many = min_i64(length / 4, last + 1 - slot);
-    many = min_i64(many, s->c->base_slot + SLOTS - 1 - slot);
+    many = min_i64(many, s->g->index->base + SLOTS - 1 - slot);
     if (many < 2) {
         return 0;
     }

@@ -17,6 +17,9 @@
 #include "client/lib/xalloc.h"
 #include "server/core/calendar_int.h"
 
+/* Nodes whose index moves on in one call, some 20 ms. */
+#define MOVED_NODES 8192
+
 #define LINE 64 /* bytes of a line of the cache: rows begin at one */
 
 /* ---- memory ---- */
@@ -157,7 +160,8 @@ void index_build(struct calendar *c, struct group *g)
         return;
     }
     g->index = index_new(g->width, g->count);
-    int64_t base = c->base_slot, end = base + SLOTS;
+    g->index->base = c->base;
+    int64_t base = c->base, end = base + SLOTS;
     int64_t during[2] = {base, end};
     column_clear(&c->old, base, end);
     for (size_t pos = 0; pos < g->count; pos++) {
@@ -165,11 +169,10 @@ void index_build(struct calendar *c, struct group *g)
         rows_change(c, g->index, (int)pos, during);
         summary_add(c, g->index);
     }
-    summary_finish(c, g->index);
+    summary_finish(g->index);
 }
 
-/* Slots [from,to) leave the ring. Rows and edges are left to be overwritten: those of
- * the slots that come are at the same places. */
+/* Slots [from,to) leave the ring, and those that come at their places begin empty. */
 static void index_forget(struct index *x, int64_t from, int64_t to)
 {
     for (int64_t slot = from; slot < to; slot++) {
@@ -193,7 +196,7 @@ static void index_forget(struct index *x, int64_t from, int64_t to)
  * an index_change from nothing to what is does exactly that. */
 static void index_extend(struct calendar *c, struct group *g, int64_t from, int64_t to)
 {
-    int64_t begin = max_i64(c->base_slot, from - SUMMARY_MAX + 1);
+    int64_t begin = max_i64(g->index->base, from - SUMMARY_MAX + 1);
     for (size_t pos = 0; pos < g->count; pos++) {
         column_clear(&c->old, begin, to);
         node_column(&c->nodes[g->nodes[pos]], begin, to, &c->new);
@@ -201,19 +204,31 @@ static void index_extend(struct calendar *c, struct group *g, int64_t from, int6
     }
 }
 
+static void index_step(struct calendar *c, struct group *g)
+{
+    struct index *x = g->index;
+    int64_t old = x->base;
+    x->base = c->base;
+    index_forget(x, old, x->base);
+    index_extend(c, g, old + SLOTS, x->base + SLOTS);
+}
+
+/* Every eight hours all indexes are a block behind. They follow a few at a time, so
+ * that nobody waits for all of them: their horizon is short by minutes meanwhile. */
 void index_move(struct calendar *c, int64_t base)
 {
-    bool anew = !c->has_base || base - c->base_slot >= SLOTS;
-    int64_t old = c->base_slot;
+    bool first = !c->has_base;
+    size_t moved = 0;
     c->has_base = true;
-    c->base_slot = base;
+    c->base = base;
     for (size_t i = 0; i < c->group_count; i++) {
         struct group *g = &c->groups[i];
-        if (anew || g->index == NULL) {
+        int64_t behind = g->index == NULL ? 0 : base - g->index->base;
+        if (first || behind >= SLOTS) {
             index_build(c, g);
-        } else if (base > old) {
-            index_forget(g->index, old, base);
-            index_extend(c, g, old + SLOTS, base + SLOTS);
+        } else if (behind > BLOCK_MAX || (behind > 0 && moved < MOVED_NODES)) {
+            index_step(c, g);
+            moved += g->count;
         }
     }
 }

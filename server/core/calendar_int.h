@@ -10,7 +10,7 @@
  * calendar_scan.c   the same questions by a look at each node: small groups, and times
  *                   that the index does not reach
  *
- * The index covers the slots [base_slot, base_slot + SLOTS) of SLOT_US each. It only
+ * An index covers the slots [base, base + SLOTS) of SLOT_US each. It only
  * prunes: what is not certain from it is looked up in the node's intervals. */
 #ifndef NEARGPU_CALENDAR_INT_H
 #define NEARGPU_CALENDAR_INT_H
@@ -65,6 +65,7 @@ struct column {
 /* Positions are those in group.nodes. A row is one block of time: a mask of `width`
  * bytes per position, 0 behind the last. */
 struct index {
+    int64_t base;  /* first slot, a multiple of BLOCK_MAX */
     int width;     /* bytes per node: 1, 2, 4 or 8 */
     size_t stride; /* bytes per row, a multiple of 64 */
     size_t words;  /* 64-bit words per set of positions */
@@ -113,7 +114,7 @@ struct calendar {
     struct entry *entries;
     size_t entry_count, entry_size; /* size: a power of two */
     bool has_base;                  /* calendar_expire said where time is */
-    int64_t base_slot;              /* a multiple of BLOCK_MAX */
+    int64_t base;                   /* where an index begins, or will soon */
     struct column old, new;         /* scratch of a change */
 };
 
@@ -216,7 +217,8 @@ void index_free(struct index *x);
  * columns cover [lo - SUMMARY_MAX + 1, hi + SUMMARY_MAX - 1) within the index. They are
  * used up. */
 void index_change(struct calendar *c, struct group *g, int pos, int64_t lo, int64_t hi);
-/* The index begins at `base`, a multiple of BLOCK_MAX. */
+/* Time is in the block of `base`, a multiple of BLOCK_MAX: builds the indexes the first
+ * time, else moves some of those that are behind. To be called again and again. */
 void index_move(struct calendar *c, int64_t base);
 
 /* Any microsecond of an int64_t is in a slot well within the shift; without a sign the
@@ -245,7 +247,7 @@ void summary_change(struct calendar *c, struct index *x, const int64_t during[2]
 /* The same when a new index is built: one more node, as c->new says, for each; then
  * what follows from all of them. */
 void summary_add(struct calendar *c, struct index *x);
-void summary_finish(struct calendar *c, struct index *x);
+void summary_finish(struct index *x);
 /* No `nodes` nodes are free during the slots [from,to), which the index covers. */
 bool summary_hopeless(const struct index *x, int64_t from, int64_t to, int class,
                       int nodes);

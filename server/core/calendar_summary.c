@@ -202,7 +202,7 @@ void summary_change(struct calendar *c, struct index *x, const int64_t during[2]
 {
     struct folds was, is;
     struct classes of;
-    int64_t base = c->base_slot, end = base + SLOTS;
+    int64_t base = x->base, end = base + SLOTS;
     folds_begin(&was, &c->old, x->width);
     folds_begin(&is, &c->new, x->width);
     for (int level = 0; level < LEVELS; level++) {
@@ -236,14 +236,14 @@ void summary_add(struct calendar *c, struct index *x)
         size_t count = (size_t)(SLOTS - level_slots[level] + 1);
         folds_level(&is, level);
         folds_classes(&is, x->width, 0, count, of.is);
-        counts_change(x, level, c->base_slot, count, &of);
+        counts_change(x, level, x->base, count, &of);
     }
 }
 
-void summary_finish(struct calendar *c, struct index *x)
+void summary_finish(struct index *x)
 {
     for (int level = 0; level < LEVELS; level++) {
-        tops_change(x, level, slot_ring(c->base_slot),
+        tops_change(x, level, slot_ring(x->base),
                     (size_t)(SLOTS - level_slots[level] + 1));
     }
 }
@@ -317,7 +317,7 @@ static size_t first_counts(const uint16_t *a, const uint16_t *b, int nodes,
 int64_t summary_next(const struct search *s, int64_t slot, int64_t last, int64_t whole)
 {
     const struct index *x = s->g->index;
-    int64_t end = s->c->base_slot + SLOTS;
+    int64_t end = x->base + SLOTS;
     int class = summary_class(x->width, s->q->gpus);
     int level = whole > 0 ? level_of(whole) : 0;
     while (slot <= last) {

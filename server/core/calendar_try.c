@@ -30,9 +30,9 @@ struct rows {
 
 /* ---- which rows ---- */
 
-static struct window window_of(const struct calendar *c, int64_t from_us, int64_t to_us)
+static struct window window_of(const struct index *x, int64_t from_us, int64_t to_us)
 {
-    int64_t base = c->base_slot, end = base + SLOTS;
+    int64_t base = x->base, end = base + SLOTS;
     struct window w = {.first = slot_floor(from_us),
                        .last = slot_ceil(to_us),
                        .inner = slot_ceil(from_us),
@@ -286,7 +286,7 @@ bool index_try(const struct search *s, int64_t start_us)
 {
     struct index *x = s->g->index;
     const struct calendar_query *q = s->q;
-    struct window w = window_of(s->c, start_us, add_capped(start_us, q->len_us));
+    struct window w = window_of(x, start_us, add_capped(start_us, q->len_us));
     if (summary_hopeless(x, w.inner, w.inner_end, summary_class(x->width, q->gpus),
                          s->nodes)) {
         return false;
@@ -354,8 +354,8 @@ int index_core(const struct search *s, int64_t first, int64_t last)
     struct index *x = s->g->index;
     struct rows rows;
     int count = 0;
-    rows_inner(x, last,
-               min_i64(first + s->q->len_us / SLOT_US, s->c->base_slot + SLOTS), &rows);
+    rows_inner(x, last, min_i64(first + s->q->len_us / SLOT_US, x->base + SLOTS),
+               &rows);
     if (rows.inner > 0) {
         core_fits(s->g, &rows, s->q->gpus);
     } else {
