@@ -11,17 +11,16 @@
  *
  * It pays the new place's price. A connection that breaks after the question was sent
  * leaves the outcome unknown: asked again, it is at its best place or moves there. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "client/lib/jsonx.h"
 #include "client/lib/timefmt.h"
-#include "client/lib/xalloc.h"
 #include "server/flow/call.h"
 #include "server/flow/flow_resv.h"
 #include "server/flow/flows.h"
 #include "server/flow/plan.h"
 #include "server/flow/render.h"
+#include "server/flow/replace.h"
 
 struct move {
     struct db_slot db;
@@ -145,77 +144,6 @@ static enum flow_turn move_read(struct flow *f)
 
 /* ---- the best place, its own counted as free ---- */
 
-/* Was the booking in our calendar at all? What was not is not put back either. */
-static bool is_there(const struct world *w, const struct world_booking *b)
-{
-    uint64_t run = b->count == 64 ? UINT64_MAX : (UINT64_C(1) << b->count) - 1;
-    uint64_t mask =
-        calendar_free_mask(w->calendar, b->node, b->during.from_us, b->during.to_us);
-    return ((mask >> b->first) & run) == 0;
-}
-
-/* The present GPUs and lanes out of this server's calendars, while the step that calls
- * this runs, and back. */
-struct lifted {
-    struct world_booking *bookings;
-    struct world_lanes *lanes;
-    size_t booking_count, lane_count;
-};
-
-static void lift(struct world *w, const json_t *resv, struct lifted *ret)
-{
-    const json_t *bookings = json_object_get(resv, "allocations"),
-                 *lanes = json_object_get(resv, "paths"), *v;
-    size_t i;
-    *ret = (struct lifted){
-        .bookings = xcalloc(json_array_size(bookings) + 1, sizeof(*ret->bookings)),
-        .lanes = xcalloc(json_array_size(lanes) + 1, sizeof(*ret->lanes))};
-    json_array_foreach(bookings, i, v)
-    {
-        struct world_booking b = {
-            .id = int_of(v, "booking"),
-            .node = world_node_find(w, (int)int_of(v, "node_id")),
-            .first = (int)int_of(v, "first"),
-            .count = (int)int_of(v, "count"),
-            .during = {int_of(v, "start_us"), int_of(v, "end_us")},
-            .spot = json_is_true(json_object_get(resv, "spot")),
-            .started_us = int_of(resv, "start_us"),
-            .gpu_hour_micro = int_of(v, "per_gpu_hour_micro"),
-            .notice_us = int_of(v, "notice_us")};
-        memcpy(b.reservation, text_of(resv, "id"), UUID_TEXT);
-        if (b.node < 0 || !is_there(w, &b))
-            continue;
-        struct world_booking none = b;
-        none.during.to_us = none.during.from_us;
-        world_block(w, &none);
-        ret->bookings[ret->booking_count++] = b;
-    }
-    json_array_foreach(lanes, i, v)
-    {
-        struct world_lanes l = {.id = int_of(v, "booking"),
-                                .path = world_path_find(w, text_of(v, "name")),
-                                .first = (int)int_of(v, "first"),
-                                .count = (int)int_of(v, "lanes"),
-                                .during = {int_of(v, "start_us"), int_of(v, "end_us")}};
-        if (l.path < 0)
-            continue;
-        struct world_lanes none = l;
-        none.during.to_us = none.during.from_us;
-        world_block_lanes(w, &none);
-        ret->lanes[ret->lane_count++] = l;
-    }
-}
-
-static void put_back(struct world *w, struct lifted *l)
-{
-    for (size_t i = 0; i < l->booking_count; i++)
-        world_block(w, &l->bookings[i]);
-    for (size_t i = 0; i < l->lane_count; i++)
-        world_block_lanes(w, &l->lanes[i]);
-    free(l->bookings);
-    free(l->lanes);
-}
-
 static enum flow_turn move_stays(struct flow *f)
 {
     struct move *s = f->state;
@@ -243,12 +171,12 @@ static enum flow_turn move_rank(struct flow *f)
     struct err err;
     plan_done(&s->plan);
     plan_pick_done(&s->pick);
-    struct lifted own;
-    lift(w, s->resv, &own);
+    struct world_lifted own;
+    replace_lift(w, s->resv, &own);
     int rc = plan_rank(w, &s->rq, tenant, f->now_us, &s->plan, &err);
     if (rc == 0 && !s->plan.fits)
         plan_judge(w, &s->rq, f->now_us, &s->plan);
-    put_back(w, &own);
+    replace_put_back(w, &own);
     if (rc != 0)
         return flow_fail(f, &err);
     if (!s->plan.fits) {

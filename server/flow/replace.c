@@ -1,6 +1,7 @@
 #include "server/flow/replace.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "client/lib/xalloc.h"
 #include "server/core/match.h"
@@ -50,25 +51,30 @@ static int bound(struct request *rq, const json_t *resv, const char *without_sit
     return 0;
 }
 
-/* Its own GPUs and lanes are as good as free: the new booking replaces the old one. */
-static void lift(struct world *w, const json_t *resv, struct world_lifted *l)
+void replace_lift(struct world *w, const json_t *resv, struct world_lifted *l)
 {
     const json_t *list = json_object_get(resv, "allocations"), *a;
     const json_t *paths = json_object_get(resv, "paths");
+    const char *id = json_string_value(json_object_get(resv, "id"));
     size_t i;
     l->bookings = xcalloc(json_array_size(list) + 1, sizeof(*l->bookings));
     l->lanes = xcalloc(json_array_size(paths) + 1, sizeof(*l->lanes));
     l->booking_count = l->lanes_count = 0;
     json_array_foreach(list, i, a)
     {
-        int node = world_node_find(w, (int)int_of(a, "node_id"));
-        if (node >= 0)
-            l->bookings[l->booking_count++] = (struct world_booking){
-                .id = int_of(a, "booking"),
-                .node = node,
-                .first = (int)int_of(a, "first"),
-                .count = (int)int_of(a, "count"),
-                .during = {int_of(a, "start_us"), int_of(a, "end_us")}};
+        struct world_booking b = {
+            .id = int_of(a, "booking"),
+            .node = world_node_find(w, (int)int_of(a, "node_id")),
+            .first = (int)int_of(a, "first"),
+            .count = (int)int_of(a, "count"),
+            .during = {int_of(a, "start_us"), int_of(a, "end_us")},
+            .spot = json_is_true(json_object_get(resv, "spot")),
+            .started_us = int_of(resv, "start_us"),
+            .gpu_hour_micro = int_of(a, "per_gpu_hour_micro"),
+            .notice_us = int_of(a, "notice_us")};
+        memcpy(b.reservation, id, strnlen(id, UUID_TEXT - 1));
+        if (b.node >= 0)
+            l->bookings[l->booking_count++] = b;
     }
     json_array_foreach(paths, i, a)
     {
@@ -85,6 +91,13 @@ static void lift(struct world *w, const json_t *resv, struct world_lifted *l)
     world_lift(w, l);
 }
 
+void replace_put_back(struct world *w, struct world_lifted *l)
+{
+    world_put_back(w, l);
+    free(l->bookings);
+    free(l->lanes);
+}
+
 static int find(struct world *w, const struct request *rq, const json_t *resv,
                 int64_t now_us, struct replace_plan *ret, struct err *err)
 {
@@ -95,11 +108,9 @@ static int find(struct world *w, const struct request *rq, const json_t *resv,
         return -1;
     struct match_plan *plan = xmalloc(sizeof(*plan));
     struct world_lifted own;
-    lift(w, resv, &own);
+    replace_lift(w, resv, &own);
     enum match_why why = match_best(&market, &q, plan);
-    world_put_back(w, &own);
-    free(own.bookings);
-    free(own.lanes);
+    replace_put_back(w, &own);
     if (why == MATCH_OK) {
         ret->plan = plan;
         return 0;

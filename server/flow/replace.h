@@ -18,4 +18,9 @@ int replace_find(struct world *w, const json_t *resv, const char *without_site,
                  int64_t now_us, struct replace_plan *ret, struct err *err) MUST_USE;
 void replace_done(struct replace_plan *r);
 
+/* The GPUs and lanes of RESV out of the calendars, since the new booking replaces the
+ * old one in one commit; put back before the step ends, which frees what l has. */
+void replace_lift(struct world *w, const json_t *resv, struct world_lifted *l);
+void replace_put_back(struct world *w, struct world_lifted *l);
+
 #endif

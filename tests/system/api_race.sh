@@ -122,6 +122,13 @@ sql "SELECT b.reservation_id || '|' || g.uuid || '|' || to_char(lower(b.during) 
        FROM ng.booking b JOIN ng.reservation r ON r.id = b.reservation_id JOIN ng.node n ON n.id = b.node_id
        JOIN ng.gpu g ON g.no <@ b.gpus
       WHERE NOT isempty(b.during) AND r.state IN ('confirmed', 'active') AND r.id NOT IN (SELECT id FROM public.before)" >rows
+lost=0
+for addr in "${servers[@]}"; do
+    ask - GET /metrics
+    lost=$((lost + $(sed -n 's/^neargpu_book_lost_total //p' <<<"$body")))
+done
+addr=$home
+is "servers did lose races ($lost)" "$((lost > 0))" 1
 is "the history makes sense" "$(python3 "$here/api_race.py" check history.json rows)" ok
 is "nothing is left over" "$(rest)" "0|0|0"
 ask "$admin" GET /v1/admin/status
