@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "server/core/backfill.h"
 #include "server/core/calendar.h"
 #include "server/core/match.h"
 
@@ -52,5 +53,12 @@ struct improve_limits {
 int64_t improve(struct calendar *c, const struct match_offer *offers,
                 size_t offer_count, struct improve_item *items, size_t count,
                 const struct improve_limits *limits);
+
+/* The same for what backfill_plan() just planned with these orders: the first
+ * IMPROVE_ITEMS_MAX of them that take one node and no lanes. Moves their shadows and
+ * rewrites their plans; starts, and whether an order has a plan, stay. */
+int64_t improve_plans(struct backfill *b, const struct backfill_order *orders,
+                      size_t count, struct backfill_place *places,
+                      const struct improve_limits *limits);
 
 #endif

@@ -12,7 +12,6 @@
 #include <time.h>
 
 #include "client/lib/timefmt.h"
-#include "server/core/backfill.h"
 #include "server/core/improve.h"
 #include "server/core/match.h"
 
@@ -107,74 +106,50 @@ static void ask_costs(struct batch *b)
     calendar_free(c);
 }
 
-/* Each takes the best place left when its turn comes: the waiting list's planner. Its
- * shadows become bookings that improve may move. */
-static void place_in_order(const struct batch *b, struct calendar *c,
-                           struct improve_item *items)
+static struct result sum(const struct backfill_place *places, const int64_t *before)
+{
+    struct result sum = {0};
+    for (int r = 0; r < REQUESTS; r++) {
+        if (places[r].why != MATCH_OK) {
+            continue;
+        }
+        int64_t cost = places[r].plan->effective_micro;
+        sum.served++;
+        sum.cost_micro += cost;
+        int64_t rise = cost * MATCH_PPM / before[r] - MATCH_PPM;
+        sum.worst_ppm = rise > sum.worst_ppm ? rise : sum.worst_ppm;
+    }
+    return sum;
+}
+
+/* As the waiting list does: planned in queue order, then improved. */
+static struct result solve(const struct batch *b, size_t rounds, int64_t max_rise_ppm)
 {
     static struct backfill_order orders[REQUESTS];
     static struct match_plan plans[REQUESTS];
     struct backfill_place places[REQUESTS];
+    struct improve_limits limits = {rounds, max_rise_ppm, 1};
+    struct calendar *c = make_calendar();
     struct match_market market = {
         .calendar = c, .topo = b->topo, .offers = b->offers, .offer_count = SITES};
     struct backfill planner = {.market = &market, .calendar = c, .first_id = -1};
+    int64_t before[REQUESTS];
     for (int r = 0; r < REQUESTS; r++) {
         orders[r] =
             (struct backfill_order){.id = r + 1, .since_us = r, .query = b->queries[r]};
         places[r] = (struct backfill_place){.plan = &plans[r]};
     }
     backfill_plan(&planner, orders, REQUESTS, places);
-    backfill_clear(&planner);
     for (int r = 0; r < REQUESTS; r++) {
-        const struct match_query *q = &b->queries[r];
-        items[r] = (struct improve_item){.booking = r + 1,
-                                         .len_us = q->len_us,
-                                         .gpus = q->gpus,
-                                         .cost_micro = b->cost_micro[r],
-                                         .offer = -1};
-        if (places[r].why == MATCH_OK) {
-            const struct match_slot *slot = &plans[r].slots[0];
-            items[r].offer = slot->offer;
-            items[r].slot = (struct calendar_slot){slot->node, slot->first, 0};
-            calendar_book(c, r + 1, slot->node, slot->first, q->gpus, 0, q->len_us);
-        }
+        before[r] = plans[r].effective_micro;
     }
-}
-
-static struct result sum(const struct improve_item *items,
-                         const struct improve_item *before)
-{
-    struct result sum = {0};
-    for (int r = 0; r < REQUESTS; r++) {
-        if (items[r].offer < 0) {
-            continue;
-        }
-        int64_t cost = items[r].cost_micro[items[r].offer];
-        sum.served++;
-        sum.cost_micro += cost;
-        if (before[r].offer >= 0) {
-            int64_t rise =
-                cost * MATCH_PPM / before[r].cost_micro[before[r].offer] - MATCH_PPM;
-            sum.worst_ppm = rise > sum.worst_ppm ? rise : sum.worst_ppm;
-        }
-    }
-    return sum;
-}
-
-static struct result solve(const struct batch *b, size_t rounds, int64_t max_rise_ppm)
-{
-    struct improve_item items[REQUESTS], before[REQUESTS];
-    struct improve_limits limits = {rounds, max_rise_ppm, 1};
-    struct calendar *c = make_calendar();
-    place_in_order(b, c, items);
-    memcpy(before, items, sizeof before);
+    int64_t was = sum(places, before).cost_micro;
     struct timespec from, to;
     clock_gettime(CLOCK_MONOTONIC, &from);
-    int64_t saved = improve(c, b->offers, SITES, items, REQUESTS, &limits);
+    int64_t saved = improve_plans(&planner, orders, REQUESTS, places, &limits);
     clock_gettime(CLOCK_MONOTONIC, &to);
-    struct result was = sum(before, before), is = sum(items, before);
-    int64_t gained = (int64_t)(is.served - was.served) * IMPROVE_UNSERVED_MICRO;
-    assert(saved == gained + was.cost_micro - is.cost_micro);
+    struct result is = sum(places, before);
+    assert(saved == was - is.cost_micro);
     is.improve_ms = (double)(to.tv_sec - from.tv_sec) * 1e3 +
                     (double)(to.tv_nsec - from.tv_nsec) / 1e6;
     calendar_free(c);
