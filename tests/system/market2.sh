@@ -23,6 +23,13 @@ printf 'unknown_after = 10s\nlost_after = 11s\npath_hook = %s/hook\npath_hook_li
 
 up "$run/s" --listen 127.0.0.1:0 --conf "$run/conf"
 pid=$server_pid
+first_addr=$addr
+# A second server on the same database does all of it as well: nothing may happen twice.
+mkdir -p "$run/t"
+cp -r "$run/s/pki" "$run/t/pki"
+up "$run/t" --listen 127.0.0.1:0 --conf "$run/conf" --database "host=$run/s/run dbname=neargpu user=neargpu_server"
+pid2=$server_pid
+addr=$first_addr
 admin=$run/s/admin.key
 acme=$run/acme.key
 beta=$run/beta.key
@@ -102,6 +109,15 @@ is "taken out of service" "$code $(get .state) $(get .price_per_gbps_hour.micro)
 ask "$acme" POST /v1/reservations '{"duration":"10m","gpus":1,"site":"tokyo","data":["far"],"bandwidth":"10Gbps"}'
 is "it is not sold" "$code $(get .code)" "409 no_fit"
 
+# ---- a hook that is a URL is posted to by a process of its own ----
+post() { echo "$1" | "$build/server/neargpud" post-hook "https://$addr/v1/providers" "$run/s/pki/ca.pem" "${@:2}" 2>"$run/post.log"; }
+post '{"name":"posted"}' "$admin"
+is "posted with the token" "$?" 0
+ask "$admin" GET /v1/providers
+is "it arrived" "$(get '[.providers[].name] | index("posted") != null')" true
+post '{"name":"posted2"}'
+is "without the token" "$? $(grep -c . "$run/post.log")" "1 1"
+
 # ---- the waiting list ----
 reserve() { # reserve KEY BODY: sets $id
     ask "$1" POST /v1/reservations "$2"
@@ -120,8 +136,7 @@ reserve "$beta" "{\"duration\":\"30m\",$full,\"wait\":true}"
 order2=$id
 until_is "the first is told when it would start" '.waiting | "\(.position) \(.predicted_start)"' "1 $first_end" "$acme" "/v1/reservations/$order1"
 until_is "the second after it" '.waiting | "\(.position) \(.predicted_start)"' "2 $(at '+30 minutes' "$first_end")" "$beta" "/v1/reservations/$order2"
-ask "$acme" GET "/v1/offers?duration=30m&gpus=4&site=tokyo&earliest=$(at '+1 minute')&latest=$(at '+3 hours')"
-is "newcomers come after them" "$(get '.offers[0].start')" "$(at '+1 hour' "$first_end")"
+until_is "newcomers come after them" '.offers[0].start' "$(at '+1 hour' "$first_end")" "$acme" "/v1/offers?duration=30m&gpus=4&site=tokyo&earliest=$(at '+1 minute')&latest=$(at '+3 hours')"
 ask "$admin" PATCH /v1/tenants/beta '{"priority":10}'
 is "priority" "$code $(get .priority)" "200 10"
 until_is "it goes first now" .waiting.position 1 "$beta" "/v1/reservations/$order2"
