@@ -192,7 +192,7 @@ static void market_jobs(struct market *m)
 
 static void market_load(struct market *m)
 {
-    double from = wall_us();
+    double from = cpu_us();
     m->calendar = calendar_new();
     for (int node = 0; node < m->node_count; node++) {
         struct calendar_node n = {.site = node % SITES,
@@ -207,7 +207,7 @@ static void market_load(struct market *m)
                       j->to_us);
     }
     calendar_expire(m->calendar, now_us);
-    m->load_s = (wall_us() - from) / 1e6;
+    m->load_s = (cpu_us() - from) / 1e6;
 }
 
 static void market_offers(struct market *m)
