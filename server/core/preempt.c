@@ -1,9 +1,12 @@
 /* preempt: offer by offer, at the earliest start that firm bookings and notices leave:
  * nodes that hold no spot booking first, they cost nothing; then, node after node, the
- * run whose victims add least to what is lost. For one node that is exact. A gang's
- * victims may be gangs themselves: who is lost for one node is lost for all, so each
- * reservation that stands on more than one of the nodes is also tried as lost
- * beforehand; more than two such at once may be missed. */
+ * run whose victims add least to what is lost. That is exact as long as no victim
+ * stands on two of the nodes. Gangs do: who is lost for one node is lost for all. So
+ * each of them is also tried as lost beforehand, and then all choices, those that can
+ * still be better, up to a number of steps: beyond it one that is better may be missed.
+ *
+ * Of a range the first start is looked at that firm bookings leave, and if notices
+ * forbid it the first from the end of the next notice on. */
 #include "server/core/preempt.h"
 
 #include <stdlib.h>
@@ -12,15 +15,17 @@
 #include "client/lib/xalloc.h"
 #include "server/core/match_int.h"
 
-/* Reservations on several nodes that are tried as lost beforehand, per choice. */
+/* Gangs that are tried as lost beforehand, and runs that are tried one after the other
+ * when there are some: a few milliseconds at most for each offer. */
 #define SEEDS_MAX 32
+#define STEPS_MAX 5000
 
 struct victim { /* a reservation that may become one */
     int64_t reservation, lost_micro;
     int64_t from_us;   /* the first of its bookings */
     int64_t notice_us; /* the longest of them */
     unsigned seen;     /* the last count that it was in */
-    bool taken;        /* by the choice that is being made */
+    int taken;         /* by the choice that is being made: by its n-th node; 0: not */
     bool several;      /* it stands on more nodes than `node` of those looked at */
     int node;
 };
@@ -49,6 +54,8 @@ struct search {
     int64_t start_us;
     struct preempt_plan best, next;
     struct cost best_cost;
+    struct cost here; /* the best of the nodes that are looked at */
+    int steps;
     bool found;
     enum match_why why;
 };
@@ -206,6 +213,7 @@ static int compare_costs(const struct cost *a, const struct cost *b)
 }
 
 static const struct cost no_cost = {.oldest_us = INT64_MAX};
+static const struct cost any_cost = {INT64_MAX, INT64_MIN, 0};
 
 static void cost_add(struct cost *c, const struct victim *v)
 {
@@ -227,7 +235,7 @@ static bool cost_of(struct search *s, struct span node, int first, struct cost *
         if (add_capped(s->q->now_us, e->victim->notice_us) > s->start_us) {
             return false;
         }
-        if (!e->victim->taken && e->victim->seen != s->count) {
+        if (e->victim->taken == 0 && e->victim->seen != s->count) {
             e->victim->seen = s->count;
             cost_add(ret, e->victim);
         }
@@ -241,17 +249,33 @@ struct choice {
     struct cost cost;
 };
 
+static struct cost cost_sum(struct cost a, struct cost b)
+{
+    return (struct cost){add_capped(a.lost_micro, b.lost_micro),
+                         a.oldest_us < b.oldest_us ? a.oldest_us : b.oldest_us,
+                         a.count + b.count};
+}
+
+/* Firsts of the node's runs that no firm booking has: a bit each. */
+static uint64_t free_runs(const struct search *s, int node)
+{
+    uint64_t runs = UINT64_MAX, mask = calendar_free_mask(s->m->firm, node, s->start_us,
+                                                          s->start_us + s->q->len_us);
+    for (int i = 0; i < s->q->gpus; i++) {
+        runs &= mask >> i;
+    }
+    return runs;
+}
+
 /* The run that costs least; ties: fewest victims, then the lowest. */
 static bool best_run(struct search *s, struct span node, struct choice *ret)
 {
-    int id = s->entries[node.from].node;
-    uint64_t mask =
-        calendar_free_mask(s->m->firm, id, s->start_us, s->start_us + s->q->len_us);
-    uint64_t run = s->q->gpus < 64 ? (UINT64_C(1) << s->q->gpus) - 1 : UINT64_MAX;
+    uint64_t runs = free_runs(s, s->entries[node.from].node);
     bool found = false;
-    for (int first = 0; first + s->q->gpus <= 64; first++) {
+    for (; runs != 0; runs &= runs - 1) {
+        int first = __builtin_ctzll(runs);
         struct cost cost;
-        if ((mask >> first & run) != run || !cost_of(s, node, first, &cost)) {
+        if (!cost_of(s, node, first, &cost)) {
             continue;
         }
         int by = found ? compare_costs(&cost, &ret->cost) : -1;
@@ -303,10 +327,21 @@ static void take(struct search *s, int offer, const struct choice *c)
 {
     take_slot(s, offer, s->entries[c->node.from].node, c->first);
     for (size_t i = c->node.from; i < c->node.to; i++) {
-        if (is_in_way(s, &s->entries[i], c->first)) {
-            s->entries[i].victim->taken = true;
+        struct victim *v = s->entries[i].victim;
+        if (v->taken == 0 && is_in_way(s, &s->entries[i], c->first)) {
+            v->taken = s->next.plan.slot_count;
         }
     }
+}
+
+/* The last one taken is given back. */
+static void give_back(struct search *s, struct span node)
+{
+    for (size_t i = node.from; i < node.to; i++) {
+        struct victim *v = s->entries[i].victim;
+        v->taken = v->taken == s->next.plan.slot_count ? 0 : v->taken;
+    }
+    s->next.plan.slot_count--;
 }
 
 /* For nodes that hold no spot booking: those leave out. */
@@ -359,9 +394,8 @@ static void take_plain(struct search *s, int offer, const int *domain)
 static void begin(struct search *s)
 {
     s->next.plan.slot_count = 0;
-    s->next.victim_count = 0;
     for (size_t i = 0; i < s->victim_count; i++) {
-        s->victims[i].taken = false;
+        s->victims[i].taken = 0;
     }
 }
 
@@ -400,6 +434,7 @@ static bool list_victims(struct search *s, struct span of, struct cost *ret)
     struct preempt_plan *p = &s->next;
     *ret = no_cost;
     s->count++;
+    p->victim_count = 0;
     for (int k = 0; k < p->plan.slot_count; k++) {
         for (size_t i = of.from; i < of.to; i++) {
             struct entry *e = &s->entries[i];
@@ -431,6 +466,7 @@ static void weigh(struct search *s, int offer, struct span of)
     enum match_why why = match_facts(m, s->q, &m->offers[offer], &f);
     why = why == MATCH_OK ? complete(s, offer, &f) : why;
     s->why = why > s->why ? why : s->why;
+    s->here = compare_costs(&cost, &s->here) < 0 ? cost : s->here;
     int by = s->found ? compare_costs(&cost, &s->best_cost) : -1;
     if (why == MATCH_OK &&
         (by < 0 ||
@@ -449,7 +485,7 @@ static bool choose(struct search *s, int offer, struct span of, const int *domai
     struct choice c;
     begin(s);
     if (lost != NULL) {
-        lost->taken = true;
+        lost->taken = MATCH_NODES_MAX + 1;
     }
     take_plain(s, offer, domain);
     while (s->next.plan.slot_count < match_nodes(s->q) && best_node(s, of, &c)) {
@@ -460,6 +496,39 @@ static bool choose(struct search *s, int offer, struct span of, const int *domai
     }
     weigh(s, offer, of);
     return true;
+}
+
+/* All choices of the nodes still wanted among those from `at` on, as long as they can
+ * be better than what was found; `so_far`: what the nodes taken cost. */
+static void choose_each(struct search *s, int offer, struct span of, size_t at,
+                        struct cost so_far)
+{
+    if (s->next.plan.slot_count == match_nodes(s->q)) {
+        weigh(s, offer, of);
+        return;
+    }
+    for (size_t end; at < of.to; at = end) {
+        struct choice c = {.node.from = at};
+        end = node_end(s, at, of.to);
+        c.node.to = end;
+        uint64_t runs = free_runs(s, s->entries[at].node);
+        for (; runs != 0; runs &= runs - 1) {
+            c.first = __builtin_ctzll(runs);
+            if (++s->steps > STEPS_MAX) {
+                return;
+            }
+            if (!cost_of(s, c.node, c.first, &c.cost)) {
+                continue;
+            }
+            struct cost cost = cost_sum(so_far, c.cost);
+            if (compare_costs(&cost, &s->here) < 0 &&
+                (!s->found || compare_costs(&cost, &s->best_cost) <= 0)) {
+                take(s, offer, &c);
+                choose_each(s, offer, of, end, cost);
+                give_back(s, c.node);
+            }
+        }
+    }
 }
 
 /* Marks those that stand on more than one node of the span. */
@@ -479,6 +548,7 @@ static void find_gangs(struct search *s, struct span of)
 
 static bool choose_all(struct search *s, int offer, struct span of, const int *domain)
 {
+    s->here = any_cost;
     bool any = choose(s, offer, of, domain, NULL);
     if (!any || match_nodes(s->q) == 1) {
         return any;
@@ -492,6 +562,12 @@ static bool choose_all(struct search *s, int offer, struct span of, const int *d
             seeds++;
             choose(s, offer, of, domain, v);
         }
+    }
+    if (seeds > 0) {
+        s->steps = 0;
+        begin(s);
+        take_plain(s, offer, domain);
+        choose_each(s, offer, of, of.from, no_cost);
     }
     return true;
 }
