@@ -92,7 +92,9 @@ static void set_times(json_t *obj, const struct sim_run *run)
 {
     size_t n = run->match_count;
     int64_t *sorted = xcalloc(n + 1, sizeof *sorted);
-    memcpy(sorted, run->match_ns, n * sizeof *sorted);
+    for (size_t i = 0; i < n; i++) {
+        sorted[i] = run->match_ns[i];
+    }
     qsort(sorted, n, sizeof *sorted, compare_i64);
     json_object_set_new(obj, "ns_per_match_p50",
                         json_integer(percentile(sorted, (int64_t)n, 50)));

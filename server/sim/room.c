@@ -105,8 +105,10 @@ void room_forget(struct room *r, int node, int64_t now_us)
     while (past < n->count && n->changes[past].at_us <= now_us) {
         n->used += n->changes[past++].gpus;
     }
-    n->count -= past;
-    memmove(n->changes, n->changes + past, (size_t)n->count * sizeof *n->changes);
+    if (past > 0) {
+        n->count -= past;
+        memmove(n->changes, n->changes + past, (size_t)n->count * sizeof *n->changes);
+    }
 }
 
 static void add_span(struct room *r, struct span span)

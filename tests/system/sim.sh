@@ -264,6 +264,11 @@ done
 printf 'submit_s,duration_s,gpus\n0,5,4\n5,5,4\n5,5,1\n10,5,1\n' >jobs.csv
 replay
 is "at one instant ends come before submissions" "$(placed | cut -d, -f1-4 | tr '\n' ' ')" "1,0,0,5 2,5,5,10 4,10,10,15 "
+printf 'submit_s,duration_s,gpus\n' >jobs.csv
+for wait in none fifo backfill; do
+    replay --wait $wait
+    is "$wait: an empty trace" "$rc $(placed)$(figure '[.jobs,.placed,.wait_p99_s,.slowdown_mean,.utilisation,.matches]')" "0 [0,0,0,0,0,0]"
+done
 
 # ---- determinism ----
 # same NAME A B: two runs say the same, but for what is named ns_.
