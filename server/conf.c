@@ -80,6 +80,11 @@ const struct conf_key server_conf_keys[] = {
      "started is moved elsewhere. A server that has just started waits as long "
      "before it says so.",
      10 * US_PER_S, 7 * 24 * US_PER_HOUR},
+    {"waiting_rise_percent", CONF_INT, AT(waiting_rise_percent), "50",
+     "How much dearer a waiting order may become, within its bounds and without "
+     "starting later, when the list as a whole gets cheaper by more than that; 0: each "
+     "order has the best place left when its turn comes.",
+     0, 1000},
     {"path_hook", CONF_STRING, AT(path_hook), NULL,
      "Program (absolute path, run as PROGRAM light|release NAME) or https:// URL that "
      "lights and releases booked paths; without it paths count as lit by themselves.",

@@ -385,6 +385,7 @@ static int start_world(struct app *a, struct err *err)
     a->world = world_new(&opts);
     a->world->path_hook = a->path_hook;
     a->world->path_hook_limit_us = a->conf.path_hook_limit_us;
+    a->world->waiting_rise_ppm = a->conf.waiting_rise_percent * 10000;
     a->world->more_metrics = net_metrics;
     a->world->more_metrics_arg = a;
     a->loop = flow_loop_new(a->base);

@@ -17,6 +17,7 @@
 #include "client/lib/log.h"
 #include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
+#include "server/core/improve.h"
 #include "server/flow/call.h"
 #include "server/flow/flows.h"
 #include "server/flow/plan.h"
@@ -27,6 +28,8 @@
 /* Of a longer list these are planned, the rest only keeps its place: a plan takes some
  * 10 us and 40 KB, and all of it is one turn of the loop. */
 #define ORDERS_MAX 1000
+/* Tries to lower the sum of what the orders cost: some 20 ms. */
+#define IMPROVE_ROUNDS 4000
 /* An order whose tenant could not pay is passed over for so long. */
 #define FUNDS_AGAIN_US (20 * US_PER_S)
 #define WHY_FUNDS      "funds"
@@ -143,6 +146,10 @@ static void plan_orders(struct flow *f)
     w->backfill.lanes = w->lanes;
     w->backfill.firm = w->firm;
     backfill_plan(&w->backfill, s->asks, s->ask_count, s->places);
+    /* All servers begin with the same seed, to come to the same places. */
+    struct improve_limits limits = {IMPROVE_ROUNDS, w->waiting_rise_ppm, 1};
+    if (w->waiting_rise_ppm > 0 && s->ask_count > 1)
+        improve_plans(&w->backfill, s->asks, s->ask_count, s->places, &limits);
     w->backfill.market = NULL;
     w->order_count = s->order_count;
 }

@@ -171,6 +171,7 @@ struct world {
 
     struct pathhook *path_hook; /* NULL: paths count as lit by themselves */
     int64_t path_hook_limit_us;
+    int64_t waiting_rise_ppm; /* what an order may get dearer for the others' sake */
     /* The server's own flows, 0: none runs. One of each at a time, but of
      * flow_paths_due only one that asks for work. */
     uint64_t waiting_flow, outage_flow, paths_flow;
