@@ -8,9 +8,11 @@
  *   repeat   a repeated key: as above
  *   reply
  *
- * Without hold nothing is kept but the price: booking a quote fails when its GPUs went
- * to somebody else meanwhile. Held first and kept then: a server that dies between the
- * two leaves a hold that nobody knows of, which ends with the quote that never was. */
+ * What is held begins when the quote expires at the earliest: until then it could not
+ * be told from a lease that nobody paid for. Without hold nothing is kept but the
+ * price: booking a quote fails when its GPUs went to somebody else meanwhile. Held
+ * first and kept then: a server that dies between the two leaves a hold that nobody
+ * knows of, which ends with the quote that never was. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +38,7 @@ struct quote {
     size_t try_count;
     char id[UUID_TEXT];
     char hold_key[FLOW_KEY_MAX + 8]; /* "" none was sent */
-    int64_t made_us;
+    int64_t made_us, expires_us;
 };
 
 static enum flow_turn quote_earlier(struct flow *f);
@@ -118,6 +120,9 @@ static enum flow_turn quote_rank(struct flow *f)
     struct err err;
     plan_done(&s->plan);
     plan_pick_done(&s->pick);
+    s->expires_us = s->made_us + QUOTE_LIFE_US;
+    if (s->rq.hold && s->rq.at_once)
+        s->rq.from_us = s->rq.latest_us = s->expires_us;
     if (plan_rank(w, &s->rq, tenant, f->now_us, &s->plan, &err) != 0)
         return flow_fail(f, &err);
     plan_log(w, &s->rq, &s->plan, tenant, "quote", s->plan.fits ? "ok" : "no_fit");
@@ -128,6 +133,8 @@ static enum flow_turn quote_rank(struct flow *f)
         return flow_fail(f, &err);
     }
     plan_pick(w, &s->plan, f->now_us, &s->pick);
+    if (s->rq.hold && s->pick.plan->start_us < s->expires_us)
+        s->expires_us = s->pick.plan->start_us;
     return s->rq.hold ? flow_goto(f, quote_hold) : flow_goto(f, quote_keep);
 }
 
@@ -144,7 +151,7 @@ static enum flow_turn quote_hold(struct flow *f)
                               .request = s->rq.tree,
                               .idem_key = s->hold_key[0] != '\0' ? s->hold_key : s->id,
                               .idem_hash = s->idem.hash,
-                              .hold_until_us = s->made_us + QUOTE_LIFE_US};
+                              .hold_until_us = s->expires_us};
     plan_book(w, &s->pick, &rows, &book);
     memcpy(book.id, s->id, sizeof(book.id));
     memcpy(book.quote_id, s->id, sizeof(book.quote_id));
@@ -194,11 +201,11 @@ static enum flow_turn quote_keep(struct flow *f)
     digest_sha256(text, strlen(text), hash);
     free(text);
     flow_goto(f, quote_repeat);
-    enum flow_turn turn = db_call(
-        f, STORE_QUOTE_PUT,
-        STORE_ARGS(S_TEXT(s->id), S_TEXT(f->rq->who.tenant_id), S_INT(s->made_us),
-                   S_INT(s->made_us + QUOTE_LIFE_US), S_JSON(s->rq.tree), S_JSON(plan),
-                   S_BYTES(hash, SHA256_LEN), DB_IDEM(s->idem)));
+    enum flow_turn turn =
+        db_call(f, STORE_QUOTE_PUT,
+                STORE_ARGS(S_TEXT(s->id), S_TEXT(f->rq->who.tenant_id),
+                           S_INT(s->made_us), S_INT(s->expires_us), S_JSON(s->rq.tree),
+                           S_JSON(plan), S_BYTES(hash, SHA256_LEN), DB_IDEM(s->idem)));
     json_decref(plan);
     return turn;
 }

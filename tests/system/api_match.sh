@@ -202,6 +202,11 @@ done
 is "a hold ends by itself" "$code" 201
 reserve "{\"quote\":\"$quote\"}"
 is "then the quote is over" "$code $(get .code)" "409 conflict"
+ask "$acme" POST /v1/quotes '{"duration":"1h","gpus":1,"hold":true}'
+is "held for now: it begins when the quote expires" "$code $(get '.plan.start == .expires_at')" "201 true"
+reserve "{\"quote\":\"$(get .id)\"}"
+is "and is confirmed" "$code $(get .state)" "201 confirmed"
+cancel "$(get .id)"
 ask "$acme" POST /v1/quotes "{\"duration\":\"1h\",\"gpus\":4,\"start\":\"$(hour 64)\",\"site\":\"frankfurt\"}"
 quote=$(get .id)
 report f1 4 9000000
@@ -245,6 +250,62 @@ done
 is "most have a way out" "$((relaxed >= 6))" 1
 ask "$acme" GET "/v1/calendar?site=tokyo&gpus=4&from=$(hour 60)&to=$(hour 64)&step=1h"
 is "capacity over time" "$code $(get '.offers[0] | "\(.total) \([.steps[].free] | map(tostring) | join(" "))"')" "200 12 0 12 0 12"
+
+# ---- spot, and who takes it ----
+ask "$seller" POST /v1/prices '{"site":"frankfurt","per_gpu_hour":{"currency":"USD","micro":2500000},"spot_per_gpu_hour":{"currency":"USD","micro":500000},"notice":"2m"}'
+is "spot terms" "$code" 200
+for _ in $(seq 50); do
+    ask "$acme" GET "/v1/offers?duration=1h&spot=true"
+    [ "$(get '.offers | length')" = 1 ] && break
+    sleep 0.1
+done
+is "spot is sold in Frankfurt" "$(get '.offers[0] | "\(.site) \(.spot_per_gpu_hour_micro) \(.notice_s) \(.price.total_micro)"') $(get '[.rejected[].why] | unique | join(" ")')" "frankfurt 500000 120 500000 no_spot"
+at=$(hour 90)
+reserve "{\"duration\":\"2h\",\"gpus\":2,\"spot\":true,\"start\":\"$at\"}"
+is "a spot lease" "$code $(get .spot) $(get .price.total_micro)" "201 true 2000000"
+spot=$(get .id)
+reserve "{\"duration\":\"1h\",\"gpus\":2,\"site\":\"frankfurt\",\"start\":\"$at\"}"
+is "firm demand takes what is free" "$code" 201
+ask "$acme" GET "/v1/reservations/$spot"
+is "and leaves spot alone" "$(get .state)" confirmed
+reserve "{\"duration\":\"1h\",\"gpus\":2,\"spot\":true,\"start\":\"$at\"}"
+is "spot preempts nobody" "$code $(get .code)" "409 no_fit"
+reserve "{\"duration\":\"1h\",\"gpus\":2,\"site\":\"frankfurt\",\"start\":\"$at\"}"
+is "then it takes spot's place" "$code $(get .spot)" "201 false"
+ask "$acme" GET "/v1/reservations/$spot"
+is "which is told why" "$(get .state) $(get .preempted_by)" "cancelled firm demand"
+reserve "{\"duration\":\"1h\",\"gpus\":2,\"spot\":true}"
+spot=$(get .id)
+ask "$acme" POST "/v1/reservations/$spot/tokens" '{"jwk":{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}}'
+payload=$(get '.tokens[0].token' | cut -d. -f2)
+while [ $((${#payload} % 4)) != 0 ]; do payload="$payload="; done
+ends=$(basenc -d --base64url <<<"$payload" | jq '.authorization_details[0].not_after // .authorization_details[0].lease.not_after // empty' 2>/dev/null)
+[ -n "$ends" ] || ends=$(basenc -d --base64url <<<"$payload" | jq -c . 2>/dev/null)
+case $ends in [0-9]*) ends=$((ends - $(date +%s))) ;; *) ends=$(($(date -d "$(tr -d '"' <<<"$ends")" +%s 2>/dev/null || echo 0) - $(date +%s))) ;; esac
+is "its grant is for less than the notice ($ends s)" "$((ends > 60 && ends <= 108))" 1
+cancel "$spot"
+
+# ---- nothing free: the order waits ----
+at=$(hour 94)
+for s in tokyo:3 osaka:2 frankfurt:1; do
+    reserve "{\"duration\":\"1h\",\"gpus\":4,\"nodes\":${s#*:},\"site\":\"${s%:*}\",\"start\":\"$at\"}"
+    is "all of ${s%:*}" "$code" 201
+    full=$(get .id)
+done
+before=$(held)
+reserve "{\"duration\":\"1h\",\"gpus\":4,\"site\":\"frankfurt\",\"start\":\"$at\",\"wait\":true}" -H 'Idempotency-Key: w1'
+is "it waits" "$code $(get .state) $(get '.allocations | length') $(get '.waiting.until') $(get .start)" "201 waiting 0 $at null"
+wait=$(get .id)
+is "no money is held for it" "$(held)" "$before"
+reserve "{\"duration\":\"1h\",\"gpus\":4,\"site\":\"frankfurt\",\"start\":\"$at\",\"wait\":true}" -H 'Idempotency-Key: w1'
+is "once" "$code $(get .id)" "200 $wait"
+cancel "$full"
+for _ in $(seq 80); do
+    ask "$acme" GET "/v1/reservations/$wait"
+    [ "$(get .state)" = confirmed ] && break
+    sleep 0.25
+done
+is "what comes free is its" "$(get .state) $(get '.allocations[0].site') $(get .waiting)" "confirmed frankfurt null"
 
 # ---- the whole still adds up ----
 ask "$admin" GET /v1/admin/status
