@@ -2,6 +2,7 @@
  * its price and holds nothing; the booking names the quote and carries an idempotency
  * key. From the moment the booking is sent until its answer, leaving in any way tells
  * the key. */
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,9 @@
 #include "client/cli/query.h"
 #include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
+
+#define PLACE_TRIES   8
+#define PLACE_STEP_MS 400
 
 /* A plan as people read it: places, data, price. */
 static void render_plan(struct cli *c, const json_t *quote, struct strbuf *out)
@@ -204,6 +208,26 @@ static int choose(struct cli *c, json_t **ret, struct err *err)
     return rc;
 }
 
+/* The list is planned a moment after an order was put into it: then its place is known.
+ * Without it the order stands all the same. */
+static void await_place(struct cli *c, json_t **resv)
+{
+    struct err ignored;
+    for (int i = 0; i < PLACE_TRIES; i++) {
+        const json_t *waiting = json_object_get(*resv, "waiting");
+        const char *id = json_string_value(json_object_get(*resv, "id"));
+        json_t *now = NULL;
+        if (!json_is_object(waiting) || id == NULL ||
+            json_integer_value(json_object_get(waiting, "position")) > 0)
+            return;
+        (void)poll(NULL, 0, PLACE_STEP_MS);
+        if (cli_get_reservation(c, id, &now, &ignored) < 0)
+            return;
+        json_decref(*resv);
+        *resv = now;
+    }
+}
+
 int cmd_reserve(struct cli *c, struct err *err)
 {
     json_t *body = NULL, *resv = NULL;
@@ -215,6 +239,8 @@ int cmd_reserve(struct cli *c, struct err *err)
     if (rc != 1)
         goto out;
     rc = book(c, body, key, &resv, err);
+    if (rc == 0)
+        await_place(c, &resv);
     if (rc == 0 && c->render.format != RENDER_JSON) {
         struct strbuf note = STRBUF_INIT;
         plan_view_note(resv, c->render.zone, &note);
