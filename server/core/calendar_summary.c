@@ -267,8 +267,9 @@ bool summary_hopeless(const struct index *x, int64_t from, int64_t to, int class
     int level = level_of(to - from);
     int64_t len = level_slots[level];
     /* Both ends are read before either decides: two misses of the cache at once. */
-    bool hopeless = start_hopeless(x, level, from, class, nodes) |
-                    start_hopeless(x, level, to - len, class, nodes);
+    bool head = start_hopeless(x, level, from, class, nodes);
+    bool tail = start_hopeless(x, level, to - len, class, nodes);
+    bool hopeless = head || tail;
     for (from += len; from < to - len && !hopeless; from += len) {
         hopeless = start_hopeless(x, level, from, class, nodes);
     }
