@@ -1,8 +1,13 @@
 /* backfill: the waiting list's planner. Orders are planned in the order of the queue
- * (priority high first, then age, then id) over the live calendars; each takes the best
- * plan with the earliest start within its bounds, and its shadow blocks that for those
- * behind it and for newcomers: conservative backfill, nobody is delayed by one behind.
- * (Mu'alem and Feitelson 2001.)
+ * (priority high first, then age, then id) over the live calendars; each takes the
+ * earliest start within its bounds, of the plans at that start the cheapest, and its
+ * shadow blocks that for those behind it and for newcomers: conservative backfill,
+ * nobody is delayed by one behind. (Mu'alem and Feitelson 2001.)
+ *
+ * Each planning begins anew: a place follows from the market and from the orders before
+ * it. So a start may become later when capacity leaves, and, seldom, when an order
+ * before it finds another place as something is given back or taken; the first in the
+ * queue is never later by what others book or give back.
  *
  * It books nothing and knows no prices in the ledger; an order it finds a place for is
  * booked by the caller. An order without a place has no shadow: it takes nothing from

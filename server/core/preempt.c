@@ -15,10 +15,9 @@
 #include "client/lib/xalloc.h"
 #include "server/core/match_int.h"
 
-/* Gangs that are tried as lost beforehand, and runs that are tried one after the other
- * when there are some: a few milliseconds at most for each offer. */
-#define SEEDS_MAX 32
-#define STEPS_MAX 5000
+/* Runs whose cost is asked for beyond the first choice of each offer, all offers
+ * together: some milliseconds. */
+#define STEPS_MAX 50000
 
 struct victim { /* a reservation that may become one */
     int64_t reservation, lost_micro;
@@ -54,8 +53,8 @@ struct search {
     int64_t start_us;
     struct preempt_plan best, next;
     struct cost best_cost;
-    struct cost here; /* the best of the nodes that are looked at */
-    int steps;
+    struct cost here;     /* the best of the nodes that are looked at */
+    int steps, steps_max; /* for those */
     bool found;
     enum match_why why;
 };
@@ -227,6 +226,7 @@ static bool cost_of(struct search *s, struct span node, int first, struct cost *
 {
     *ret = no_cost;
     s->count++;
+    s->steps++;
     for (size_t i = node.from; i < node.to; i++) {
         const struct entry *e = &s->entries[i];
         if (!is_in_way(s, e, first)) {
@@ -391,11 +391,11 @@ static void take_plain(struct search *s, int offer, const int *domain)
 
 /* ---- plans ---- */
 
-static void begin(struct search *s)
+static void begin(struct search *s, struct span of)
 {
     s->next.plan.slot_count = 0;
-    for (size_t i = 0; i < s->victim_count; i++) {
-        s->victims[i].taken = 0;
+    for (size_t i = of.from; i < of.to; i++) {
+        s->entries[i].victim->taken = 0;
     }
 }
 
@@ -483,7 +483,7 @@ static bool choose(struct search *s, int offer, struct span of, const int *domai
                    struct victim *lost)
 {
     struct choice c;
-    begin(s);
+    begin(s, of);
     if (lost != NULL) {
         lost->taken = MATCH_NODES_MAX + 1;
     }
@@ -514,7 +514,7 @@ static void choose_each(struct search *s, int offer, struct span of, size_t at,
         uint64_t runs = free_runs(s, s->entries[at].node);
         for (; runs != 0; runs &= runs - 1) {
             c.first = __builtin_ctzll(runs);
-            if (++s->steps > STEPS_MAX) {
+            if (s->steps > s->steps_max) {
                 return;
             }
             if (!cost_of(s, c.node, c.first, &c.cost)) {
@@ -554,18 +554,18 @@ static bool choose_all(struct search *s, int offer, struct span of, const int *d
         return any;
     }
     find_gangs(s, of);
-    int seeds = 0;
-    for (size_t i = of.from; i < of.to && seeds < SEEDS_MAX; i++) {
+    bool has_gangs = false;
+    s->steps = 0;
+    for (size_t i = of.from; i < of.to && s->steps < s->steps_max; i++) {
         struct victim *v = s->entries[i].victim;
         if (v->several) {
             v->several = false;
-            seeds++;
+            has_gangs = true;
             choose(s, offer, of, domain, v);
         }
     }
-    if (seeds > 0) {
-        s->steps = 0;
-        begin(s);
+    if (has_gangs) {
+        begin(s, of);
         take_plain(s, offer, domain);
         choose_each(s, offer, of, of.from, no_cost);
     }
@@ -585,7 +585,7 @@ static bool choose_plain(struct search *s, int offer, struct span of)
                                  .one_domain = true};
     gang.query.skip = is_not_plain;
     gang.query.skip_arg = &plain;
-    begin(s);
+    begin(s, of);
     if (!calendar_find_gang(s->m->firm, &gang, slots)) {
         return false;
     }
@@ -664,6 +664,7 @@ enum match_why preempt_find(const struct preempt_market *m, const struct match_q
     if (!is_served(q)) {
         return MATCH_BUSY;
     }
+    s.steps_max = STEPS_MAX / (int)(m->market->offer_count + 1);
     s.victims = xcalloc(m->spot_count + 1, sizeof(*s.victims));
     s.entries = xcalloc(m->spot_count + 1, sizeof(*s.entries));
     set_victims(&s);
