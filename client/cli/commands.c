@@ -48,7 +48,7 @@ static const struct opt_def global[] = {
         {"max-price-per-hour", 0, "AMOUNT", "Largest price of one GPU for an hour."}, \
         {"max-slowdown", 0, "FACTOR", "Largest predicted slow-down, such as 1.25."},  \
         {"residency", 0, "COUNTRY",                                                   \
-         "Only sites under this country's law, such as jp."},                         \
+         "Only sites under this country's law, such as jp; data: that of the data."}, \
         {"site", 0, "SITE", "Only this site."},                                       \
         {"provider", 0, "NAME", "Only this provider, or these: a,b.", true},          \
         {"deny-provider", 0, "NAME", "Not this provider; a,b or repeated.", true},    \

@@ -327,13 +327,18 @@ static int add_residency(const struct opt_values *opts, json_t *rq, struct err *
     const char *value = opt_get(opts, "residency");
     if (value == NULL)
         return 0;
+    if (strcmp(value, "data") == 0) { /* wherever the data is, there */
+        json_object_set_new(rq, "residency", json_string(value));
+        return 0;
+    }
     char country[3] = {(char)tolower((unsigned char)value[0]), '\0', '\0'};
     if (value[0] != '\0')
         country[1] = (char)tolower((unsigned char)value[1]);
     if (strlen(value) != 2 || country[0] < 'a' || country[0] > 'z' ||
         country[1] < 'a' || country[1] > 'z')
         return err_set(err, ERR_USAGE,
-                       "--residency: '%.40s' is no country: two letters, such as jp",
+                       "--residency: '%.40s' is no country: two letters, such as jp, "
+                       "or data: that of the data",
                        value);
     json_object_set_new(rq, "residency", json_string(country));
     return 0;

@@ -94,6 +94,9 @@ struct match_query {
     /* Where each data set stands: site, or -1. NULL: nowhere known. Needed for paths.
      */
     const int *data_site;
+    /* Federated: the country each group stays in; an entry NULL: any. NULL: residency
+     * holds for all. */
+    const char *const *group_residency;
 };
 
 enum match_why {

@@ -41,6 +41,9 @@ struct match_query match_group_query(const struct match_query *q, int group)
     one.data = &q->data[group];
     one.data_count = 1;
     one.data_site = q->data_site != NULL ? &q->data_site[group] : NULL;
+    if (q->group_residency != NULL)
+        one.residency = q->group_residency[group];
+    one.group_residency = NULL;
     /* Bounds on the whole price are the whole plan's. */
     one.max_total_micro = one.max_effective_micro = 0;
     return one;

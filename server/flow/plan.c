@@ -26,6 +26,19 @@ static int find_data(const struct world *w, const struct request *rq,
                            "/bandwidth: no path leads to '%s': it was added without a "
                            "site",
                            rq->data[i]);
+        if (rq->stay && w->data[data].site < 0)
+            return err_set(err, ERR_BAD_REQUEST,
+                           "/residency: the country of '%s' is not known: it was added "
+                           "without a site",
+                           rq->data[i]);
+        if (rq->stay)
+            ret->residency[i] = w->sites[w->data[data].site].residency;
+        if (i > 0 && rq->stay && !rq->federated &&
+            strcmp(ret->residency[i], ret->residency[0]) != 0)
+            return err_set(
+                err, ERR_BAD_REQUEST,
+                "/residency: '%s' lies in %s, '%s' in %s: no place is in both",
+                rq->data[0], ret->residency[0], rq->data[i], ret->residency[i]);
         ret->data[i] = data;
         ret->site[i] = w->data[data].site;
     }
@@ -45,33 +58,35 @@ static struct match_query query_of(const struct request *rq,
     static const enum match_together together[] = {[TOGETHER_SITE] = MATCH_SITE,
                                                    [TOGETHER_DOMAIN] = MATCH_DOMAIN,
                                                    [TOGETHER_ANY] = MATCH_ANY};
-    return (struct match_query){.gpu_model = rq->gpu,
-                                .min_memory_mib = rq->min_memory_mib,
-                                .gpus = (int)rq->gpus,
-                                .len_us = rq->len_us,
-                                .from_us = rq->from_us,
-                                .latest_us = rq->latest_us,
-                                .data = where->data,
-                                .data_count = where->count,
-                                .data_site = where->site,
-                                .profile = rq->profile,
-                                .max_rtt_us = rq->max_rtt_us,
-                                .max_price_micro = rq->max_gpu_hour_micro,
-                                .max_total_micro = rq->max_total_micro,
-                                .max_slowdown_ppm = rq->max_slowdown_ppm,
-                                .residency = rq->residency,
-                                .only_site = rq->site,
-                                .only_providers = names(&rq->only_provider),
-                                .deny_providers = names(&rq->deny_provider),
-                                .deny_sites = names(&rq->deny_site),
-                                .avoid_zones = names(&rq->avoid_zone),
-                                .nodes = (int)rq->nodes,
-                                .together = together[rq->together],
-                                .spread_zones = rq->spread_zones,
-                                .federated = rq->federated,
-                                .spot = rq->spot,
-                                .bandwidth_Bps = rq->bandwidth_Bps,
-                                .now_us = now_us};
+    return (struct match_query){
+        .gpu_model = rq->gpu,
+        .min_memory_mib = rq->min_memory_mib,
+        .gpus = (int)rq->gpus,
+        .len_us = rq->len_us,
+        .from_us = rq->from_us,
+        .latest_us = rq->latest_us,
+        .data = where->data,
+        .data_count = where->count,
+        .data_site = where->site,
+        .profile = rq->profile,
+        .max_rtt_us = rq->max_rtt_us,
+        .max_price_micro = rq->max_gpu_hour_micro,
+        .max_total_micro = rq->max_total_micro,
+        .max_slowdown_ppm = rq->max_slowdown_ppm,
+        .residency = rq->stay && !rq->federated ? where->residency[0] : rq->residency,
+        .group_residency = rq->stay && rq->federated ? where->residency : NULL,
+        .only_site = rq->site,
+        .only_providers = names(&rq->only_provider),
+        .deny_providers = names(&rq->deny_provider),
+        .deny_sites = names(&rq->deny_site),
+        .avoid_zones = names(&rq->avoid_zone),
+        .nodes = (int)rq->nodes,
+        .together = together[rq->together],
+        .spread_zones = rq->spread_zones,
+        .federated = rq->federated,
+        .spot = rq->spot,
+        .bandwidth_Bps = rq->bandwidth_Bps,
+        .now_us = now_us};
 }
 
 int plan_query(const struct world *w, const struct request *rq, const char *tenant_id,

@@ -18,6 +18,7 @@
 /* The request's data sets, as indexes, and where they stand. */
 struct plan_data {
     int data[DATASETS_PER_REQUEST_MAX], site[DATASETS_PER_REQUEST_MAX];
+    const char *residency[DATASETS_PER_REQUEST_MAX]; /* asked to stay there, or NULL */
     size_t count;
 };
 /* Fills *where and *ret, which borrows from both it and the request. ERR_NOT_FOUND for

@@ -51,7 +51,7 @@ const struct jsonx_field request_members[] = {
     {"max_price", JSONX_OBJECT, false, offsetof(struct raw, max_price)},
     {"max_price_per_gpu_hour", JSONX_OBJECT, false, offsetof(struct raw, max_hour)},
     {"max_slowdown", JSONX_REAL, false, offsetof(struct raw, max_slowdown), 1, 1000},
-    {"residency", JSONX_STRING, false, offsetof(struct raw, residency), 2, 2},
+    {"residency", JSONX_STRING, false, offsetof(struct raw, residency), 2, 4},
     {"site", JSONX_STRING, false, offsetof(struct raw, site), 1, NAME_BYTES_MAX},
     {"provider", JSONX_ANY, false, offsetof(struct raw, provider)},
     {"deny_provider", JSONX_ARRAY, false, offsetof(struct raw, deny_provider), 0,
@@ -227,10 +227,20 @@ static int fill_places(const struct raw *raw, struct request *rq, struct err *er
         {json_is_array(raw->provider) ? raw->provider : NULL, "/provider", "provider",
          &rq->only_provider},
     };
-    if (rq->residency != NULL &&
-        strspn(rq->residency, "abcdefghijklmnopqrstuvwxyz") != 2)
+    rq->stay = rq->residency != NULL && strcmp(rq->residency, "data") == 0;
+    if (rq->stay && rq->data_count == 0)
         return err_set(err, ERR_BAD_REQUEST,
-                       "/residency: two lower-case letters of a country, such as jp");
+                       "/residency: \"data\" is the country of the data: name the data "
+                       "sets");
+    if (rq->stay)
+        rq->residency = NULL;
+    if (rq->residency != NULL &&
+        (strlen(rq->residency) != 2 ||
+         strspn(rq->residency, "abcdefghijklmnopqrstuvwxyz") != 2))
+        return err_set(
+            err, ERR_BAD_REQUEST,
+            "/residency: two lower-case letters of a country, such as jp, or "
+            "\"data\": that of the data");
     if (json_is_string(raw->provider) && json_string_length(raw->provider) >= 1 &&
         json_string_length(raw->provider) <= NAME_BYTES_MAX)
         rq->only_provider.name[rq->only_provider.count++] =

@@ -47,6 +47,7 @@ struct request {
     const char *data[DATASETS_PER_REQUEST_MAX];
     size_t data_count;
     bool federated; /* a group of `nodes` near each of the data sets */
+    bool stay;      /* residency "data": in the country of the data's own site */
     int64_t gpus;   /* per node */
     int64_t nodes;  /* of the gang, or of each group */
     enum request_together together;

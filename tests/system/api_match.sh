@@ -103,6 +103,17 @@ reserve "{\"duration\":\"1h\",\"federated\":[\"d-tokyo\",\"d-nowhere\"],\"start\
 is "a data set that is none" "$code $(get '.detail | test("federated/1")')" "404 true"
 cancel "$fed"
 
+reserve "{\"duration\":\"1h\",\"gpus\":4,\"nodes\":2,\"federated\":[\"d-tokyo\",\"d-frankfurt\"],\"start\":\"$at\"}"
+is "two groups of two go where there is room" "$code $(get '[.groups[].site] | sort | join(" ")')" "201 osaka tokyo"
+cancel "$(get .id)"
+reserve "{\"duration\":\"1h\",\"gpus\":4,\"nodes\":2,\"federated\":[\"d-tokyo\",\"d-frankfurt\"],\"start\":\"$at\",\"residency\":\"data\"}"
+is "but not out of their countries" "$code $(get .code)" "409 no_fit"
+reserve "{\"duration\":\"1h\",\"gpus\":4,\"federated\":[\"d-tokyo\",\"d-frankfurt\"],\"start\":\"$at\",\"residency\":\"data\"}"
+is "each stays in its own" "$code $(get '[.groups[].site] | sort | join(" ")')" "201 frankfurt tokyo"
+cancel "$(get .id)"
+ask "$acme" GET "/v1/explain?duration=1h&near=d-tokyo,d-frankfurt&residency=data"
+is "no place is in two countries" "$code $(get '.detail | test("no place is in both")')" "400 true"
+
 # ---- paths ----
 ask "$admin" POST /v1/paths '{"name":"tok-osa","from":"tokyo","to":"osaka","lanes":4,"lane_bandwidth":"10Gbps","rtt":"9ms","lossless":true,"price_per_gbps_hour":{"currency":"USD","micro":100000},"setup":"10m","provider":"seller"}' -H 'Idempotency-Key: p1'
 is "a path" "$code $(get .lanes)" "201 4"

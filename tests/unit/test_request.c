@@ -130,6 +130,8 @@ START_TEST(test_refused)
         {"{\"duration\":\"4h\",\"max_rtt\":\"5ms\"}", "/max_rtt"},
         {"{\"duration\":\"4h\",\"residency\":\"JP\"}", "/residency"},
         {"{\"duration\":\"4h\",\"residency\":\"j1\"}", "/residency"},
+        {"{\"duration\":\"4h\",\"residency\":\"jpn\"}", "/residency"},
+        {"{\"duration\":\"4h\",\"residency\":\"data\"}", "/residency"},
         {"{\"quote\":\"0190\"}", "/quote"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
