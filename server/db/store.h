@@ -218,7 +218,8 @@ enum store_op {
                         generation (reservation's x 2^20 + term); next_us: when the next
                         term is to be told */
     STORE_RECEIPTS, /* (node_id, receipts json [{reservation, seq, hash (hex), prev (hex
-                       or ""), kind, from_us, to_us, gpu_ms, gaps, jws}], now_us) ->
+                       or ""), kind, from_us, to_us, gpu_ms, epoch (if given, it
+                       must be a booking's), gaps, jws}], now_us) ->
                        {acks:[{reservation,seq}], rejected:[{reservation, seq, code,
                        detail}]}; signatures are checked by the caller before */
 
@@ -371,10 +372,11 @@ enum store_op {
     STORE_WORLD_PATHS, /* (id|null) id, name, provider name, from site id, to site id,
                           lanes, lane_Bps, rtt_us (null none), lossless 0/1,
                           price_micro per lane-hour, setup_us, state up|down */
-    STORE_WORLD_BOOKINGS, /* (now_us) booking, node_id, first, count, from_us, to_us,
-                             reservation_id, spot 0/1 (and preemptible still),
-                             started_us (the reservation's start), per_gpu_hour_micro,
-                             notice_us (0 firm): all that end later than now */
+    STORE_WORLD_BOOKINGS, /* (now_us) booking, node_id, first, count, from_us, to_us, and
+                             for spot leases (null: firm) reservation_id, spot 0/1
+                             (preemptible still), started_us (the reservation's start),
+                             per_gpu_hour_micro, notice_us (0 firm): all that end later
+                             than now */
     STORE_WORLD_LANES,    /* (now_us) booking, path_id, first, count, from_us, to_us,
                              reservation_id: all that end later than now */
     STORE_OP_COUNT

@@ -104,11 +104,12 @@ static json_t *receipt_row(const struct world_node *n, const char *text, json_t 
         check_payload(p, n->spiffe_id, prev, err) != 0)
         return NULL;
     digest_sha256_hex(text, strlen(text), hash);
-    return json_pack("{s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:O, s:s}",
+    return json_pack("{s:s, s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:O, s:s}",
                      "reservation", p->reservation, "seq", (json_int_t)p->seq, "hash",
                      hash, "prev", prev, "kind", p->kind, "from_us",
                      (json_int_t)p->from_us, "to_us", (json_int_t)p->to_us, "gpu_ms",
-                     (json_int_t)p->gpu_ms, "gaps", p->gaps, "jws", text);
+                     (json_int_t)p->gpu_ms, "epoch", (json_int_t)p->epoch, "gaps",
+                     p->gaps, "jws", text);
 }
 
 static void take(struct receipts *s, const struct world_node *n, const json_t *v)

@@ -134,11 +134,11 @@ RETURNS TABLE (booking bigint, node_id integer, first integer, count integer, fr
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT b.id, b.node_id, lower(b.gpus) - lower(n.gpus), upper(b.gpus) - lower(b.gpus),
            (date_part('epoch', lower(b.during)) * 1000000)::bigint, (date_part('epoch', upper(b.during)) * 1000000)::bigint,
-           b.reservation_id,
+           CASE WHEN b.notice_us IS NOT NULL THEN b.reservation_id END,
            CASE WHEN b.notice_us IS NULL THEN 0
                 ELSE (SELECT (r.spot AND r.preempted_by IS NULL)::integer FROM reservation r WHERE r.id = b.reservation_id) END,
            CASE WHEN b.notice_us IS NOT NULL THEN (SELECT us(lower(r.during)) FROM reservation r WHERE r.id = b.reservation_id) END,
-           b.per_gpu_hour_micro, coalesce(b.notice_us, 0)
+           CASE WHEN b.notice_us IS NOT NULL THEN b.per_gpu_hour_micro END, coalesce(b.notice_us, 0)
       FROM booking b JOIN node n ON n.id = b.node_id
      WHERE upper(b.during) > ts(p_now)
 $$;

@@ -288,6 +288,34 @@ START_TEST(test_receipts_and_teardown)
 }
 END_TEST
 
+/* A teardown before the lease began does not end it; use under another lease's epoch is
+ * none of it. */
+START_TEST(test_receipts_out_of_place)
+{
+    char id[UUID_TEXT];
+    struct chain none = {0}, c = {0};
+    int64_t start = booked(0, 4, id);
+    ck_assert_str_eq(
+        put(0, receipt(&none, id, "teardown", start - HOUR_US, start, 0), start - 1),
+        "early");
+    ck_assert_str_eq(market_text(get(id), "state"), "confirmed");
+    none.seq = 0;
+    json_t *one = receipt(&none, id, "ready", start, start, 0);
+    json_object_set_new(one, "epoch", json_integer(start + 1));
+    ck_assert_str_eq(put(0, one, start), "foreign");
+    one = receipt(&c, id, "ready", start, start, 0);
+    json_object_set_new(one, "epoch", json_integer(start));
+    ck_assert_str_eq(put(0, one, start), "");
+    ck_assert_str_eq(market_text(get(id), "state"), "active");
+    ck_assert_str_eq(put(0,
+                         receipt(&c, id, "teardown", start, start + HOUR_US, 14400000),
+                         start + HOUR_US),
+                     "");
+    ck_assert_str_eq(market_text(get(id), "state"), "ended");
+    market_check(&m);
+}
+END_TEST
+
 START_TEST(test_cancel_running)
 {
     char id[UUID_TEXT];
@@ -395,6 +423,7 @@ int main(void)
     tcase_add_test(tc, test_shorten);
     tcase_add_test(tc, test_cancel_before);
     tcase_add_test(tc, test_receipts_and_teardown);
+    tcase_add_test(tc, test_receipts_out_of_place);
     tcase_add_test(tc, test_cancel_running);
     tcase_add_test(tc, test_transitions);
     tcase_add_test(tc, test_fail);
