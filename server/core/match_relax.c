@@ -60,15 +60,21 @@ static bool by_start(const struct match_market *m, const struct match_query *q,
     if (!facts->has_later) {
         return false;
     }
-    by.from_us = by.latest_us = facts->later_us;
+    /* A whole minute, or second, reads better; the very instant is there at last. */
+    static const int64_t steps_us[] = {60 * US_PER_S, US_PER_S, 1};
+    size_t i = 0;
+    do {
+        int64_t step_us = steps_us[i++];
+        by.from_us = by.latest_us = (facts->later_us + step_us - 1) / step_us * step_us;
+    } while (!fits(m, &by, p) && i < 3);
     if (!fits(m, &by, p)) {
         return false;
     }
-    timefmt_utc(q->latest_us, asked);
-    time_text(facts->later_us, asked, to);
-    time_text(q->latest_us, asked, from);
+    timefmt_utc(q->latest_us / US_PER_S * US_PER_S, asked);
+    time_text(by.from_us, asked, to);
+    time_text(q->latest_us / US_PER_S * US_PER_S, asked, from);
     p->relax.member = "start";
-    p->relax.value = facts->later_us;
+    p->relax.value = by.from_us;
     snprintf(p->relax.text, sizeof p->relax.text, "%s instead of %s", to, from);
     return true;
 }
@@ -145,7 +151,7 @@ static bool by_name(const struct match_market *m, const struct match_query *by,
     }
     p->relax.member = member;
     p->relax.name = name;
-    snprintf(p->relax.text, sizeof p->relax.text, "%s", name);
+    snprintf(p->relax.text, sizeof p->relax.text, "%s %s", member, name);
     return true;
 }
 
@@ -255,7 +261,9 @@ static void by_rest(const struct match_market *m, const struct match_query *q,
         by_leave(m, &by, p, "avoid_zone", o->zone);
     } else if (p->why == MATCH_NO_SPOT) {
         by.spot = false;
-        by_name(m, &by, p, "spot", "firm instead of spot");
+        if (by_name(m, &by, p, "spot", "")) {
+            snprintf(p->relax.text, sizeof p->relax.text, "firm instead of spot");
+        }
     } else if (p->why == MATCH_MEMORY) {
         by.min_memory_mib = o->gpu_memory_mib;
         if (fits(m, &by, p)) {
