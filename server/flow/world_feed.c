@@ -115,7 +115,11 @@ static void on_load_step(void *arg, uint64_t id, const struct store_result *r)
         load_failed(w, r);
         return;
     }
+    int64_t came_us = clock_now_us();
     load_steps[w->load_step].put(w, r);
+    log_debug("world: table %zu: read in %" PRId64 " ms, taken in %" PRId64 " ms",
+              w->load_step, (came_us - w->load_asked_us) / 1000,
+              (clock_now_us() - came_us) / 1000);
     w->load_step++;
     load_next(w);
 }
