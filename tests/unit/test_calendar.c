@@ -226,6 +226,30 @@ START_TEST(test_many_ids)
 }
 END_TEST
 
+/* So many ids that some of them share the 32 bits of their hash that a table keeps: a
+ * release must still take the right one. */
+START_TEST(test_ids_of_one_hash)
+{
+    struct calendar *c = calendar_new();
+    struct calendar_node n = {.gpus = 8, .offered = 0xff};
+    for (int i = 0; i < 1000; i++) {
+        calendar_set_node(c, i, &n);
+    }
+    for (int i = 0; i < 300000; i++) {
+        calendar_book(c, i, i % 1000, 0, 1, i, i + 1);
+    }
+    for (int i = 0; i < 300000; i += 2) {
+        calendar_release(c, i);
+    }
+    ck_assert_uint_eq(calendar_booking_count(c), 150000);
+    for (int i = 0; i < 300000; i++) {
+        uint64_t mask = calendar_free_mask(c, i % 1000, i, i + 1);
+        ck_assert_uint_eq(mask, i % 2 == 0 ? 0xff : 0xfe);
+    }
+    calendar_free(c);
+}
+END_TEST
+
 /* ---- with an index: six nodes or more, and a now ---- */
 
 #define SLOT (INT64_C(15) * 60 * 1000000)
@@ -444,13 +468,13 @@ UNIT_MAIN("calendar",
               UNIT_CASE(test_same_id_replaces_and_release_is_idempotent)
                   UNIT_CASE(test_long_before) UNIT_CASE(test_windows)
                       UNIT_CASE(test_unset_and_odd_queries) UNIT_CASE(test_pick)
-                          UNIT_CASE(test_best_fit_then_spread)
-                              UNIT_CASE(test_expire_and_far_future)
-                                  UNIT_CASE(test_many_ids)
-                                      UNIT_CASE(test_starts_at_edges_of_slots)
-                                          UNIT_CASE(test_nodes_of_64)
-                                              UNIT_CASE(test_nodes_come_and_go)
-                                                  UNIT_CASE(test_beyond_the_horizon)
-                                                      UNIT_CASE(test_time_moves_on)
-                                                          UNIT_CASE(test_gang)
-                                                              UNIT_CASE(test_series))
+                          UNIT_CASE(test_best_fit_then_spread) UNIT_CASE(
+                              test_expire_and_far_future) UNIT_CASE(test_many_ids)
+                              UNIT_CASE(test_ids_of_one_hash)
+                                  UNIT_CASE(test_starts_at_edges_of_slots)
+                                      UNIT_CASE(test_nodes_of_64)
+                                          UNIT_CASE(test_nodes_come_and_go)
+                                              UNIT_CASE(test_beyond_the_horizon)
+                                                  UNIT_CASE(test_time_moves_on)
+                                                      UNIT_CASE(test_gang)
+                                                          UNIT_CASE(test_series))
