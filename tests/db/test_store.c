@@ -531,7 +531,7 @@ START_TEST(test_world)
     ck_assert_str_eq(s.first[12], "255");
     ck_assert_str_eq(s.first[13], "[]");
     ck_assert_str_eq(s.first[15], "up");
-    ck_assert_ptr_nonnull(strstr(s.first[19], "[\"GPU-0-0\", \"GPU-0-1\""));
+    ck_assert_ptr_nonnull(strstr(s.first[19], "[\"GPU-0-0\",\"GPU-0-1\""));
     s = world(STORE_WORLD_NODES, STORE_ARGS(S_NULL));
     ck_assert_uint_ge(s.rows, 2);
     s = world(STORE_WORLD_DATASETS, STORE_ARGS(S_NULL));
