@@ -22,15 +22,25 @@
 
 /* ---- one site ---- */
 
+/* The order of match_plan_before() but for the start. */
 struct key {
-    int64_t effective_micro;
+    int64_t effective_micro, rtt_us, unreliable_ppm;
+    uint32_t spread;
     int offer;
 };
 
 static bool is_less(struct key a, struct key b)
 {
-    return a.effective_micro < b.effective_micro ||
-           (a.effective_micro == b.effective_micro && a.offer < b.offer);
+    if (a.effective_micro != b.effective_micro) {
+        return a.effective_micro < b.effective_micro;
+    }
+    if (a.rtt_us != b.rtt_us) {
+        return a.rtt_us < b.rtt_us;
+    }
+    if (a.unreliable_ppm != b.unreliable_ppm) {
+        return a.unreliable_ppm < b.unreliable_ppm;
+    }
+    return a.spread != b.spread ? a.spread < b.spread : a.offer < b.offer;
 }
 
 static void sink(struct key *heap, size_t count, size_t i)
@@ -102,8 +112,12 @@ static size_t fill_block(struct search *s, size_t from, size_t to, struct key *h
         enum match_why why = fits ? match_facts(s->m, &q, o, &f) : MATCH_MODEL;
         if (why == MATCH_OK) {
             /* A way that is not the cheapest may make up for its price. */
-            heap[count++] =
-                (struct key){match_has_choice(&f) ? 0 : f.effective_micro, (int)i};
+            heap[count++] = (struct key){
+                .effective_micro = match_has_choice(&f) ? 0 : f.effective_micro,
+                .rtt_us = f.rtt.source == TOPO_UNKNOWN ? INT64_MAX : f.rtt.rtt_us,
+                .unreliable_ppm = -o->reliability_ppm,
+                .spread = match_spread(s->q->spread, (int)i),
+                .offer = (int)i};
         } else if (why > s->why) {
             s->why = why;
         }
@@ -114,6 +128,23 @@ static size_t fill_block(struct search *s, size_t from, size_t to, struct key *h
     return count;
 }
 
+/* Can none of the rest be better? What costs the same may start earlier, unless the
+ * best starts as early as may be; then the keys are in the order of the ties. */
+static bool is_settled(const struct search *s, const struct match_plan *best,
+                       const struct key *next)
+{
+    if (next->effective_micro != best->effective_micro) {
+        return next->effective_micro > best->effective_micro;
+    }
+    struct key key = {.effective_micro = best->effective_micro,
+                      .offer = best->slots[0].offer};
+    const struct topo_rtt *rtt = &best->groups[0].rtt;
+    key.rtt_us = rtt->source == TOPO_UNKNOWN ? INT64_MAX : rtt->rtt_us;
+    key.unreliable_ppm = -s->m->offers[key.offer].reliability_ppm;
+    key.spread = match_spread(s->q->spread, key.offer);
+    return best->start_us == s->q->from_us && is_less(key, *next);
+}
+
 static void best_site(struct search *s)
 {
     struct key heap[BLOCK];
@@ -122,7 +153,7 @@ static void best_site(struct search *s)
         size_t count = fill_block(s, from, to, heap);
         while (count > 0) {
             struct key k = pop(heap, &count);
-            if (s->best >= 0 && k.effective_micro > s->plan[s->best].effective_micro) {
+            if (s->best >= 0 && is_settled(s, &s->plan[s->best], &k)) {
                 break;
             }
             consider(s, k.offer);
