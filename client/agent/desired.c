@@ -18,6 +18,7 @@ struct lease_row {
     const char *reservation, *tenant, *on_lost;
     json_t *gpus;
     int64_t not_before, not_after, epoch, drain, memory_max_bytes, pids_max, generation;
+    bool spot;
 };
 static const struct jsonx_field lease_fields[] = {
     F(struct lease_row, reservation, JSONX_STRING, true, 36, 36),
@@ -31,6 +32,7 @@ static const struct jsonx_field lease_fields[] = {
     F(struct lease_row, pids_max, JSONX_INT, false, 0, INT64_MAX),
     F(struct lease_row, on_lost, JSONX_STRING, false, 1, 40),
     F(struct lease_row, generation, JSONX_INT, false, 0, INT64_MAX),
+    F(struct lease_row, spot, JSONX_BOOL, false, 0, 0),
 };
 
 /* Decodes only the members the table knows. */
@@ -95,6 +97,7 @@ static int read_lease(const json_t *v, const char *at, struct order *o, struct e
     o->not_after_us = row.not_after;
     o->epoch = row.epoch;
     o->generation = row.generation;
+    o->spot = row.spot;
     o->drain_us = row.drain;
     o->memory_max_bytes = row.memory_max_bytes;
     o->pids_max = row.pids_max;

@@ -8,6 +8,7 @@
 #ifndef NEARGPU_AGENT_DESIRED_H
 #define NEARGPU_AGENT_DESIRED_H
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,6 +31,7 @@ struct order {
     int64_t drain_us;
     int64_t memory_max_bytes, pids_max; /* 0: the node's default */
     int64_t on_lost_us;                 /* -1: run to the end */
+    bool spot; /* ordered for a short term at a time; only orders move its end */
 };
 
 struct desired_end {

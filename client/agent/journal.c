@@ -195,8 +195,8 @@ static json_t *lease_json(const struct journal_lease *l)
         "deadline_boot_us", (json_int_t)l->deadline_boot_us, "boot_id", l->boot_id,
         "ended_boot_us", (json_int_t)l->ended_boot_us, "drain_us",
         (json_int_t)l->drain_us, "memory_max_bytes", (json_int_t)l->memory_max_bytes,
-        "pids_max", (json_int_t)l->pids_max, "on_lost", l->on_lost, "shortened",
-        l->shortened, "reason", l->reason, "gpus", gpus, "rules", rules_json(l));
+        "pids_max", (json_int_t)l->pids_max, "on_lost", l->on_lost, "ordered",
+        l->ordered, "reason", l->reason, "gpus", gpus, "rules", rules_json(l));
 }
 
 int journal_lease_write(struct journal *j, const struct journal_lease *lease,
@@ -230,7 +230,7 @@ struct lease_raw { /* what jsonx hands out, before it is copied */
     const char *id, *tenant, *state, *boot_id, *on_lost, *reason;
     int64_t epoch, generation, not_before_us, not_after_us, deadline_boot_us,
         ended_boot_us, drain_us, memory_max_bytes, pids_max;
-    bool shortened;
+    bool ordered;
     json_t *gpus, *rules;
 };
 
@@ -250,7 +250,7 @@ static const struct jsonx_field lease_fields[] = {
     {"memory_max_bytes", JSONX_INT, true, RAW(memory_max_bytes), 0, INT64_MAX},
     {"pids_max", JSONX_INT, true, RAW(pids_max), 0, INT64_MAX},
     {"on_lost", JSONX_STRING, true, RAW(on_lost), 0, 23},
-    {"shortened", JSONX_BOOL, false, RAW(shortened), 0, 0},
+    {"ordered", JSONX_BOOL, false, RAW(ordered), 0, 0},
     {"reason", JSONX_STRING, true, RAW(reason), 0, 23},
     {"gpus", JSONX_ARRAY, true, RAW(gpus), 0, GPUS_PER_NODE_MAX},
     {"rules", JSONX_ARRAY, true, RAW(rules), 0, DEVPROG_RULES_MAX},
@@ -294,7 +294,7 @@ static int lease_fill(const struct lease_raw *r, struct journal_lease *l,
     l->not_after_us = r->not_after_us;
     l->deadline_boot_us = r->deadline_boot_us;
     l->ended_boot_us = r->ended_boot_us;
-    l->shortened = r->shortened;
+    l->ordered = r->ordered;
     l->drain_us = r->drain_us;
     l->memory_max_bytes = r->memory_max_bytes;
     l->pids_max = r->pids_max;

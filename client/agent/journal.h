@@ -36,8 +36,8 @@ struct journal_lease {
     int64_t drain_us;
     int64_t memory_max_bytes, pids_max;
     char on_lost[24]; /* "run_to_end" or a duration text */
-    bool shortened;   /* its end was moved forward by its last change */
-    char reason[24];  /* why it ended; "" while it has not */
+    bool ordered;    /* spot, or shortened last: only the market's orders lengthen it */
+    char reason[24]; /* why it ended; "" while it has not */
     char gpus[GPUS_PER_NODE_MAX][JOURNAL_ID_MAX]; /* UUIDs */
     size_t gpu_count;
     struct devprog_rule rules[DEVPROG_RULES_MAX]; /* the gate, to reopen it */

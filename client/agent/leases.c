@@ -154,6 +154,7 @@ static void fill(struct leases *l, const struct order *o, struct journal_lease *
     j->state = LEASE_OPENING;
     j->epoch = o->epoch;
     j->generation = o->generation;
+    j->ordered = o->spot;
     j->not_before_us = o->not_before_us;
     j->not_after_us = o->not_after_us;
     j->deadline_boot_us = signedtime_boot(&l->a->time, o->not_after_us);
@@ -263,14 +264,15 @@ static int check_moves(struct leases *l, const struct live *v, struct err *err)
 }
 
 static void move_end(struct leases *l, struct live *v, int64_t not_after_us,
-                     int64_t generation)
+                     const struct order *o)
 {
-    v->j.shortened = not_after_us < v->j.not_after_us;
+    bool earlier = not_after_us < v->j.not_after_us;
+    v->j.ordered = earlier || o->spot;
     v->j.not_after_us = not_after_us;
-    if (generation > v->j.generation)
-        v->j.generation = generation;
+    if (o->generation > v->j.generation)
+        v->j.generation = o->generation;
     v->j.deadline_boot_us = signedtime_boot(&l->a->time, not_after_us);
-    live_event(l, v, v->j.shortened ? LEASE_EV_SHORTENED : LEASE_EV_EXTENDED);
+    live_event(l, v, earlier ? LEASE_EV_SHORTENED : LEASE_EV_EXTENDED);
 }
 
 int leases_extend(struct leases *l, const struct order *o, struct err *err)
@@ -280,11 +282,11 @@ int leases_extend(struct leases *l, const struct order *o, struct err *err)
         return 0;
     if (check_moves(l, v, err) != 0)
         return -1;
-    if (v->j.shortened && o->generation <= v->j.generation)
+    if (v->j.ordered && o->generation <= v->j.generation)
         return 0;
     if (check_policy(l, o, err) != 0)
         return -1;
-    move_end(l, v, o->not_after_us, o->generation);
+    move_end(l, v, o->not_after_us, o);
     return 0;
 }
 
@@ -306,12 +308,12 @@ int leases_shorten(struct leases *l, const struct order *o, struct err *err)
     log_info("lease %s: ends %lld s earlier", v->j.id,
              (long long)((v->j.not_after_us - end) / US_PER_S));
     if (end < v->j.not_after_us) {
-        move_end(l, v, end, o->generation);
+        move_end(l, v, end, o);
         return 0;
     }
     /* Its drain is longer than what is left: it ends as it would have. */
     v->j.generation = o->generation;
-    v->j.shortened = true;
+    v->j.ordered = true;
     return journal_lease_write(l->a->journal, &v->j, err);
 }
 

@@ -31,7 +31,8 @@ int leases_recover(struct leases *l, struct err *err) MUST_USE;
 int leases_open(struct leases *l, const struct order *o, const char **ret_step,
                 struct err *err) MUST_USE;
 /* A later end. An order without a generation (of a token, which may be older than the
- * market's last word) does not lengthen a lease that the market has shortened. */
+ * market's last word) does not lengthen a spot lease, nor one the market has shortened.
+ */
 int leases_extend(struct leases *l, const struct order *o, struct err *err) MUST_USE;
 /* An earlier end (a preempted or shrunk reservation): never before now + the lease's
  * drain, so that its jobs are told, and never a later one. */

@@ -274,6 +274,32 @@ START_TEST(test_shorten)
 }
 END_TEST
 
+/* A spot lease lasts as long as the market has said last, whatever a token promises. */
+START_TEST(test_spot_terms)
+{
+    struct rig r;
+    struct err err;
+    rig_init(&r);
+    struct order token = r.order;
+    r.order.spot = true;
+    r.order.generation = 1 << 20;
+    r.order.not_after_us -= 600 * US_PER_S;
+    rig_lease(&r);
+    int64_t before = end_boot(&r);
+    ck_assert_int_eq(leases_extend(r.a.leases, &token, &err), 0);
+    ck_assert_int_eq(end_boot(&r), before);
+    r.order.generation++;
+    r.order.not_after_us += 40 * US_PER_S; /* the next term */
+    ck_assert_int_eq(leases_extend(r.a.leases, &r.order, &err), 0);
+    ck_assert_int_eq(end_boot(&r), before + 40 * US_PER_S);
+    rig_die(&r);
+    rig_start(&r);
+    ck_assert_int_eq(leases_extend(r.a.leases, &token, &err), 0);
+    ck_assert_int_eq(end_boot(&r), before + 40 * US_PER_S);
+    rig_done(&r);
+}
+END_TEST
+
 /* Jobs have their drain whatever is ordered, and an end never becomes a later one. */
 START_TEST(test_shorten_leaves_the_drain)
 {
@@ -591,11 +617,12 @@ UNIT_MAIN(
         UNIT_CASE(test_nothing_is_metered_after_the_end) UNIT_CASE(
             test_unclean_gpu_is_quarantined) UNIT_CASE(test_open_fails)
             UNIT_CASE(test_refusals) UNIT_CASE(test_extend) UNIT_CASE(test_shorten)
-                UNIT_CASE(test_shorten_leaves_the_drain) UNIT_CASE(
-                    test_an_ended_lease_is_not_extended) UNIT_CASE(test_retime)
-                    UNIT_CASE(test_killed_and_restarted) UNIT_CASE(test_gate_taken_away)
-                        UNIT_CASE(test_no_launch_without_gate)
-                            UNIT_CASE(test_launch_cut_off_is_finished)
+                UNIT_CASE(test_shorten_leaves_the_drain) UNIT_CASE(test_spot_terms)
+                    UNIT_CASE(test_an_ended_lease_is_not_extended) UNIT_CASE(
+                        test_retime) UNIT_CASE(test_killed_and_restarted)
+                        UNIT_CASE(test_gate_taken_away)
+                            UNIT_CASE(test_no_launch_without_gate) UNIT_CASE(
+                                test_launch_cut_off_is_finished)
                                 UNIT_CASE(test_orphans_and_lost_gates_end) UNIT_CASE(
                                     test_receipt_after_death) UNIT_CASE(test_reboot)
                                     UNIT_CASE(test_interval_receipts)

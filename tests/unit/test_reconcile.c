@@ -285,7 +285,7 @@ START_TEST(test_desired)
     struct err err;
     ck_assert_msg(
         parse("{\"desired_version\":\"v1\",\"now\":\"2026-01-01T00:00:00Z\","
-              "\"leases\":[" LEASE "}],\"end\":[{\"reservation\":\"" ID_B
+              "\"leases\":[" LEASE ",\"spot\":true}],\"end\":[{\"reservation\":\"" ID_B
               "\",\"reason\":\"cancelled\"}],\"status\":\"x\",\"jwks\":{},"
               "\"probes\":[{\"dataset\":\"7\",\"endpoint\":\"tcp://h:1\"}],"
               "\"settings\":{\"probe_interval\":\"30s\",\"receipt_interval\":\"2s\","
@@ -295,6 +295,7 @@ START_TEST(test_desired)
         "%s", err.text);
     ck_assert_str_eq(d.version, "v1");
     ck_assert_uint_eq(d.lease_count, 1);
+    ck_assert(d.leases[0].spot);
     ck_assert_int_eq(d.leases[0].drain_us, 10 * US_PER_S);
     ck_assert_int_eq(d.leases[0].on_lost_us, 90 * US_PER_S);
     ck_assert_int_eq(d.leases[0].not_after_us - d.leases[0].not_before_us, US_PER_HOUR);
