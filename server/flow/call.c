@@ -27,8 +27,8 @@ static void keep_booked(struct db_slot *db, const struct store_booked *b)
     if (b->booking_count == 0)
         return;
     db->booking_count = b->booking_count;
-    db->booking_id = xcalloc(b->booking_count + b->lane_booking_count + 1,
-                             sizeof(*db->booking_id));
+    db->booking_id =
+        xcalloc(b->booking_count + b->lane_booking_count + 1, sizeof(*db->booking_id));
     memcpy(db->booking_id, b->booking_id, b->booking_count * sizeof(*db->booking_id));
     for (size_t i = 0; i < b->lane_booking_count; i++)
         db->booking_id[b->booking_count + i] = b->lane_booking_id[i];

@@ -63,84 +63,84 @@ START_TEST(test_times)
 }
 END_TEST
 
+static const struct {
+    const char *text, *place;
+} refused[] = {
+    {"{}", "/duration"},
+    {"{\"duration\":\"4h\",\"colour\":1}", "colour"},
+    {"{\"duration\":4}", "/duration"},
+    {"{\"duration\":\"500ms\"}", "/duration"},
+    {"{\"duration\":\"32d\"}", "/duration"},
+    {"{\"duration\":\"4h\",\"gpus\":0}", "/gpus"},
+    {"{\"duration\":\"4h\",\"gpus\":65}", "/gpus"},
+    {"{\"duration\":\"4h\",\"gpus\":1.5}", "/gpus"},
+    {"{\"duration\":\"4h\",\"nodes\":0}", "/nodes"},
+    {"{\"duration\":\"4h\",\"nodes\":65}", "/nodes"},
+    {"{\"duration\":\"4h\",\"nodes\":33,\"federated\":[\"a\",\"b\"]}", "/nodes"},
+    {"{\"duration\":\"4h\",\"together\":\"near\"}", "/together"},
+    {"{\"duration\":\"4h\",\"spread_zones\":true}", "/spread_zones"},
+    {"{\"duration\":\"4h\",\"nodes\":2,\"spread_zones\":true}", "/spread_zones"},
+    {"{\"duration\":\"4h\",\"federated\":[\"a\"]}", "/federated"},
+    {"{\"duration\":\"4h\",\"federated\":[\"a\",\"a\"]}", "/federated/1"},
+    {"{\"duration\":\"4h\",\"federated\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\","
+     "\"g\",\"h\",\"i\"]}",
+     "/federated"},
+    {"{\"duration\":\"4h\",\"federated\":[\"a\",\"b\"],\"data\":[\"c\"]}", "/data"},
+    {"{\"duration\":\"4h\",\"bandwidth\":\"40Gbps\"}", "/bandwidth"},
+    {"{\"duration\":\"4h\",\"bandwidth\":\"40\",\"data\":[\"a\"]}", "/bandwidth"},
+    {"{\"duration\":\"4h\",\"demand\":\"fast\"}", "/demand"},
+    {"{\"duration\":\"4h\",\"demand\":\"200MB/s\",\"profile\":\"resnet50_h100\"}",
+     "/profile"},
+    {"{\"duration\":\"4h\",\"custom\":{\"nothing\":1}}", "custom.nothing"},
+    {"{\"duration\":\"4h\",\"custom\":{\"kind\":1}}", "/custom/kind"},
+    {"{\"duration\":\"4h\",\"custom\":{\"demand_Bps_per_gpu\":\"1\"}}",
+     "/custom/demand_Bps_per_gpu"},
+    {"{\"duration\":\"4h\",\"provider\":[]}", "/provider"},
+    {"{\"duration\":\"4h\",\"provider\":7}", "/provider"},
+    {"{\"duration\":\"4h\",\"provider\":\"\"}", "/provider"},
+    {"{\"duration\":\"4h\",\"provider\":[\"a\",\"a\"]}", "/provider/1"},
+    {"{\"duration\":\"4h\",\"deny_site\":[7]}", "/deny_site/0"},
+    {"{\"duration\":\"4h\",\"deny_provider\":\"a\"}", "/deny_provider"},
+    {"{\"duration\":\"4h\",\"avoid_zone\":[\"\"]}", "/avoid_zone/0"},
+    {"{\"duration\":\"4h\",\"spot\":1}", "/spot"},
+    {"{\"duration\":\"4h\",\"wait_until\":\"2027-01-16T08:00:00Z\"}", "/wait_until"},
+    {"{\"duration\":\"4h\",\"wait\":true,\"wait_until\":"
+     "\"2027-01-15T07:00:00Z\"}",
+     "/wait_until"},
+    {"{\"duration\":\"4h\",\"wait\":true,\"wait_until\":"
+     "\"2029-01-15T07:00:00Z\"}",
+     "/wait_until"},
+    {"{\"duration\":\"4h\",\"profile\":\"nope\"}", "/profile"},
+    {"{\"duration\":\"4h\",\"start\":\"2027-01-15T07:00:00Z\"}", "/start"},
+    {"{\"duration\":\"4h\",\"start\":\"2029-01-15T07:00:00Z\"}", "/start"},
+    {"{\"duration\":\"4h\",\"start\":\"2027-01-15T09:00:00Z\","
+     "\"latest\":\"2027-01-15T10:00:00Z\"}",
+     "/start"},
+    {"{\"duration\":\"4h\",\"latest\":\"2027-01-15T07:00:00Z\"}", "/latest"},
+    {"{\"duration\":\"4h\",\"data\":[\"a\",\"a\"]}", "/data/1"},
+    {"{\"duration\":\"4h\",\"data\":[1]}", "/data/0"},
+    {"{\"duration\":\"4h\",\"max_price\":{\"currency\":\"USD\",\"micro\":1}}",
+     "/max_price/currency"},
+    {"{\"duration\":\"4h\",\"max_price\":{\"currency\":\"JPY\",\"micro\":-1}}",
+     "/max_price/micro"},
+    {"{\"duration\":\"4h\",\"max_slowdown\":0.5}", "/max_slowdown"},
+    {"{\"duration\":\"4h\",\"max_rtt\":\"5ms\"}", "/max_rtt"},
+    {"{\"duration\":\"4h\",\"residency\":\"JP\"}", "/residency"},
+    {"{\"duration\":\"4h\",\"residency\":\"j1\"}", "/residency"},
+    {"{\"duration\":\"4h\",\"residency\":\"jpn\"}", "/residency"},
+    {"{\"duration\":\"4h\",\"residency\":\"data\"}", "/residency"},
+    {"{\"quote\":\"0190\"}", "/quote"},
+};
+
 START_TEST(test_refused)
 {
-    static const struct {
-        const char *text, *place;
-    } rows[] = {
-        {"{}", "/duration"},
-        {"{\"duration\":\"4h\",\"colour\":1}", "colour"},
-        {"{\"duration\":4}", "/duration"},
-        {"{\"duration\":\"500ms\"}", "/duration"},
-        {"{\"duration\":\"32d\"}", "/duration"},
-        {"{\"duration\":\"4h\",\"gpus\":0}", "/gpus"},
-        {"{\"duration\":\"4h\",\"gpus\":65}", "/gpus"},
-        {"{\"duration\":\"4h\",\"gpus\":1.5}", "/gpus"},
-        {"{\"duration\":\"4h\",\"nodes\":0}", "/nodes"},
-        {"{\"duration\":\"4h\",\"nodes\":65}", "/nodes"},
-        {"{\"duration\":\"4h\",\"nodes\":33,\"federated\":[\"a\",\"b\"]}", "/nodes"},
-        {"{\"duration\":\"4h\",\"together\":\"near\"}", "/together"},
-        {"{\"duration\":\"4h\",\"spread_zones\":true}", "/spread_zones"},
-        {"{\"duration\":\"4h\",\"nodes\":2,\"spread_zones\":true}", "/spread_zones"},
-        {"{\"duration\":\"4h\",\"federated\":[\"a\"]}", "/federated"},
-        {"{\"duration\":\"4h\",\"federated\":[\"a\",\"a\"]}", "/federated/1"},
-        {"{\"duration\":\"4h\",\"federated\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\","
-         "\"g\",\"h\",\"i\"]}",
-         "/federated"},
-        {"{\"duration\":\"4h\",\"federated\":[\"a\",\"b\"],\"data\":[\"c\"]}", "/data"},
-        {"{\"duration\":\"4h\",\"bandwidth\":\"40Gbps\"}", "/bandwidth"},
-        {"{\"duration\":\"4h\",\"bandwidth\":\"40\",\"data\":[\"a\"]}", "/bandwidth"},
-        {"{\"duration\":\"4h\",\"demand\":\"fast\"}", "/demand"},
-        {"{\"duration\":\"4h\",\"demand\":\"200MB/s\",\"profile\":\"resnet50_h100\"}",
-         "/profile"},
-        {"{\"duration\":\"4h\",\"custom\":{\"nothing\":1}}", "custom.nothing"},
-        {"{\"duration\":\"4h\",\"custom\":{\"kind\":1}}", "/custom/kind"},
-        {"{\"duration\":\"4h\",\"custom\":{\"demand_Bps_per_gpu\":\"1\"}}",
-         "/custom/demand_Bps_per_gpu"},
-        {"{\"duration\":\"4h\",\"provider\":[]}", "/provider"},
-        {"{\"duration\":\"4h\",\"provider\":7}", "/provider"},
-        {"{\"duration\":\"4h\",\"provider\":\"\"}", "/provider"},
-        {"{\"duration\":\"4h\",\"provider\":[\"a\",\"a\"]}", "/provider/1"},
-        {"{\"duration\":\"4h\",\"deny_site\":[7]}", "/deny_site/0"},
-        {"{\"duration\":\"4h\",\"deny_provider\":\"a\"}", "/deny_provider"},
-        {"{\"duration\":\"4h\",\"avoid_zone\":[\"\"]}", "/avoid_zone/0"},
-        {"{\"duration\":\"4h\",\"spot\":1}", "/spot"},
-        {"{\"duration\":\"4h\",\"wait_until\":\"2027-01-16T08:00:00Z\"}",
-         "/wait_until"},
-        {"{\"duration\":\"4h\",\"wait\":true,\"wait_until\":"
-         "\"2027-01-15T07:00:00Z\"}",
-         "/wait_until"},
-        {"{\"duration\":\"4h\",\"wait\":true,\"wait_until\":"
-         "\"2029-01-15T07:00:00Z\"}",
-         "/wait_until"},
-        {"{\"duration\":\"4h\",\"profile\":\"nope\"}", "/profile"},
-        {"{\"duration\":\"4h\",\"start\":\"2027-01-15T07:00:00Z\"}", "/start"},
-        {"{\"duration\":\"4h\",\"start\":\"2029-01-15T07:00:00Z\"}", "/start"},
-        {"{\"duration\":\"4h\",\"start\":\"2027-01-15T09:00:00Z\","
-         "\"latest\":\"2027-01-15T10:00:00Z\"}",
-         "/start"},
-        {"{\"duration\":\"4h\",\"latest\":\"2027-01-15T07:00:00Z\"}", "/latest"},
-        {"{\"duration\":\"4h\",\"data\":[\"a\",\"a\"]}", "/data/1"},
-        {"{\"duration\":\"4h\",\"data\":[1]}", "/data/0"},
-        {"{\"duration\":\"4h\",\"max_price\":{\"currency\":\"USD\",\"micro\":1}}",
-         "/max_price/currency"},
-        {"{\"duration\":\"4h\",\"max_price\":{\"currency\":\"JPY\",\"micro\":-1}}",
-         "/max_price/micro"},
-        {"{\"duration\":\"4h\",\"max_slowdown\":0.5}", "/max_slowdown"},
-        {"{\"duration\":\"4h\",\"max_rtt\":\"5ms\"}", "/max_rtt"},
-        {"{\"duration\":\"4h\",\"residency\":\"JP\"}", "/residency"},
-        {"{\"duration\":\"4h\",\"residency\":\"j1\"}", "/residency"},
-        {"{\"duration\":\"4h\",\"residency\":\"jpn\"}", "/residency"},
-        {"{\"duration\":\"4h\",\"residency\":\"data\"}", "/residency"},
-        {"{\"quote\":\"0190\"}", "/quote"},
-    };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
         struct request rq;
         struct err err;
-        ck_assert_msg(parse(rows[i].text, &rq, &err) == -1, "%s", rows[i].text);
+        ck_assert_msg(parse(refused[i].text, &rq, &err) == -1, "%s", refused[i].text);
         ck_assert_int_eq(err.code, ERR_BAD_REQUEST);
-        ck_assert_msg(strstr(err.text, rows[i].place) != NULL, "%s: %s", rows[i].text,
-                      err.text);
+        ck_assert_msg(strstr(err.text, refused[i].place) != NULL, "%s: %s",
+                      refused[i].text, err.text);
     }
 }
 END_TEST
