@@ -372,8 +372,8 @@ enum store_op {
     STORE_WORLD_PATHS, /* (id|null) id, name, provider name, from site id, to site id,
                           lanes, lane_Bps, rtt_us (null none), lossless 0/1,
                           price_micro per lane-hour, setup_us, state up|down */
-    STORE_WORLD_BOOKINGS, /* (now_us) booking, node_id, first, count, from_us, to_us, and
-                             for spot leases (null: firm) reservation_id, spot 0/1
+    STORE_WORLD_BOOKINGS, /* (now_us) booking, node_id, first, count, from_us, to_us,
+                             and for spot leases (null: firm) reservation_id, spot 0/1
                              (preemptible still), started_us (the reservation's start),
                              per_gpu_hour_micro, notice_us (0 firm): all that end later
                              than now */

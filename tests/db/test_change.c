@@ -365,6 +365,23 @@ START_TEST(test_cancel_dry)
 }
 END_TEST
 
+static void random_change(struct store *s, const char *on, int64_t start,
+                          struct store_to to)
+{
+    struct target t;
+    int64_t from = start + random() % 8 * HOUR_US;
+    bool dry = random() % 4 == 0;
+    target_new(&t, from, (1 + random() % 2) * HOUR_US);
+    target_add(&t, (int)(random() % 4), (int)(random() % 2) * 4, 4, PER_GPU);
+    target_add(&t, (int)(random() % 4), (int)(random() % 2) * 4, 4, PER_GPU);
+    switch (random() % 8) {
+    case 0: store_call(s, EXTEND(on, from + HOUR_US, 0, dry, m.now_us), to); break;
+    case 1: store_call(s, SHRINK(on, 1 + random() % 4, 0, dry, m.now_us), to); break;
+    default: store_call(s, MOVE(on, 0, &t, random() % 4 == 0, dry, m.now_us), to);
+    }
+    target_free(&t);
+}
+
 /* Random changes by two servers at once on a few reservations and nodes: no error but a
  * refusal, the books stay right. */
 START_TEST(test_random_changes)
@@ -393,28 +410,8 @@ START_TEST(test_random_changes)
         memcpy(id[i], r.id, UUID_TEXT);
     }
     for (int i = 0; i < STEPS; i++) {
-        struct store *s = random() % 2 != 0 ? m.store : other.store;
-        const char *on = id[random() % RESVS];
-        struct store_to to = store_to(market_booked, &answer[i], 0);
-        struct target t;
-        int64_t from = start + random() % 8 * HOUR_US;
-        target_new(&t, from, (1 + random() % 2) * HOUR_US);
-        target_add(&t, (int)(random() % 4), (int)(random() % 2) * 4, 4, PER_GPU);
-        target_add(&t, (int)(random() % 4), (int)(random() % 2) * 4, 4, PER_GPU);
-        switch (random() % 8) {
-        case 0:
-            store_call(s, EXTEND(on, from + HOUR_US, 0, random() % 4 == 0, m.now_us),
-                       to);
-            break;
-        case 1:
-            store_call(s, SHRINK(on, 1 + random() % 4, 0, random() % 4 == 0, m.now_us),
-                       to);
-            break;
-        default:
-            store_call(
-                s, MOVE(on, 0, &t, random() % 4 == 0, random() % 4 == 0, m.now_us), to);
-        }
-        target_free(&t);
+        random_change(random() % 2 != 0 ? m.store : other.store, id[random() % RESVS],
+                      start, store_to(market_booked, &answer[i], 0));
     }
     int ok = 0, refused = 0;
     for (int i = 0; i < STEPS; i++) {

@@ -263,11 +263,52 @@ static int64_t bill(void)
             "ng.money_mul(c.lane_ms, c.per_lane_hour_micro, 3600000) AS amount) a) y");
 }
 
+/* Lit half an hour late, after the first try was heard nothing of. */
+static void light_late(const char *resv, int64_t id, int64_t start)
+{
+    json_t *d;
+    ck_assert_uint_eq(json_array_size(due(start - SETUP_US - 1)), 0);
+    d = due(start - SETUP_US);
+    ck_assert_uint_eq(json_array_size(d), 1);
+    d = json_array_get(d, 0);
+    ck_assert_int_eq(market_int(d, "id"), id);
+    ck_assert_str_eq(market_text(d, "action"), "light");
+    ck_assert_int_eq(market_int(d, "lanes"), 2);
+    /* Claimed for a minute; then, since nothing was heard, due again. */
+    ck_assert_uint_eq(json_array_size(due(start - SETUP_US + 1000000)), 0);
+    ck_assert_uint_eq(json_array_size(due(start - SETUP_US + 60000000)), 1);
+    set(id, NULL, "the far end does not answer", start - SETUP_US + 60000000);
+    ck_assert_str_eq(market_text(first_path(resv), "error"),
+                     "the far end does not answer");
+    /* Lit half an hour late. */
+    market_ok(&m, STORE_TRANSITIONS, STORE_ARGS(S_INT(start), S_INT(HOUR_US)));
+    ck_assert_uint_eq(json_array_size(due(start + HOUR_US / 2)), 1);
+    set(id, "lit", NULL, start + HOUR_US / 2);
+    set(id, "lit", NULL, start + HOUR_US); /* repeated: changes nothing */
+    ck_assert_str_eq(market_text(first_path(resv), "state"), "lit");
+    ck_assert_uint_eq(json_array_size(due(start + HOUR_US)), 0);
+    ck_assert_int_eq(bill(), 0); /* not over */
+}
+
+/* At its end it goes out before the next one is lit on the same lanes, which fails. */
+static void put_out(int64_t id, int64_t next, int64_t end)
+{
+    json_t *d;
+    d = due(end);
+    ck_assert_uint_eq(json_array_size(d), 1);
+    ck_assert_str_eq(market_text(json_array_get(d, 0), "action"), "release");
+    set(id, "released", NULL, end + 5000000);
+    d = due(end + 6000000);
+    ck_assert_uint_eq(json_array_size(d), 1);
+    ck_assert_str_eq(market_text(json_array_get(d, 0), "action"), "light");
+    ck_assert_int_eq(market_int(json_array_get(d, 0), "id"), next);
+    set(next, "failed", "no fibre", end + 7000000);
+}
+
 START_TEST(test_life_and_bill)
 {
     struct market_booking b;
     struct market_booked r, next;
-    json_t *d;
     testdb_sql(m.admin, "UPDATE ng.path_booking SET during = 'empty', state = "
                         "'released'; UPDATE ng.booking SET during = 'empty'; UPDATE "
                         "ng.reservation SET state = 'cancelled' WHERE state = "
@@ -280,40 +321,8 @@ START_TEST(test_life_and_bill)
     market_booking(&m, &b, 0, 0, 1, end - m.now_us, HOUR_US);
     market_booking_path(&b, path, 1, 2, LANE_MICRO, 0);
     market_book_ok(&m, &b, STORE_BOOK_OK, &next);
-
-    ck_assert_uint_eq(json_array_size(due(start - SETUP_US - 1)), 0);
-    d = due(start - SETUP_US);
-    ck_assert_uint_eq(json_array_size(d), 1);
-    d = json_array_get(d, 0);
-    ck_assert_int_eq(market_int(d, "id"), id);
-    ck_assert_str_eq(market_text(d, "action"), "light");
-    ck_assert_int_eq(market_int(d, "lanes"), 2);
-    /* Claimed for a minute; then, since nothing was heard, due again. */
-    ck_assert_uint_eq(json_array_size(due(start - SETUP_US + 1000000)), 0);
-    ck_assert_uint_eq(json_array_size(due(start - SETUP_US + 60000000)), 1);
-    set(id, NULL, "the far end does not answer", start - SETUP_US + 60000000);
-    ck_assert_str_eq(market_text(first_path(r.id), "error"),
-                     "the far end does not answer");
-    /* Lit half an hour late. */
-    market_ok(&m, STORE_TRANSITIONS, STORE_ARGS(S_INT(start), S_INT(HOUR_US)));
-    ck_assert_uint_eq(json_array_size(due(start + HOUR_US / 2)), 1);
-    set(id, "lit", NULL, start + HOUR_US / 2);
-    set(id, "lit", NULL, start + HOUR_US); /* repeated: changes nothing */
-    ck_assert_str_eq(market_text(first_path(r.id), "state"), "lit");
-    ck_assert_uint_eq(json_array_size(due(start + HOUR_US)), 0);
-    ck_assert_int_eq(bill(), 0); /* not over */
-
-    /* Over: it goes out before the next one is lit on the same lanes. */
-    d = due(end);
-    ck_assert_uint_eq(json_array_size(d), 1);
-    ck_assert_str_eq(market_text(json_array_get(d, 0), "action"), "release");
-    set(id, "released", NULL, end + 5000000);
-    d = due(end + 6000000);
-    ck_assert_uint_eq(json_array_size(d), 1);
-    ck_assert_str_eq(market_text(json_array_get(d, 0), "action"), "light");
-    ck_assert_int_eq(market_int(json_array_get(d, 0), "id"), next.lane_booking_id[0]);
-    set(next.lane_booking_id[0], "failed", "no fibre", end + 7000000);
-
+    light_late(r.id, id, start);
+    put_out(id, next.lane_booking_id[0], end);
     teardown_receipt(r.id, start, end);
     ck_assert_str_eq(market_text(get(r.id), "state"), "ended");
     int64_t pending = market_sql(
