@@ -133,9 +133,9 @@ receipt() { # receipt SEQ KIND GPU_MS PREV: a signed receipt on standard output
     now=$(date -u +%FT%T.%6NZ)
     kid=$(printf '{"crv":"Ed25519","kty":"OKP","x":"%s"}' "$x" | openssl dgst -sha256 -binary | basenc --base64url | tr -d '=\n')
     head=$(printf '{"alg":"EdDSA","kid":"%s","typ":"neargpu-usage+jwt"}' "$kid" | basenc -w0 --base64url | tr -d =)
-    payload=$(jq -cn --arg id "$id" --arg now "$now" --argjson seq "$1" --arg kind "$2" --argjson ms "$3" --arg prev "$4" '{iss: "spiffe://neargpu.local/site/tokyo/node/n1",
+    payload=$(jq -cn --arg id "$id" --arg now "$now" --argjson seq "$1" --arg kind "$2" --argjson ms "$3" --arg prev "$4" --argjson epoch "$(jq ".leases[0].epoch" "$run/poll.json")" '{iss: "spiffe://neargpu.local/site/tokyo/node/n1",
         reservation: $id, seq: $seq, prev: $prev, kind: $kind, boot_id: "b", from: $now, to: $now, boot_from_us: 1, boot_to_us: 2,
-        gpus: ["GPU-n1-0", "GPU-n1-1"], gpu_ms: $ms, epoch: 1, evidence: [], gaps: []}' | basenc -w0 --base64url | tr -d =)
+        gpus: ["GPU-n1-0", "GPU-n1-1"], gpu_ms: $ms, epoch: $epoch, evidence: [], gaps: []}' | basenc -w0 --base64url | tr -d =)
     printf '%s.%s' "$head" "$payload" >signed
     openssl pkeyutl -sign -inkey receipt.key -rawin -in signed -out sig
     printf '%s.%s' "$(cat signed)" "$(basenc -w0 --base64url sig | tr -d =)"
