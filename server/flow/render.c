@@ -21,6 +21,9 @@ static const struct {
     {"start_us", "start"},
     {"end_us", "end"},
     {"now_us", "now"},
+    {"until_us", "until"},
+    {"since_us", "since"},
+    {"predicted_us", "predicted_start"},
 };
 
 static const char *instant_name(const char *name)

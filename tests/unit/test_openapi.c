@@ -1,11 +1,14 @@
 /* Tests of the API's description: it has each route of the server's table with the same
- * roles, and nothing else; its references lead somewhere. */
+ * roles, and nothing else; its references lead somewhere; what it says of a request is
+ * what the server reads, of a reservation what it writes. */
 #include <jansson.h>
 #include <string.h>
 #include <strings.h>
 
 #include "client/lib/xalloc.h"
 #include "server/flow/openapi.h"
+#include "server/flow/render.h"
+#include "server/flow/request_priv.h"
 #include "server/net/net.h"
 #include "tests/unit/unit.h"
 
@@ -121,6 +124,99 @@ START_TEST(test_references)
 }
 END_TEST
 
+static json_t *schema(const json_t *doc, const char *name)
+{
+    json_t *all = json_object_get(json_object_get(doc, "components"), "schemas");
+    return json_object_get(json_object_get(all, name), "properties");
+}
+
+/* Both objects have members of the same names. */
+static void same_names(const json_t *a, const json_t *b, const char *what)
+{
+    const char *name;
+    json_t *v;
+    json_object_foreach((json_t *)(uintptr_t)a, name, v)
+    {
+        ck_assert_msg(json_object_get(b, name) != NULL, "%s: %s is in one only", what,
+                      name);
+    }
+    json_object_foreach((json_t *)(uintptr_t)b, name, v)
+    {
+        ck_assert_msg(json_object_get(a, name) != NULL, "%s: %s is in one only", what,
+                      name);
+    }
+}
+
+START_TEST(test_request_is_described)
+{
+    json_t *doc = load(), *members = json_object(), *query = json_object(), *v;
+    size_t i;
+    for (i = 0; i < request_member_count; i++) {
+        const char *name = request_members[i].name;
+        json_object_set_new(members, name, json_true());
+        if (strcmp(name, "quote") != 0 && strcmp(name, "hold") != 0)
+            json_object_set_new(query, strcmp(name, "data") == 0 ? "near" : name,
+                                json_true());
+    }
+    same_names(schema(doc, "Request"), members, "Request");
+    static const char *const paths[] = {"/v1/offers", "/v1/explain"};
+    for (size_t k = 0; k < sizeof(paths) / sizeof(paths[0]); k++) {
+        json_t *get = json_object_get(
+            json_object_get(json_object_get(doc, "paths"), paths[k]), "get");
+        json_t *told = json_object();
+        json_array_foreach(json_object_get(get, "parameters"), i, v)
+            json_object_set_new(told, json_string_value(json_object_get(v, "name")),
+                                json_true());
+        same_names(told, query, paths[k]);
+        json_decref(told);
+    }
+    json_decref(members);
+    json_decref(query);
+    json_decref(doc);
+}
+END_TEST
+
+/* Every member is always there, also of a row that lacks most of them. */
+START_TEST(test_reservation_is_described)
+{
+    json_t *doc = load();
+    json_t *row =
+        json_pack("{s:s, s:[{s:s}], s:[{}], s:[{}], s:{}, s:{s:I, s:I, s:b}, "
+                  "s:s}",
+                  "id", "x", "allocations", "node", "n1", "data", "paths", "waiting",
+                  "change", "delta_micro", (json_int_t)-5, "new_total_micro",
+                  (json_int_t)7, "dry_run", 1, "currency", "JPY");
+    json_t *full = render_change(row);
+    json_t *change = json_object_get(full, "change");
+    ck_assert_int_eq(
+        json_integer_value(json_object_get(json_object_get(change, "delta"), "micro")),
+        -5);
+    ck_assert(json_is_true(json_object_get(change, "dry_run")));
+    json_object_del(full, "change");
+    const json_t *told = schema(doc, "Reservation");
+    same_names(told, full, "Reservation");
+    static const char *const lists[] = {"allocations", "data", "paths"};
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
+        same_names(
+            json_object_get(json_object_get(json_object_get(told, lists[i]), "items"),
+                            "properties"),
+            json_array_get(json_object_get(full, lists[i]), 0), lists[i]);
+    same_names(json_object_get(json_object_get(told, "waiting"), "properties"),
+               json_object_get(full, "waiting"), "waiting");
+    json_t *empty = json_object(), *bare = render_resv(empty);
+    same_names(told, bare, "an empty row");
+    ck_assert(json_is_null(json_object_get(bare, "waiting")));
+    ck_assert_uint_eq(json_array_size(json_object_get(bare, "groups")), 0);
+    json_decref(empty);
+    json_decref(bare);
+    json_decref(full);
+    json_decref(row);
+    json_decref(doc);
+}
+END_TEST
+
 UNIT_MAIN("openapi",
           UNIT_CASE(test_every_route_is_described)
-              UNIT_CASE(test_nothing_else_is_described) UNIT_CASE(test_references))
+              UNIT_CASE(test_nothing_else_is_described) UNIT_CASE(test_references)
+                  UNIT_CASE(test_request_is_described)
+                      UNIT_CASE(test_reservation_is_described))
