@@ -420,7 +420,8 @@ void plan_book(const struct world *w, const struct plan_pick *pick,
     book->effective_micro = p->effective_micro;
     book->spot = p->spot;
     book->data = pick->data;
-    book->extra = rows->extra;
+    /* What most bookings lack is not sent. */
+    book->extra = json_array_size(pick->groups) > 0 ? rows->extra : NULL;
     book->bookings = rows->bookings;
     book->booking_count = (size_t)p->slot_count;
     book->paths = rows->paths;

@@ -188,6 +188,21 @@ is "cancelled" "$code $(get .state) $(get .change.delta.micro)" "200 cancelled -
 ask "$acme" POST "/v1/reservations/$id/move" ''
 is "what is cancelled does not move" "$code $(get .code)" "409 conflict"
 
+at=$(hour 56)
+reserve "{\"duration\":\"1h\",\"gpus\":4,\"site\":\"frankfurt\",\"start\":\"$(hour 57)\"}"
+next=$(get .id)
+reserve "{\"duration\":\"1h\",\"gpus\":4,\"site\":\"frankfurt\",\"start\":\"$at\"}"
+id=$(get .id)
+for dry in true false; do
+    ask "$acme" PATCH "/v1/reservations/$id" "{\"end\":\"$(hour 58)\",\"dry_run\":$dry}"
+    is "not into the next one's time (dry run $dry)" "$code $(get .code)" "409 conflict"
+    ask "$acme" POST "/v1/reservations/$id/move" "{\"start\":\"$(hour 57)\",\"dry_run\":$dry}"
+    is "nor onto it ($dry)" "$code $(get .code) $(get '.rejected | map(select(.site == "frankfurt")) | .[0].relax.member')" "409 no_fit start"
+done
+ask "$acme" POST "/v1/reservations/$id/move" "{\"start\":\"$(hour 56 | sed 's/:00:00Z/:30:00Z/')\",\"duration\":\"30m\"}"
+is "within its own time it may move" "$code $(get .start | cut -c15-19) $(get .change.delta.micro)" "200 30:00 -5000000"
+cancel "$next"
+
 # ---- quotes that hold ----
 at=$(hour 60)
 hold="{\"duration\":\"1h\",\"gpus\":4,\"nodes\":3,\"start\":\"$at\",\"hold\":true}"
@@ -304,6 +319,9 @@ for s in tokyo:3 osaka:2 frankfurt:1; do
     full=$(get .id)
 done
 before=$(held)
+reserve "{\"duration\":\"1h\",\"gpus\":1,\"site\":\"osaka\",\"start\":\"$at\",\"wait\":true}"
+ask "$acme" DELETE "/v1/reservations/$(get .id)"
+is "an order is given up" "$code $(get .state) $(get .change.delta.micro)" "200 cancelled 0"
 reserve "{\"duration\":\"1h\",\"gpus\":4,\"site\":\"frankfurt\",\"start\":\"$at\",\"wait\":true}" -H 'Idempotency-Key: w1'
 is "it waits" "$code $(get .state) $(get '.allocations | length') $(get '.waiting.until') $(get .start)" "201 waiting 0 $at null"
 wait=$(get .id)
