@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Many clients, several servers, few GPUs: books and cancels gangs through all servers at
+"""Many clients, several servers, few GPUs: books, moves and cancels gangs through all servers at
 once, keeps the history (when each request was sent and answered, and what was said), and
 checks it against what the database has in the end:
 
  - each GPU is held by at most one reservation at any instant: of two grants that overlap
-   on a GPU, one must have been given back before the other was answered (a linear order
-   of the operations on that GPU exists);
+   on a GPU, one must have been given back or moved away before the other was answered (a
+   linear order of the operations on that GPU exists);
  - what was granted and not given back is in the database with exactly the GPUs that were
    told, nothing else is there (no lost, no phantom reservation), and gangs are whole;
  - every request was answered: granted, refused with a reason, or repeated until known.
@@ -70,23 +70,40 @@ class Client(threading.Thread):
         op = {"op": "book", "sent": sent, "done": time.monotonic(), "status": status, "nodes": body["nodes"], "gpus": body["gpus"]}
         if status in (200, 201):
             op["id"] = said["id"]
-            op["got"] = sorted([g, a["start"], a["end"]] for a in said["allocations"] for g in a["gpus"])
-            op["whole"] = len(said["allocations"]) == body["nodes"] and all(len(a["gpus"]) == body["gpus"] for a in said["allocations"])
-            self.mine.append(said["id"])
+            self.keep(op, said)
+            self.mine.append((said["id"], body["nodes"], body["gpus"]))
         else:
             op["code"] = said.get("code", "")
         self.history.append(op)
 
+    @staticmethod
+    def keep(op, said):
+        op["got"] = sorted([g, a["start"], a["end"]] for a in said["allocations"] for g in a["gpus"])
+        op["whole"] = len(said["allocations"]) == op["nodes"] and all(len(a["gpus"]) == op["gpus"] for a in said["allocations"])
+
+    def move(self):
+        chosen, nodes, gpus = self.random.choice(self.mine)
+        start = self.setup["base"] + 3600 * self.random.randrange(HOURS)
+        sent = time.monotonic()
+        status, said = self.ask("POST", "/v1/reservations/" + chosen + "/move", {"start": iso(start)}, None)
+        op = {"op": "move", "id": chosen, "sent": sent, "done": time.monotonic(), "status": status, "code": said.get("code", ""), "nodes": nodes, "gpus": gpus}
+        if status == 200:
+            self.keep(op, said)
+        self.history.append(op)
+
     def cancel(self):
-        chosen = self.mine.pop(self.random.randrange(len(self.mine)))
+        chosen = self.mine.pop(self.random.randrange(len(self.mine)))[0]
         sent = time.monotonic()
         status, said = self.ask("DELETE", "/v1/reservations/" + chosen, None, None)
         self.history.append({"op": "cancel", "id": chosen, "sent": sent, "done": time.monotonic(), "status": status, "code": said.get("code", "")})
 
     def run(self):
         while time.monotonic() < self.setup["until"]:
-            if self.mine and self.random.random() < 0.4:
+            dice = self.random.random() if self.mine else 1
+            if dice < 0.3:
                 self.cancel()
+            elif dice < 0.5:
+                self.move()
             else:
                 self.book()
 
@@ -119,25 +136,38 @@ def check(history, rows):
     for op in ops:
         if op["status"] == 0 or (op["status"] not in (200, 201) and op["code"] not in ("no_fit", "conflict")):
             bad.append("not answered as it should: %s" % op)
-        if op["op"] == "book" and "id" in op and not op["whole"]:
+        if "got" in op and not op["whole"]:
             bad.append("part of a gang: %s" % op)
+    # The stays of each reservation, from the grant or move that began it to what ended it; one client's, so in order.
+    stays, last, moves = [], {}, 0
+    for op in sorted(ops, key=lambda op: op["done"]):
+        if "got" not in op and not (op["op"] == "cancel" and op["status"] == 200):
+            continue
+        if op["id"] in last:
+            last[op["id"]]["until"] = op
+            moves += op["op"] == "move" and op["got"] != last[op["id"]]["got"]
+        if op["op"] == "cancel":
+            last[op["id"]]["gone"] = True
+            continue
+        last[op["id"]] = {"id": op["id"], "got": op["got"], "since": op}
+        stays.append(last[op["id"]])
     per_gpu = {}
-    for op in booked.values():
-        for gpu, start, end in op["got"]:
-            per_gpu.setdefault(gpu, []).append((start, end, op))
+    for stay in stays:
+        for gpu, start, end in stay["got"]:
+            per_gpu.setdefault(gpu, []).append((start, end, stay))
     overlaps = 0
     for held in per_gpu.values():
         for i, (start, end, a) in enumerate(held):
             for start2, end2, b in held[i + 1:]:
-                if start < end2 and start2 < end:
+                if start < end2 and start2 < end and a["id"] != b["id"]:
                     overlaps += 1
-                    if not any(x["id"] in cancelled and cancelled[x["id"]]["sent"] < y["done"] for x, y in ((a, b), (b, a))):
+                    if not any("until" in x and x["until"]["sent"] < y["since"]["done"] for x, y in ((a, b), (b, a))):
                         bad.append("two at once: %s and %s" % (a["id"], b["id"]))
     stored = {}
     for line in open(rows):
         reservation, gpu, start, end = line.strip().split("|")
         stored.setdefault(reservation, []).append([gpu, start, end])
-    kept = {i: op["got"] for i, op in booked.items() if i not in cancelled}
+    kept = {i: stay["got"] for i, stay in last.items() if "gone" not in stay}
     for i in set(kept) | set(stored):
         if kept.get(i) != sorted(stored.get(i, [])):
             bad.append("%s: told %s, stored %s" % (i, kept.get(i), sorted(stored.get(i, []))))
@@ -145,9 +175,9 @@ def check(history, rows):
         print(line, file=sys.stderr)
     refused = sum(1 for op in ops if op["op"] == "book" and "id" not in op)
     lost = sum(1 for op in ops if op.get("code") == "conflict")
-    print("%d requests, %d granted, %d refused (%d lost races to the end), %d given back, %d reuses of a GPU" % (
-        len(ops), len(booked), refused, lost, len(cancelled), overlaps), file=sys.stderr)
-    print("ok" if not bad and booked and overlaps else "bad")
+    print("%d requests, %d granted, %d refused (%d lost races to the end), %d moved, %d given back, %d reuses of a GPU" % (
+        len(ops), len(booked), refused, lost, moves, len(cancelled), overlaps), file=sys.stderr)
+    print("ok" if not bad and booked and overlaps and moves else "bad")
 
 
 if sys.argv[1] == "run":
