@@ -97,6 +97,9 @@ static enum flow_turn metrics_reply(struct flow *f)
     metric(&out, "world_offers", "gauge", (int64_t)w->offer_count);
     metric(&out, "world_bookings", "gauge",
            (int64_t)calendar_booking_count(w->calendar));
+    metric(&out, "world_lanes", "gauge", (int64_t)calendar_booking_count(w->lanes));
+    metric(&out, "world_spot_bookings", "gauge", (int64_t)w->spot_count);
+    metric(&out, "waiting_orders", "gauge", (int64_t)w->order_count);
     metric(&out, "world_changes_total", "counter", (int64_t)w->changes);
     metric(&out, "world_reloads_total", "counter", (int64_t)w->reloads);
     store_metrics(w, &out);
@@ -128,6 +131,25 @@ static enum flow_turn admin_read(struct flow *f)
     return db_call(f, STORE_ADMIN_STATUS, STORE_NO_ARGS);
 }
 
+/* Sites whose measurements do not fit the place they claim: somebody has to look. */
+static json_t *doubtful_sites(const struct world *w)
+{
+    json_t *out = json_array();
+    struct topo_doubt d;
+    for (size_t i = 0; i < w->site_count; i++) {
+        if (!topo_place_contradicted(w->topo, (int)i, &d))
+            continue;
+        bool known = d.data >= 0 && (size_t)d.data < w->data_count;
+        json_array_append_new(
+            out, json_pack("{s:s, s:s, s:o, s:I, s:I}", "site", w->sites[i].name,
+                           "verdict", topo_verdict_name(d.verdict), "dataset",
+                           known ? json_string(w->data[d.data].name) : json_null(),
+                           "measured_us", (json_int_t)d.measured_us, "expected_us",
+                           (json_int_t)d.expected_us));
+    }
+    return out;
+}
+
 static enum flow_turn admin_reply(struct flow *f)
 {
     const struct world *w = world_of(f);
@@ -136,12 +158,14 @@ static enum flow_turn admin_reply(struct flow *f)
     json_t *reply = render_times(db_of(f)->json);
     json_object_set_new(reply, "market", json_string(w->market));
     json_object_set_new(reply, "currency", json_string(w->currency));
+    json_object_set_new(reply, "doubtful_sites", doubtful_sites(w));
     json_object_set_new(reply, "server",
-                        json_pack("{s:s, s:s, s:I, s:I, s:s}", "version",
+                        json_pack("{s:s, s:s, s:I, s:I, s:I, s:s}", "version",
                                   PACKAGE_VERSION, "signer", issuer_kid(w->issuer),
                                   "offers", (json_int_t)w->offer_count, "bookings",
                                   (json_int_t)calendar_booking_count(w->calendar),
-                                  "ca_sha256", ca_sha256(w->ca)));
+                                  "waiting", (json_int_t)w->order_count, "ca_sha256",
+                                  ca_sha256(w->ca)));
     return flow_reply_json(f, 200, reply);
 }
 

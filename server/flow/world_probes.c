@@ -71,7 +71,7 @@ void world_elect_due(struct world *w, int64_t now_us)
 {
     for (size_t i = 0; i < w->site_count; i++) {
         struct world_site *s = &w->sites[i];
-        if (!s->probes_due ||
+        if (!s->probes_due || s->node_count == 0 ||
             (s->elected_us != 0 && now_us - s->elected_us < ELECT_EACH_US))
             continue;
         s->probes_due = false;
