@@ -52,6 +52,7 @@ static enum flow_turn explain_rank(struct flow *f)
         return flow_fail(f, &err);
     }
     plan_judge(w, &rq, f->now_us, &plan);
+    plan_preempt(w, &rq, f->now_us, &plan); /* as a reservation would */
     json_t *reply = json_pack("{s:o, s:o, s:s}", "chosen",
                               plan.fits ? chosen(f, &plan) : json_null(), "rejected",
                               plan_rejected(w, &plan, &rq), "advice", advice(&plan));

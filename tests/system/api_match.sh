@@ -296,6 +296,8 @@ ask "$acme" GET "/v1/reservations/$spot"
 is "and leaves spot alone" "$(get .state)" confirmed
 reserve "{\"duration\":\"1h\",\"gpus\":2,\"spot\":true,\"start\":\"$at\"}"
 is "spot preempts nobody" "$code $(get .code)" "409 no_fit"
+ask "$acme" GET "/v1/explain?duration=1h&gpus=2&site=frankfurt&start=$at"
+is "it would take spot's place" "$code $(get .chosen.allocations[0].site)" "200 frankfurt"
 reserve "{\"duration\":\"1h\",\"gpus\":2,\"site\":\"frankfurt\",\"start\":\"$at\"}"
 is "then it takes spot's place" "$code $(get .spot)" "201 false"
 ask "$acme" GET "/v1/reservations/$spot"
