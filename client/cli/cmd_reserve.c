@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/cli/cli.h"
 #include "client/cli/plan_view.h"
@@ -49,8 +50,6 @@ static int get_quote(struct cli *c, const json_t *request, json_t **ret,
     int rc = cli_call(c, &call, ret, err);
     if (rc < 0 && json_object_get(request, "hold") == NULL)
         cli_harmless(err); /* a quote nobody has seen binds nobody */
-    if (rc < 0)
-        cli_show_rejected(c, err);
     return rc;
 }
 
@@ -62,6 +61,8 @@ int cmd_quote(struct cli *c, struct err *err)
         query_build(c->opts, &c->when, c->account.currency, &request, err) < 0)
         return -1;
     int rc = get_quote(c, request, &quote, err);
+    if (rc < 0)
+        cli_show_rejected(c, err);
     if (rc == 0 && c->render.format == RENDER_TABLE) {
         render_plan(c, quote, &out);
         rc = cli_print(&out, err);
@@ -105,6 +106,25 @@ static int agree_to_wait(struct cli *c, const json_t *request, struct err *err)
     return rc;
 }
 
+/* Nothing is free; but a firm booking may end spot use, which no quote shows. 1: book
+ * the request itself; without room to be made it is refused as the quote was. */
+static int agree_to_preempt(struct cli *c, struct err *err)
+{
+    struct strbuf text = STRBUF_INIT;
+    if (c->yes)
+        return 1;
+    cli_show_rejected(c, err);
+    if (!isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
+        return -1;
+    render_sentence(&text, err->text, c->render.zone);
+    cli_note("%s", strbuf_str(&text));
+    strbuf_done(&text);
+    return cli_confirm(c,
+                       "End preemptible use if that makes room, within your bounds and "
+                       "at the price of its place?",
+                       err);
+}
+
 /* A quote is of now: whether to wait is decided when it cannot be had. */
 static json_t *without_waiting(const json_t *request)
 {
@@ -124,11 +144,14 @@ static int agree(struct cli *c, const json_t *request, char **ret_quote,
     json_t *now = without_waiting(request);
     int got = get_quote(c, now, &quote, err);
     json_decref(now);
-    if (got < 0 && err->code == ERR_NO_FIT &&
-        json_is_true(json_object_get(request, "wait")))
-        return agree_to_wait(c, request, err);
+    bool no_fit = got < 0 && err->code == ERR_NO_FIT;
+    bool wait = json_is_true(json_object_get(request, "wait"));
+    if (no_fit && !wait && !json_is_true(json_object_get(request, "spot")))
+        return agree_to_preempt(c, err);
     if (got < 0)
-        return -1;
+        cli_show_rejected(c, err);
+    if (got < 0)
+        return no_fit && wait ? agree_to_wait(c, request, err) : -1;
     const char *id = json_string_value(json_object_get(quote, "id"));
     int rc = -1;
     if (id == NULL) {

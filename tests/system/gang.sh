@@ -90,6 +90,9 @@ is "state" "$(jq -r '.state' "$run/r.json" | sed 's/active/confirmed/')" confirm
 hosts=$(jq -r '[.allocations | sort_by(.rank)[] | .address | sub(":[0-9]+$"; "")] | join(",")' "$run/r.json")
 node_of() { jq -r --argjson r "$1" '.allocations[] | select(.rank == $r) | .node' "$run/r.json"; }
 
+is_active() { [ "$(near -o json show "$id" | jq -r .state)" = active ]; }
+wait_for 10 is_active && ok "the nodes open their leases by themselves" || bad "not active: $(tail -n 2 "$run"/agents/*/log)"
+
 # ---- environment, lines, ranks that find each other
 near run "$id" --prefix -- /bin/sh -c 'env; echo "cuda $CUDA_VISIBLE_DEVICES"; cat "$NEARGPU_HOSTFILE"' >"$run/env" 2>"$run/env.err"
 is "exit status" $? 0
