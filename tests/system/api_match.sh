@@ -90,6 +90,26 @@ reserve "{\"duration\":\"1h\",\"gpus\":2,\"nodes\":2,\"together\":\"any\",\"star
 is "lists exclude" "$code $(get .code)" "409 no_fit"
 is "and say so" "$(get '[.rejected[].why] | unique | sort | join(" ")')" "excluded zone"
 
+for n in t1 t2 t3; do
+    case $n in t3) fabric=red ;; *) fabric=blue ;; esac
+    report $n 4 2000000 ".agent.fabric = \"$fabric\""
+done
+at=$(hour 32)
+for _ in $(seq 50); do
+    ask "$acme" GET "/v1/offers?duration=1h&gpus=4&nodes=3&together=domain&start=$at"
+    [ "$(get '.offers | length')" = 0 ] && break
+    sleep 0.1
+done
+reserve "{\"duration\":\"1h\",\"gpus\":4,\"nodes\":3,\"together\":\"domain\",\"start\":\"$at\"}"
+is "three nodes on no one fabric" "$code $(get .code)" "409 no_fit"
+reserve "{\"duration\":\"1h\",\"gpus\":4,\"nodes\":2,\"together\":\"domain\",\"site\":\"tokyo\",\"start\":\"$at\"}"
+is "two of one fabric" "$code $(places)" "201 t1 t2"
+cancel "$(get .id)"
+reserve "{\"duration\":\"1h\",\"gpus\":4,\"nodes\":3,\"start\":\"$at\"}"
+is "three of one site" "$code $(places)" "201 t1 t2 t3"
+cancel "$(get .id)"
+report_all
+
 # ---- a group near each data set ----
 at=$(hour 34)
 reserve "{\"duration\":\"1h\",\"gpus\":2,\"federated\":[\"d-frankfurt\",\"d-tokyo\",\"d-osaka\"],\"max_rtt\":\"5ms\",\"start\":\"$at\"}"
