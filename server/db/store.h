@@ -211,7 +211,7 @@ enum store_op {
     STORE_DESIRED,   /* (node_id, reservations json ["id"…] the node reported, now_us)
                         -> DESIRED = {version, leases:[{reservation, tenant, gpus:[uuid],
                         not_before_us, not_after_us, epoch, generation, spot}], end:[{
-                        reservation, reason}], probes:[{dataset: id, endpoint}],
+                        reservation, reason}],
                         acks:[{reservation, seq}], next_us|null}; version does not
                         depend on acks. A spot lease is told in terms: never beyond now +
                         9/10 of its notice, rolled on each third of it under a growing

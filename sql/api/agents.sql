@@ -138,7 +138,7 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- What the node shall do: leases that end later than now and start within a day, those it
--- reported that must stop, data sets to probe, receipts we have. version covers all but
+-- reported that must stop, receipts we have; what to measure the servers know. version covers all but
 -- the receipts. The end is the reservation's when that is earlier: the booking may block
 -- on until the node has confirmed it.
 CREATE OR REPLACE FUNCTION ng.desired(p_node integer, p_reported text[], p_now timestamptz) RETURNS jsonb
@@ -146,7 +146,6 @@ LANGUAGE plpgsql STABLE AS $$
 DECLARE
     v_leases jsonb;
     v_end jsonb;
-    v_probes jsonb;
     v_acks jsonb;
     v_next bigint;
 BEGIN
@@ -173,14 +172,12 @@ BEGIN
       FROM unnest(p_reported) AS x(id) LEFT JOIN ng.reservation r ON r.id = ng.uuid_of(x.id)
      WHERE r.id IS NULL OR r.state IN ('waiting', 'held', 'cancelled', 'failed', 'ended')
         OR NOT EXISTS (SELECT FROM ng.booking b WHERE b.reservation_id = r.id AND b.node_id = p_node);
-    SELECT coalesce(jsonb_agg(jsonb_build_object('dataset', d.id, 'endpoint', d.endpoint) ORDER BY d.id), '[]')
-      INTO v_probes FROM ng.dataset d WHERE d.removed_at IS NULL;
     SELECT coalesce(jsonb_agg(jsonb_build_object('reservation', x.id, 'seq', a.seq) ORDER BY x.id), '[]')
       INTO v_acks
       FROM unnest(p_reported) AS x(id)
       JOIN LATERAL (SELECT max(seq) AS seq FROM ng.receipt WHERE reservation_id = ng.uuid_of(x.id) AND node_id = p_node) a ON a.seq IS NOT NULL;
-    RETURN jsonb_build_object('version', md5(concat_ws('|', v_leases, v_end, v_probes)),
-        'leases', v_leases, 'end', v_end, 'probes', v_probes, 'acks', v_acks, 'next_us', v_next);
+    RETURN jsonb_build_object('version', md5(concat_ws('|', v_leases, v_end)),
+        'leases', v_leases, 'end', v_end, 'acks', v_acks, 'next_us', v_next);
 END $$;
 
 CREATE OR REPLACE FUNCTION api.desired(p_node bigint, p_reported jsonb, p_now bigint) RETURNS jsonb
