@@ -311,6 +311,9 @@ enum match_why match_facts_by(const struct match_market *m, const struct match_q
         const struct match_lanes *l = &plan->lanes[i];
         struct match_routes *ways = &f->routes[l->data];
         int k = 0;
+        if (l->group != plan->group_count) {
+            continue;
+        }
         while (ways->route[k].path != l->path) {
             k++;
         }

@@ -109,10 +109,10 @@ static int64_t add_lanes(const struct match_market *m, const struct match_query 
     return next_us;
 }
 
-bool match_lanes_at(const struct match_market *m, const struct match_query *q,
-                    const struct match_facts *f, struct match_plan *plan)
+int64_t match_lanes_later(const struct match_market *m, const struct match_query *q,
+                          const struct match_facts *f, struct match_plan *plan)
 {
-    return add_lanes(m, q, f, plan, plan->start_us) == plan->start_us;
+    return add_lanes(m, q, f, plan, plan->start_us);
 }
 
 /* ---- nodes ---- */

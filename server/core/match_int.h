@@ -48,8 +48,8 @@ static inline int match_nodes(const struct match_query *q)
 /* Fills all but advice's pointer; the bounds in one fixed order. */
 enum match_why match_facts(const struct match_market *m, const struct match_query *q,
                            const struct match_offer *o, struct match_facts *f);
-/* The same anew for the ways that a plan of one group took (they may not be the
- * cheapest): these come first in f->routes. */
+/* The same anew for the ways that the plan's group `group_count`, the one that is being
+ * added, took (they may not be the cheapest): these come first in f->routes. */
 enum match_why match_facts_by(const struct match_market *m, const struct match_query *q,
                               const struct match_plan *plan, int offer,
                               struct match_facts *f);
@@ -78,9 +78,10 @@ bool match_same_zone(const struct match_offer *a, const struct match_offer *b);
 enum match_why match_find(const struct match_market *m, const struct match_query *q,
                           int offer, const struct match_facts *f,
                           struct match_plan *plan);
-/* Only the lanes, at the plan's start_us; false: one of them is taken. */
-bool match_lanes_at(const struct match_market *m, const struct match_query *q,
-                    const struct match_facts *f, struct match_plan *plan);
+/* Only the lanes, at the plan's start_us, which is returned; when one of them is taken
+ * none is added: the next start worth a look, INT64_MAX: none. */
+int64_t match_lanes_later(const struct match_market *m, const struct match_query *q,
+                          const struct match_facts *f, struct match_plan *plan);
 /* Prices and slow-down of a plan whose slots, lanes and groups' slow-downs are set;
  * false: does not fit. */
 bool match_total(const struct match_market *m, struct match_plan *plan);

@@ -3,10 +3,13 @@
  * One site: offers are taken in the order of the least their plan can cost, and the
  * search ends when that is more than the best plan found: exact. Anywhere (MATCH_ANY):
  * at one start, for each slow-down that may be the slowest member's, the cheapest nodes
- * that are no slower: exact but for paths, for which each node takes what is left when
- * its turn comes, and for zones, where the cheapest node of a zone is taken; of a range
- * of starts the first at which there is a plan. Federated: the first start at which
- * each group, one after the other, finds its own best place beside those before it;
+ * that are no slower: exact but for zones, where the cheapest node of a zone is taken,
+ * and for paths: nodes are taken by the price of GPUs alone, from all sites and from
+ * each alone, each site takes the lanes that are left when its turn comes, and two that
+ * want the same lanes may miss each other; of a range of starts the first at which
+ * there is a plan. Of more than BLOCK offers with free nodes the cheapest are looked
+ * at. Federated: the first start at which each group, one after the other, finds its
+ * own best place beside those before it;
  * where that fails the groups are tried in other turns: a plan that needs a group to
  * leave its best place for another's sake may be missed. */
 #include <assert.h>
@@ -182,6 +185,7 @@ struct source {
     int64_t slowdown_ppm, gpu_hour_micro;
     struct topo_rtt rtt;
     struct match_slot slot[MATCH_NODES_MAX];
+    int ways, way[DATASETS_PER_REQUEST_MAX]; /* paths its lanes are of */
 };
 /* Large: one at a time, of the caller. */
 struct anywhere {
@@ -189,6 +193,11 @@ struct anywhere {
     int count;
     int64_t next_us; /* start at which some offer has another node */
 };
+
+static void sooner(int64_t *next_us, int64_t at_us)
+{
+    *next_us = at_us < *next_us ? at_us : *next_us;
+}
 
 /* One node of the offer at exactly start_us, beside the plan's. */
 static bool one_node(const struct match_market *m, const struct match_query *q,
@@ -215,9 +224,59 @@ static void later_node(const struct match_market *m, const struct match_query *q
                                   .skip = match_leaves_out,
                                   .skip_arg = taken};
     struct calendar_slot slot;
-    if (start_us < q->latest_us && calendar_find(m->calendar, &find, &slot) &&
-        slot.start_us < *next_us) {
-        *next_us = slot.start_us;
+    if (start_us < q->latest_us && calendar_find(m->calendar, &find, &slot)) {
+        sooner(next_us, slot.start_us);
+    }
+}
+
+/* The lanes the offer would take at start_us, alone; its figures are then those of
+ * their paths. False: they are taken, or out of bounds that way. */
+static bool find_ways(const struct match_market *m, const struct match_query *q,
+                      int64_t start_us, struct match_facts *f, struct match_plan *taken,
+                      struct source *s, int64_t *next_us)
+{
+    taken->lanes_count = 0;
+    taken->start_us = start_us;
+    int64_t later_us = match_lanes_later(m, q, f, taken);
+    if (later_us != start_us) {
+        sooner(next_us, later_us);
+        return false;
+    }
+    for (int i = 0; i < taken->lanes_count; i++) {
+        s->way[i] = taken->lanes[i].path;
+    }
+    s->ways = taken->lanes_count;
+    return match_facts_by(m, q, taken, s->offer, f) == MATCH_OK;
+}
+
+/* Room for one more: in place of the dearest when there is none. */
+static struct source *room_for(struct anywhere *a, int64_t gpu_hour_micro)
+{
+    if (a->count < BLOCK) {
+        return &a->source[a->count++];
+    }
+    struct source *dearest = &a->source[0];
+    for (int i = 1; i < BLOCK; i++) {
+        if (a->source[i].gpu_hour_micro > dearest->gpu_hour_micro) {
+            dearest = &a->source[i];
+        }
+    }
+    return dearest->gpu_hour_micro > gpu_hour_micro ? dearest : NULL;
+}
+
+/* The nodes that one offer has free at start_us. */
+static void look_at_one(const struct match_market *m, const struct match_query *q,
+                        int64_t start_us, struct match_plan *scratch,
+                        struct anywhere *a, struct source *s)
+{
+    int most = q->spread_zones ? 1 : match_nodes(q);
+    scratch->slot_count = scratch->lanes_count = scratch->group_count = 0;
+    while (s->count < most && one_node(m, q, s->offer, start_us, scratch)) {
+        s->slot[s->count] = scratch->slots[s->count];
+        s->count++;
+    }
+    if (s->count < most) {
+        later_node(m, q, s->offer, start_us, scratch, &a->next_us);
     }
 }
 
@@ -229,32 +288,34 @@ static enum match_why look_at(const struct match_market *m, const struct match_q
     struct match_query one = *q;
     enum match_why why = MATCH_DOWN;
     one.nodes = 1;
-    one.bandwidth_Bps = 0;
     a->count = 0;
     a->next_us = INT64_MAX;
-    for (size_t i = 0; i < m->offer_count && a->count < BLOCK; i++) {
+    for (size_t i = 0; i < m->offer_count; i++) {
         struct match_facts f = {.brief = true};
         enum match_why by = match_facts(m, &one, &m->offers[i], &f);
-        if (by != MATCH_OK) {
-            why = by > why ? by : why;
+        struct source found = {.offer = (int)i};
+        if (by == MATCH_OK) {
+            look_at_one(m, q, start_us, scratch, a, &found);
+            by = MATCH_BUSY;
+        }
+        why = by > why ? by : why;
+        if (found.count == 0) {
             continue;
         }
-        struct source *s = &a->source[a->count++];
-        *s = (struct source){.offer = (int)i,
-                             .slowdown_ppm = f.slowdown_ppm,
-                             .gpu_hour_micro = f.gpu_hour_micro,
-                             .rtt = f.rtt};
-        scratch->slot_count = scratch->lanes_count = scratch->group_count = 0;
-        int most = q->spread_zones ? 1 : match_nodes(q);
-        while (s->count < most && one_node(m, q, (int)i, start_us, scratch)) {
-            s->slot[s->count] = scratch->slots[s->count];
-            s->count++;
+        if (q->bandwidth_Bps > 0 &&
+            !find_ways(m, &one, start_us, &f, scratch, &found, &a->next_us)) {
+            why = MATCH_PATH_BUSY;
+            continue;
         }
-        if (s->count < most) {
-            later_node(m, q, (int)i, start_us, scratch, &a->next_us);
+        struct source *s = room_for(a, f.gpu_hour_micro);
+        if (s != NULL) {
+            found.slowdown_ppm = f.slowdown_ppm;
+            found.gpu_hour_micro = f.gpu_hour_micro;
+            found.rtt = f.rtt;
+            *s = found;
         }
     }
-    return a->count > 0 ? MATCH_BUSY : why;
+    return why;
 }
 
 static bool is_cheaper(const struct match_query *q, const struct source *a,
@@ -280,26 +341,63 @@ static bool zone_taken(const struct match_market *m, const struct match_plan *pl
     return false;
 }
 
-/* The cheapest nodes of offers no slower than `limit`: sources are sorted by price. */
-static bool take_cheapest(const struct match_market *m, const struct match_query *q,
-                          const struct anywhere *a, int64_t limit_ppm,
-                          struct match_plan *plan)
+static bool site_taken(const struct match_market *m, const struct match_plan *plan,
+                       int site)
 {
-    plan->slot_count = 0;
+    for (int i = 0; i < plan->slot_count; i++) {
+        if (m->offers[plan->slots[i].offer].site == site) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Lanes from the source's site, once a site, along the paths that its figures are for.
+ */
+static bool take_ways(const struct match_market *m, const struct match_query *q,
+                      const struct source *s, struct match_plan *plan)
+{
+    struct match_query one = *q;
+    struct match_facts f = {.brief = true};
+    int had = plan->lanes_count;
+    if (q->bandwidth_Bps == 0 || site_taken(m, plan, m->offers[s->offer].site)) {
+        return true;
+    }
+    one.nodes = 1;
+    bool fits = match_facts(m, &one, &m->offers[s->offer], &f) == MATCH_OK &&
+                had + s->ways <= MATCH_PATHS_MAX &&
+                match_lanes_later(m, &one, &f, plan) == plan->start_us;
+    for (int i = 0; fits && i < s->ways; i++) {
+        fits = plan->lanes[had + i].path == s->way[i];
+    }
+    plan->lanes_count = fits ? plan->lanes_count : had;
+    return fits;
+}
+
+/* The cheapest nodes of offers no slower than `limit`, of one site or, -1, of all:
+ * sources are sorted by price. */
+static bool take_cheapest(const struct search *s, const struct anywhere *a,
+                          int64_t limit_ppm, int site, struct match_plan *plan)
+{
+    const struct match_market *m = s->m;
+    const struct match_query *q = s->q;
+    plan->slot_count = plan->lanes_count = plan->group_count = 0;
     plan->slowdown_ppm = MATCH_PPM;
     for (int i = 0; i < a->count && plan->slot_count < match_nodes(q); i++) {
-        const struct source *s = &a->source[i];
-        if (s->slowdown_ppm > limit_ppm ||
-            (q->spread_zones && zone_taken(m, plan, s->offer))) {
+        const struct source *from = &a->source[i];
+        if (from->slowdown_ppm > limit_ppm ||
+            (site >= 0 && m->offers[from->offer].site != site) ||
+            (q->spread_zones && zone_taken(m, plan, from->offer)) ||
+            !take_ways(m, q, from, plan)) {
             continue;
         }
-        for (int k = 0; k < s->count && plan->slot_count < match_nodes(q); k++) {
-            plan->slots[plan->slot_count++] = s->slot[k];
-            if (s->slowdown_ppm > plan->slowdown_ppm) {
-                plan->slowdown_ppm = s->slowdown_ppm;
+        for (int k = 0; k < from->count && plan->slot_count < match_nodes(q); k++) {
+            plan->slots[plan->slot_count++] = from->slot[k];
+            if (from->slowdown_ppm > plan->slowdown_ppm) {
+                plan->slowdown_ppm = from->slowdown_ppm;
             }
-            if (s->rtt.rtt_us >= plan->groups[0].rtt.rtt_us) {
-                plan->groups[0].rtt = s->rtt;
+            if (from->rtt.rtt_us >= plan->groups[0].rtt.rtt_us) {
+                plan->groups[0].rtt = from->rtt;
             }
         }
     }
@@ -347,48 +445,38 @@ static int one_site_of(const struct match_market *m, const struct match_plan *p)
     return site;
 }
 
-/* Lanes from each of its sites to each data set, at its start. */
-static bool add_ways(const struct match_market *m, const struct match_query *q,
+static bool complete(const struct match_market *m, const struct match_query *q,
                      struct match_plan *plan)
 {
-    struct match_query at = *q;
-    at.nodes = 1;
-    at.from_us = at.latest_us = plan->start_us;
-    plan->lanes_count = 0;
-    for (int i = 0; q->bandwidth_Bps > 0 && i < plan->slot_count; i++) {
-        int offer = plan->slots[i].offer, k = 0;
-        while (m->offers[plan->slots[k].offer].site != m->offers[offer].site) {
-            k++;
-        }
-        struct match_facts f = {.brief = true};
-        if (k == i && (match_facts(m, &at, &m->offers[offer], &f) != MATCH_OK ||
-                       plan->lanes_count + (int)f.route_count > MATCH_PATHS_MAX ||
-                       !match_lanes_at(m, &at, &f, plan))) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool complete(const struct match_market *m, const struct match_query *q,
-                     int64_t start_us, struct match_plan *plan)
-{
-    plan->start_us = start_us;
     plan->len_us = q->len_us;
     plan->gpus = q->gpus;
     plan->spot = q->spot;
-    plan->group_count = 0; /* lanes are of group 0 */
     plan->coordinator = 0;
     plan->slowdown_ppm += sync_ppm(m, q, plan);
-    if (!add_ways(m, q, plan)) {
-        return false;
-    }
     plan->group_count = 1;
     plan->groups[0].data = -1;
     plan->groups[0].site = one_site_of(m, plan);
     plan->groups[0].slowdown_ppm = plan->slowdown_ppm;
     plan->groups[0].advice[0] = '\0';
     return match_total(m, plan);
+}
+
+static void try_anywhere(struct search *s, const struct anywhere *a, int64_t limit_ppm,
+                         int site, int64_t start_us)
+{
+    int next = s->best == 0 ? 1 : 0;
+    struct match_plan *plan = &s->plan[next];
+    plan->groups[0].rtt = (struct topo_rtt){0};
+    plan->start_us = start_us;
+    if (!take_cheapest(s, a, limit_ppm, site, plan) || !complete(s->m, s->q, plan)) {
+        return;
+    }
+    if (in_budget(s->q, plan) != MATCH_OK) {
+        s->why = MATCH_OVER_BUDGET;
+    } else if (s->best < 0 ||
+               plan->effective_micro < s->plan[s->best].effective_micro) {
+        s->best = next;
+    }
 }
 
 /* The best of all at one start, into s->best. */
@@ -404,18 +492,11 @@ static void any_at(struct search *s, struct anywhere *a, int64_t start_us)
         a->source[at] = moved;
     }
     for (int i = 0; i < a->count; i++) {
-        int next = s->best == 0 ? 1 : 0;
-        struct match_plan *plan = &s->plan[next];
-        plan->groups[0].rtt = (struct topo_rtt){0};
-        if (!take_cheapest(s->m, s->q, a, a->source[i].slowdown_ppm, plan) ||
-            !complete(s->m, s->q, start_us, plan)) {
-            continue;
-        }
-        if (in_budget(s->q, plan) != MATCH_OK) {
-            s->why = MATCH_OVER_BUDGET;
-        } else if (s->best < 0 ||
-                   plan->effective_micro < s->plan[s->best].effective_micro) {
-            s->best = next;
+        int64_t limit_ppm = a->source[i].slowdown_ppm;
+        try_anywhere(s, a, limit_ppm, -1, start_us);
+        if (s->q->bandwidth_Bps > 0) { /* a site's lanes are paid once */
+            int site = s->m->offers[a->source[i].offer].site;
+            try_anywhere(s, a, limit_ppm, site, start_us);
         }
     }
 }
@@ -437,46 +518,80 @@ static void best_anywhere(struct search *s)
 
 /* ---- a group near each data set ---- */
 
-/* The best place of one group at the plan's start or later, beside what it has. */
+/* Is there a place for the group at exactly start_us, beside what the plan has? It is
+ * then added; else the start at which there may be one is noted. */
+static enum match_why put_group(const struct match_market *m,
+                                const struct match_query *one, int group, int offer,
+                                struct match_plan *plan, int64_t *next_us)
+{
+    int slots = plan->slot_count, lanes = plan->lanes_count;
+    int64_t start_us = one->from_us;
+    struct match_facts f = {.brief = true};
+    enum match_why why = match_facts(m, one, &m->offers[offer], &f);
+    plan->group_count = group;
+    why = why == MATCH_OK ? match_find(m, one, offer, &f, plan) : why;
+    if (why != MATCH_OK) {
+        return why;
+    }
+    if (plan->start_us != start_us) {
+        sooner(next_us, plan->start_us);
+        why = MATCH_BUSY;
+    } else {
+        why = match_facts_by(m, one, plan, offer, &f);
+    }
+    if (why != MATCH_OK) {
+        plan->slot_count = slots;
+        plan->lanes_count = lanes;
+        return why;
+    }
+    for (int i = lanes; i < plan->lanes_count; i++) {
+        plan->lanes[i].data = group; /* of the whole query's */
+    }
+    plan->groups[group] = (struct match_group){.data = group,
+                                               .site = m->offers[offer].site,
+                                               .rtt = f.rtt,
+                                               .slowdown_ppm = f.slowdown_ppm};
+    return MATCH_OK;
+}
+
+/* The best place of one group at start_us, beside what the plan has; else start_us
+ * becomes the next at which there may be one. */
 static enum match_why add_group(const struct match_market *m,
                                 const struct match_query *q, int group,
                                 struct match_plan *plan, int64_t *start_us)
 {
     struct match_query one = match_group_query(q, group);
-    struct key heap[BLOCK];
     struct search s = {.m = m, .q = &one, .best = -1, .why = MATCH_MODEL};
+    struct key heap[BLOCK], best = {.offer = -1};
+    int64_t next_us = INT64_MAX;
+    int slots = plan->slot_count, lanes = plan->lanes_count;
     one.from_us = *start_us;
     one.latest_us = q->latest_us;
-    size_t count = m->offer_count < BLOCK ? m->offer_count : BLOCK;
-    int64_t soonest_us = INT64_MAX;
-    count = fill_block(&s, 0, count, heap);
-    while (count > 0) {
-        struct key k = pop(heap, &count);
-        const struct match_offer *o = &m->offers[k.offer];
-        struct match_facts f = {.brief = true};
-        int slots = plan->slot_count, lanes = plan->lanes_count;
-        if ((q->spread_zones && zone_taken(m, plan, k.offer)) ||
-            match_facts(m, &one, o, &f) != MATCH_OK) {
-            continue;
+    for (size_t from = 0; from < m->offer_count; from += BLOCK) {
+        size_t to = from + BLOCK < m->offer_count ? from + BLOCK : m->offer_count;
+        size_t count = fill_block(&s, from, to, heap);
+        while (count > 0) {
+            struct key k = pop(heap, &count);
+            if (best.offer >= 0 && !is_less(k, best)) {
+                break;
+            }
+            if (q->spread_zones && zone_taken(m, plan, k.offer)) {
+                continue;
+            }
+            enum match_why why = put_group(m, &one, group, k.offer, plan, &next_us);
+            s.why = why > s.why ? why : s.why;
+            if (why == MATCH_OK) {
+                best = k;
+                plan->slot_count = slots;
+                plan->lanes_count = lanes;
+                break;
+            }
         }
-        plan->group_count = group;
-        enum match_why why = match_find(m, &one, k.offer, &f, plan);
-        s.why = why > s.why ? why : s.why;
-        if (why != MATCH_OK) {
-            continue;
-        }
-        if (plan->start_us == *start_us) {
-            plan->groups[group] = (struct match_group){.data = group,
-                                                       .site = o->site,
-                                                       .rtt = f.rtt,
-                                                       .slowdown_ppm = f.slowdown_ppm};
-            return MATCH_OK;
-        }
-        soonest_us = plan->start_us < soonest_us ? plan->start_us : soonest_us;
-        plan->slot_count = slots;
-        plan->lanes_count = lanes;
     }
-    *start_us = soonest_us;
+    if (best.offer >= 0) {
+        return put_group(m, &one, group, best.offer, plan, &next_us);
+    }
+    *start_us = next_us;
     return s.why;
 }
 

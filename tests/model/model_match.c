@@ -548,7 +548,7 @@ static void check_plan(const struct match_query *q, const struct match_plan *p)
     }
 }
 
-static uint64_t sites_fit, sites_none, any_fit, groups_fit, relaxed;
+static uint64_t sites_fit, sites_none, any_fit, any_paths, groups_fit, relaxed;
 
 static void check_site(const struct match_query *q)
 {
@@ -634,6 +634,48 @@ static void check_anywhere(struct match_query q)
     any_fit++;
 }
 
+/* With paths and a range it need not be the best; but what one offer can give alone at
+ * some minute of it is found, and what is found is free and has its lanes. */
+static void check_anywhere_paths(struct match_query q)
+{
+    static struct match_plan plan;
+    bool exists = false;
+    q.together = MATCH_ANY;
+    q.nodes = 2 + (int)draw(3);
+    q.max_total_micro = 0;
+    for (int i = 0; i < plain.offer_count; i++) {
+        struct match_query one = q;
+        int64_t total, ppm;
+        int ways[DATA];
+        one.nodes = 1;
+        bool fits = wanted(&q, &plain.offers[i]) && figures(&one, i, &total, &ppm);
+        for (int t = minute_of(q.from_us); fits && t <= minute_of(q.latest_us); t++)
+            exists = exists || (nodes_free(&q, i, -1, t) >= q.nodes &&
+                                ways_at(&q, plain.offers[i].site, t, ways) &&
+                                figures_by(&one, i, ways, &total, &ppm));
+    }
+    enum match_why why = match_best(&market, &q, &plan);
+    if (exists && why != MATCH_OK)
+        fail("one offer would do", &q, why, MATCH_OK);
+    if (why != MATCH_OK)
+        return;
+    check_plan(&q, &plan);
+    for (int i = 0; i < plan.slot_count; i++) {
+        int site = plain.offers[plan.slots[i].offer].site;
+        for (int d = 0; q.bandwidth_Bps > 0 && d < (int)q.data_count; d++) {
+            bool has = plain.data_site[d] == site || first_there(&q, d) < d;
+            for (int k = 0; k < plan.lanes_count && !has; k++) {
+                const struct match_path *way = &plain.paths[plan.lanes[k].path];
+                has = plan.lanes[k].data == d &&
+                      (way->from_site == site || way->to_site == site);
+            }
+            if (!has)
+                fail("a site without lanes to its data", &q, site, d);
+        }
+    }
+    any_paths++;
+}
+
 static void check_groups(struct match_query q)
 {
     static struct match_plan plan;
@@ -679,13 +721,15 @@ int main(int argc, char **argv)
             check_site(&q);
             check_relaxed(&q);
             check_anywhere(q);
+            check_anywhere_paths(q);
             check_groups(q);
         }
         drop_market();
     }
     printf("%" PRIu64 " requests fitted, %" PRIu64 " did not; %" PRIu64
-           " gangs anywhere, %" PRIu64 " federated, %" PRIu64 " relaxations tried\n",
-           sites_fit, sites_none, any_fit, groups_fit, relaxed);
+           " gangs anywhere, %" PRIu64 " in ranges with paths, %" PRIu64
+           " federated, %" PRIu64 " relaxations tried\n",
+           sites_fit, sites_none, any_fit, any_paths, groups_fit, relaxed);
     printf("100%%: Checks: 1, Failures: 0, Errors: 0\n");
     return 0;
 }
