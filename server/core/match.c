@@ -211,6 +211,23 @@ bool match_plan_before(const struct match_market *m, const struct match_query *q
     return (by != 0 ? by : compare_i64(oa, ob)) < 0;
 }
 
+void match_advise(const struct match_market *m, const struct match_query *q,
+                  struct match_plan *plan)
+{
+    int64_t worst_ppm[MATCH_GROUPS_MAX] = {0};
+    for (int i = 0; i < plan->slot_count; i++) {
+        const struct match_slot *s = &plan->slots[i];
+        struct match_query one = asked_of_place(q, s->group);
+        char advice[MATCH_ADVICE_MAX] = "";
+        struct match_facts f = {.advice = advice};
+        match_facts(m, &one, &m->offers[s->offer], &f);
+        if (f.slowdown_ppm > worst_ppm[s->group]) {
+            worst_ppm[s->group] = f.slowdown_ppm;
+            memcpy(plan->groups[s->group].advice, advice, sizeof advice);
+        }
+    }
+}
+
 size_t match_judge(const struct match_market *m, const struct match_query *q,
                    struct match_place *places)
 {

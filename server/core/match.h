@@ -221,6 +221,10 @@ int64_t match_slot_price(const struct match_market *m, const struct match_plan *
  * what is heuristic). */
 enum match_why match_best(const struct match_market *m, const struct match_query *q,
                           struct match_plan *ret);
+/* Words each group's advice, of its slowest place by the cheapest ways; match_best()
+ * leaves it empty. */
+void match_advise(const struct match_market *m, const struct match_query *q,
+                  struct match_plan *plan);
 /* The plan at one fitting place of match_rank(): for one place after the other when the
  * best was lost. Single-site plans only (not federated, not MATCH_ANY). */
 enum match_why match_at(const struct match_market *m, const struct match_query *q,

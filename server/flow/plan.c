@@ -167,6 +167,8 @@ void plan_judge(struct world *w, const struct request *rq, int64_t now_us,
     p->count = w->offer_count;
     p->places = xcalloc(p->count + 1, sizeof(*p->places));
     p->fit = match_judge(&market, &q, p->places);
+    if (p->fits)
+        match_advise(&market, &q, p->best);
 }
 
 void plan_done(struct plan *p)

@@ -576,6 +576,12 @@ static void check_site(const struct match_query *q)
                  places[0].offer != plan.slots[0].offer ||
                  places[0].slot.start_us != plan.start_us))
         fail("the first judged is another", q, places[0].offer, plan.slots[0].offer);
+    if (want) {
+        match_advise(&market, q, &plan);
+        if (plan.lanes_count == 0 &&
+            strcmp(plan.groups[0].advice, places[0].advice) != 0)
+            fail("advice", q, 0, 0);
+    }
     *(want ? &sites_fit : &sites_none) += 1;
 }
 
