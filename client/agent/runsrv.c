@@ -210,6 +210,10 @@ static void keeper_event(struct bufferevent *bev, short what, void *arg)
     struct client *c = arg;
     if (!(what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)))
         return;
+    /* A job that ended takes no more input, but its last words are still to be read:
+     * reading comes to the end by itself. */
+    if ((what & BEV_EVENT_ERROR) && (what & BEV_EVENT_WRITING))
+        return;
     bufferevent_read_buffer(bev, bufferevent_get_output(c->tenant));
     finish(c);
 }
