@@ -104,6 +104,10 @@ ask "$acme" DELETE "/v1/reservations/$path_id"
 is "cancelled" "$code" 200
 until_is "and put out again" '.paths[0].state' released "$acme" "/v1/reservations/$path_id" 20
 is "by the program" "$(grep -c '^release west-1 ' "$run/hook.log")" 1
+for _ in $(seq 50); do [ "$(jq -r '.probes | length' "$run/n2.json")" = 1 ] && break; sleep 0.2; done
+is "each site has somebody measure the data" "$(jq -r '.probes[].endpoint' "$run/n1.json" "$run/n2.json" | sort | uniq -c | tr -s ' ')" " 2 tcp://127.0.0.1:9"
+ask "$admin" PATCH /v1/paths/west-1 '{"rtt":"11ms600us","setup":"1m"}'
+is "a path's promise may change" "$code $(get '"\(.rtt) \(.setup)"')" "200 11ms600us 1m"
 ask "$admin" PATCH /v1/paths/west-1 '{"state":"down","price_per_gbps_hour":{"currency":"USD","micro":200000}}'
 is "taken out of service" "$code $(get .state) $(get .price_per_gbps_hour.micro)" "200 down 200000"
 ask "$acme" POST /v1/reservations '{"duration":"10m","gpus":1,"site":"tokyo","data":["far"],"bandwidth":"10Gbps"}'
