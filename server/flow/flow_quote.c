@@ -1,7 +1,7 @@
 /* POST /v1/quotes: the best plan now, at a price that binds for some minutes.
  *
  *   earlier  a repeated key whose GPUs are held: the first quote, with the plan it had
- *   rank     the best plan
+ *   rank     the best plan; not to be held: else one that preempts spot leases
  *   hold     asked for: its GPUs and lanes are booked, without money, until the quote
  *   held     expires by itself; lost to another: rank again
  *   keep     the quote, under its idempotency key
@@ -125,6 +125,8 @@ static enum flow_turn quote_rank(struct flow *f)
         s->rq.from_us = s->rq.latest_us = s->expires_us;
     if (plan_rank(w, &s->rq, tenant, f->now_us, &s->plan, &err) != 0)
         return flow_fail(f, &err);
+    if (!s->plan.fits && !s->rq.hold)
+        plan_preempt(w, &s->rq, f->now_us, &s->plan);
     plan_log(w, &s->rq, &s->plan, tenant, "quote", s->plan.fits ? "ok" : "no_fit");
     if (!s->plan.fits) {
         plan_judge(w, &s->rq, f->now_us, &s->plan);
@@ -197,6 +199,7 @@ static enum flow_turn quote_keep(struct flow *f)
     uint8_t hash[SHA256_LEN];
     json_t *plan = plan_pick_save(world_of(f), &s->pick);
     json_object_set_new(plan, "held", json_boolean(s->rq.hold));
+    json_object_set_new(plan, "preempts", json_boolean(s->pick.preempt_count > 0));
     char *text = jsonx_dump(plan);
     digest_sha256(text, strlen(text), hash);
     free(text);

@@ -1,21 +1,22 @@
 /* POST /v1/reservations: the way of one reservation, top to bottom.
  *
- *   check    the request is well formed
- *   quote    a quote names the plan and the price: read it,
- *   quoted   see that it still stands; if its GPUs are held,
- *   confirm  pay for them
- *   rank     the best plan for the request now, by effective price: one node, a gang,
- * or a group near each data set, with the paths between preempt  no place is free: what
- * would firm demand take from spot leases? book     bookings, lanes, cuts, money and
- * event in one commit, together with all others that came meanwhile (server/db: group
- * commit) outcome  booked: reply. Lost to another server: that plan counts as taken,
- * rank again wait     nothing fits and the request may wait: it joins the standing
- * orders earlier  before anything is refused: was this very request granted already?
+ *   check     the request is well formed
+ *   quote     a quote names the plan and the price: read it,
+ *   quoted    see that it still stands; if its GPUs are held,
+ *   confirm   pay for them
+ *   rank      the best plan for the request now, by effective price
+ *   preempt   no place is free: what would firm demand take from spot leases?
+ *   book      GPUs, lanes, cuts, money and event in one commit (server/db/batch.h)
+ *   outcome   booked: reply. Lost to another server: rank again without that plan
+ *   wait      nothing fits and the request may wait: it joins the standing orders
+ *   earlier   before anything is refused: was this very request granted already?
+ *
+ * A plan is one node, a gang, or a group near each data set, with the paths between; it
+ * is booked whole or not at all.
  *
  * The database decides. What is matched on here is a copy; being behind costs a lost
- * race and another candidate, never a GPU sold twice. A plan is booked whole or not at
- * all. A reply follows its commit. When the connection breaks between the two, the
- * outcome is read by the idempotency key. */
+ * race and another candidate, never a GPU sold twice. A reply follows its commit. When
+ * the connection breaks between the two, the outcome is read by the idempotency key. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -40,6 +41,7 @@ struct reserve {
     struct world_try tries[RESERVE_CANDIDATES_MAX];
     size_t try_count;
     int64_t booked_us; /* when the last booking was sent */
+    bool ranks;        /* not a quote's own plan */
     int waits, rereads;
     struct err refusal; /* what is said when the request was not granted earlier */
 };
@@ -115,6 +117,25 @@ static int same_request(const json_t *asked, const json_t *quoted, struct err *e
     return 0;
 }
 
+/* Whose leases are cut is decided when it is bought, each with its notice from then;
+ * what was promised is that it costs no more. */
+static enum flow_turn quoted_by_preemption(struct flow *f, const json_t *quote)
+{
+    struct reserve *s = f->state;
+    int64_t made_us = json_integer_value(json_object_get(quote, "created_us"));
+    int64_t total_micro = json_integer_value(
+        json_object_get(json_object_get(quote, "plan"), "total_micro"));
+    struct request asked;
+    if (request_from_stored(json_object_get(quote, "request"), world_of(f)->currency,
+                            made_us, f->now_us, &asked, &s->refusal) != 0)
+        return refuse(f);
+    if (asked.max_total_micro == 0 || asked.max_total_micro > total_micro)
+        asked.max_total_micro = total_micro;
+    request_done(&s->rq);
+    s->rq = asked;
+    return flow_goto(f, reserve_rank);
+}
+
 static enum flow_turn reserve_quoted(struct flow *f)
 {
     struct reserve *s = f->state;
@@ -134,6 +155,8 @@ static enum flow_turn reserve_quoted(struct flow *f)
     }
     if (json_is_true(json_object_get(plan, "held")))
         return flow_goto(f, reserve_confirm);
+    if (json_is_true(json_object_get(plan, "preempts")))
+        return quoted_by_preemption(f, quote);
     if (plan_pick_load(w, plan, &s->pick, &s->refusal) != 0)
         return refuse(f);
     /* What was asked for stays with the reservation: it may have to move one day. */
@@ -183,6 +206,7 @@ static enum flow_turn reserve_rank(struct flow *f)
 {
     struct reserve *s = f->state;
     struct world *w = world_of(f);
+    s->ranks = true;
     plan_done(&s->plan);
     plan_pick_done(&s->pick);
     if (plan_rank(w, &s->rq, f->rq->who.tenant_id, f->now_us, &s->plan, &s->refusal) !=
@@ -274,7 +298,7 @@ static enum flow_turn lost(struct flow *f)
     log_outcome(f, "lost");
     world_try_lost(world_of(f), &s->tries[s->try_count - 1], s->pick.plan);
     world_poll(world_of(f)); /* somebody else's booking: learn of it */
-    if (s->quote[0] != '\0')
+    if (!s->ranks)
         err_set(&s->refusal, ERR_CONFLICT,
                 "the quoted GPUs were booked by somebody else; ask for another quote");
     else if (s->try_count == RESERVE_CANDIDATES_MAX)
