@@ -134,6 +134,10 @@ int cmd_provider_price(struct cli *c, struct err *err)
     json_t *reply = NULL;
     if (c->opts->arg_count > 0)
         return set_price(c, c->opts->args[0], err);
+    if (opt_has(c->opts, "spot") || opt_has(c->opts, "notice"))
+        return err_set(err, ERR_USAGE,
+                       "--%s: goes with a price: neargpu provider price AMOUNT …",
+                       opt_has(c->opts, "spot") ? "spot" : "notice");
     if (cli_get_list(c, "/v1/prices", "prices", &reply, err) < 0)
         return -1;
     int rc = cli_print_list(c, reply, "prices", price_cols, RENDER_COUNT_OF(price_cols),

@@ -212,6 +212,7 @@ void render_cell(const json_t *row, const struct render_col *col, render_zone_fn
 {
     const json_t *v = render_at(row, col->path);
     char duration[TIMEFMT_MAX];
+    int64_t us;
     if (v == NULL || json_is_null(v)) {
         strbuf_addc(out, '-');
         return;
@@ -244,7 +245,10 @@ void render_cell(const json_t *row, const struct render_col *col, render_zone_fn
         if (col->aux != NULL &&
             strcmp(text_or(render_at(row, col->aux), "measured"), "measured") != 0)
             strbuf_addc(out, '~');
-        render_rtt(out, json_integer_value(v));
+        if (!json_is_string(v) ||
+            timefmt_parse_duration(json_string_value(v), &us, NULL) != 0)
+            us = json_integer_value(v);
+        render_rtt(out, us);
         break;
     case RENDER_SECONDS:
         timefmt_duration(json_integer_value(v) * US_PER_S, duration);

@@ -25,12 +25,12 @@ enum render_kind {
     RENDER_MONEY,    /* {"currency","micro"} */
     RENDER_MICRO,    /* integer of micro-units; aux: path of the currency */
     RENDER_ABOUT,    /* the same, rounded to the currency's minor unit in tables */
-    RENDER_RTT,      /* integer of microseconds -> "11.5 ms"; aux: path of its source,
-                        "~11.5 ms" unless that is "measured" */
-    RENDER_SECONDS,  /* integer of seconds -> "1h30m" */
-    RENDER_BYTES,    /* integer of bytes -> "12.0 TB" */
-    RENDER_RATE,     /* integer of bytes a second -> "40 Gbit/s" */
-    RENDER_GPU_MS,   /* integer of GPU milliseconds -> GPU hours "4.000" */
+    RENDER_RTT,     /* microseconds or a duration -> "11.5 ms"; aux: path of its source,
+                       "~11.5 ms" unless that is "measured" */
+    RENDER_SECONDS, /* integer of seconds -> "1h30m" */
+    RENDER_BYTES,   /* integer of bytes -> "12.0 TB" */
+    RENDER_RATE,    /* integer of bytes a second -> "40 Gbit/s" */
+    RENDER_GPU_MS,  /* integer of GPU milliseconds -> GPU hours "4.000" */
     RENDER_SLOWDOWN, /* number -> "1.17" */
     RENDER_SHARE,    /* number 0..1 -> "99.95 %" */
     RENDER_PPM,      /* integer of millionths -> "5.00 %" */

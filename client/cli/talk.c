@@ -13,6 +13,7 @@
 #include "client/cli/cli.h"
 #include "client/lib/fsx.h"
 #include "client/lib/xalloc.h"
+#include "client/lib/timefmt.h"
 
 #define SECRET_BYTES_MAX 4096 /* API keys have 47 */
 
@@ -71,6 +72,29 @@ void cli_note(const char *fmt, ...)
     va_end(ap);
 }
 
+/* The rows with starts as one reads times here: the server words them in UTC. */
+static json_t *with_local_starts(const struct cli *c, const json_t *rejected)
+{
+    json_t *rows = json_deep_copy(rejected), *row;
+    size_t i;
+    json_array_foreach(rows, i, row)
+    {
+        json_t *relax = json_object_get(row, "relax");
+        const char *member = json_string_value(json_object_get(relax, "member"));
+        const char *value = json_string_value(json_object_get(relax, "value"));
+        struct strbuf text = STRBUF_INIT;
+        int64_t us;
+        if (member == NULL || strcmp(member, "start") != 0 || value == NULL ||
+            timefmt_parse(value, &us, NULL) != 0)
+            continue;
+        strbuf_adds(&text, "start ");
+        render_time(&text, us, c->render.zone);
+        json_object_set_new(relax, "text", json_string(strbuf_str(&text)));
+        strbuf_done(&text);
+    }
+    return rows;
+}
+
 void cli_render_rejected(const struct cli *c, const json_t *rejected,
                          struct strbuf *out)
 {
@@ -87,7 +111,9 @@ void cli_render_rejected(const struct cli *c, const json_t *rejected,
     o.format = RENDER_TABLE;
     json_array_foreach(rejected, i, row) if (render_at(row, "relax.text") != NULL)
         count = RENDER_COUNT_OF(cols);
-    render_rows(rejected, cols, count, &o, out);
+    json_t *rows = with_local_starts(c, rejected);
+    render_rows(rows, cols, count, &o, out);
+    json_decref(rows);
 }
 
 void cli_show_rejected(struct cli *c, const struct err *err)

@@ -336,10 +336,12 @@ static json_t *relax_json(const struct world *w, const struct request *rq,
 {
     if (r->member == NULL || r->member[0] == '\0')
         return json_null();
+    /* "312 more" → "312 JPY more" */
     bool money = strncmp(r->member, "max_price", 9) == 0;
+    size_t amount = money ? strcspn(r->text, " ") : 0;
     char text[sizeof(r->text) + 8];
-    snprintf(text, sizeof(text), "%s%s%s", r->text, money ? " " : "",
-             money ? w->currency : "");
+    snprintf(text, sizeof(text), "%.*s%s%s%s", (int)amount, r->text, money ? " " : "",
+             money ? w->currency : "", r->text + amount);
     return json_pack("{s:s, s:o, s:s}", "member", r->member, "value",
                      relax_value(w, rq, r), "text", text);
 }
