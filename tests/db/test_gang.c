@@ -169,7 +169,7 @@ START_TEST(test_contention)
     printf("seed %u\n", seed);
     srandom(seed);
     for (int i = 0; i < SERVERS; i++) {
-        char name[16];
+        char name[24];
         server[i] = m;
         snprintf(name, sizeof name, "gang-%d", i);
         server[i].store = store_new(
