@@ -134,8 +134,10 @@ START_TEST(test_shorten)
     a = json_array_get(json_object_get(r, "allocations"), 0);
     ck_assert_int_eq(market_int(a, "end_us"), start + HOUR_US);
     ck_assert_int_eq(held() - before, PER_GPU);
+    json_t *none = json_array();
     r = market_ok(&m, STORE_DESIRED,
-                  STORE_ARGS(S_INT(m.node[1]), S_JSON(json_array()), S_INT(start)));
+                  STORE_ARGS(S_INT(m.node[1]), S_JSON(none), S_INT(start)));
+    json_decref(none);
     a = json_array_get(json_object_get(r, "leases"), 0);
     ck_assert_int_eq(market_int(a, "not_after_us"), start + HOUR_US / 2);
     ck_assert_int_eq(market_int(a, "generation"), 3);
@@ -377,8 +379,9 @@ START_TEST(test_fail)
 {
     char id[UUID_TEXT], again[UUID_TEXT];
     int64_t start = booked(0, 8, id);
-    json_t *r = market_ok(&m, STORE_RESV_FAIL,
-                          STORE_ARGS(S_TEXT(id), S_TEXT("node lost"), S_INT(m.now_us)));
+    json_t *r = market_ok(
+        &m, STORE_RESV_FAIL,
+        STORE_ARGS(S_TEXT(id), S_TEXT("node lost"), S_INT(0), S_INT(m.now_us)));
     ck_assert_str_eq(market_text(r, "state"), "failed");
     slot_us -= 10 * HOUR_US;
     ck_assert_int_eq(booked(0, 8, again), start);

@@ -4,13 +4,14 @@
 #include "server/core/resv.h"
 #include "tests/unit/unit.h"
 
-/* Rows: from; columns: book confirm start end cancel fail expire extend. Letters are
- * the first of the state after; '.' is refused. */
+/* Rows: from; columns: book confirm start end cancel fail expire extend, preempt
+ * requeue shrink move replace. Letters are the first of the state after; '.' is
+ * refused. */
 static const char *const table[RESV_STATE_COUNT] = {
-    [RESV_WAITING] = "c...xff.",   [RESV_HELD] = ".c..xfx.",
-    [RESV_CONFIRMED] = "..a.xf.c", [RESV_ACTIVE] = "...eef.a",
-    [RESV_ENDED] = "........",     [RESV_CANCELLED] = "........",
-    [RESV_FAILED] = "........",
+    [RESV_WAITING] = "c...xff......",   [RESV_HELD] = ".c..xfx......",
+    [RESV_CONFIRMED] = "..a.xf.ccwccc", [RESV_ACTIVE] = "...eef.aa....",
+    [RESV_ENDED] = ".............",     [RESV_CANCELLED] = ".............",
+    [RESV_FAILED] = ".............",
 };
 
 static char letter(enum resv_state s)
@@ -32,6 +33,7 @@ START_TEST(test_every_cell)
             rows += has;
         }
     }
+    ck_assert_uint_eq(strlen(table[0]), RESV_EVENT_COUNT);
     ck_assert_uint_eq(rows, resv_rule_count);
 }
 END_TEST
