@@ -89,7 +89,8 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
         AGAIN("resv_confirm", "ttthi", "SELECT api.resv_confirm($1, $2, $3, $4, $5)"),
     [STORE_RESV_CANCEL] =
         AGAIN("resv_cancel", "tttbi", "SELECT api.resv_cancel($1, $2, $3, $4, $5)"),
-    [STORE_RESV_FAIL] = AGAIN("resv_fail", "tti", "SELECT api.resv_fail($1, $2, $3)"),
+    [STORE_RESV_FAIL] =
+        AGAIN("resv_fail", "ttii", "SELECT api.resv_fail($1, $2, $3, $4)"),
     [STORE_RESV_LOST] = READ("resv_lost", "i", "SELECT api.resv_lost($1)"),
     [STORE_SITE_RESV] = READ("site_resv", "ti", "SELECT api.site_resv($1, $2)"),
     [STORE_WAIT_PUT] = WRITE("wait_put", "ttjibith",

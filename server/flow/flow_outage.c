@@ -79,7 +79,9 @@ static enum flow_turn give_up(struct flow *f, const char *why)
     flow_goto(f, outage_placed);
     enum flow_turn turn = db_call(
         f, STORE_RESV_FAIL,
-        STORE_ARGS(S_TEXT(text_of(resv, "id")), S_TEXT(fault), S_INT(f->now_us)));
+        STORE_ARGS(S_TEXT(text_of(resv, "id")), S_TEXT(fault),
+                   S_INT(json_integer_value(json_object_get(resv, "generation"))),
+                   S_INT(f->now_us)));
     free(fault);
     return turn;
 }

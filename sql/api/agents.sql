@@ -267,11 +267,13 @@ BEGIN
     RETURN jsonb_build_object('unknown', to_jsonb(v_unknown), 'lost', to_jsonb(v_lost));
 END $$;
 
--- A teardown frees the GPUs from its end on, and ends the reservation when it was the last
--- of its nodes.
+-- A teardown frees the GPUs from its end on, and ends the reservation, its lanes with it,
+-- when it was the last of its nodes.
 CREATE OR REPLACE FUNCTION ng.teardown(p_reservation uuid, p_node integer, p_to timestamptz) RETURNS void
 LANGUAGE plpgsql AS $$
-DECLARE r ng.reservation;
+DECLARE
+    r ng.reservation;
+    v_end timestamptz;
 BEGIN
     SELECT * INTO STRICT r FROM ng.reservation WHERE id = p_reservation;
     UPDATE ng.booking SET during = CASE WHEN p_to <= lower(during) THEN 'empty'::tstzrange
@@ -285,7 +287,10 @@ BEGIN
         SELECT FROM ng.booking b WHERE b.reservation_id = p_reservation
            AND NOT EXISTS (SELECT FROM ng.receipt x WHERE x.reservation_id = p_reservation
                               AND x.node_id = b.node_id AND x.kind = 'teardown')) THEN
-        UPDATE ng.reservation SET state = 'ended', ended_at = least(p_to, upper(during)) WHERE id = p_reservation;
+        SELECT greatest(lower(r.during), least(upper(r.during), max(upper(x.during)))) INTO v_end FROM ng.receipt x
+         WHERE x.reservation_id = p_reservation AND x.kind = 'teardown';
+        UPDATE ng.reservation SET state = 'ended', ended_at = v_end WHERE id = p_reservation;
+        PERFORM ng.lanes_cut(p_reservation, v_end);
     END IF;
     PERFORM ng.tell_resv('reservation.ended', p_reservation);
 END $$;

@@ -69,7 +69,11 @@ $$;
 
 -- What a reservation's events carry: enough for a server to set its calendars right.
 -- A booking that blocks nothing has from = to; p_gone: those that are rows no more.
--- spot: firm demand may have it; one that was preempted is let be until its end.
+-- spot: firm demand may have it, now; one that was preempted is let be until its end.
+CREATE OR REPLACE FUNCTION ng.can_go(r ng.reservation) RETURNS boolean
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT r.spot AND r.preempted_by IS NULL AND r.state IN ('confirmed', 'active')
+$$;
 DROP FUNCTION IF EXISTS ng.resv_payload(uuid);
 CREATE OR REPLACE FUNCTION ng.bookings_payload(p_id uuid) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
@@ -98,7 +102,7 @@ CREATE OR REPLACE FUNCTION ng.resv_payload(p_id uuid, p_gone jsonb, p_gone_lanes
 LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object('state', r.state, 'reason', r.reason, 'generation', r.generation,
                'start_us', ng.us(lower(r.during)), 'end_us', ng.us(upper(r.during)),
-               'spot', r.spot AND r.preempted_by IS NULL,
+               'spot', ng.can_go(r),
                'bookings', p_gone || ng.bookings_payload(r.id), 'lanes', p_gone_lanes || ng.lanes_payload(r.id))
       FROM ng.reservation r WHERE r.id = p_id
 $$;
@@ -145,7 +149,8 @@ LANGUAGE sql STABLE AS $$
                 'per_lane_hour_micro', x.per_lane_hour_micro) ORDER BY x.id), '[]')
             FROM ng.path_booking x JOIN ng.path p ON p.id = x.path_id
             JOIN ng.site a ON a.id = p.site_a JOIN ng.site z ON z.id = p.site_b
-           WHERE x.reservation_id = r.id),
+           WHERE x.reservation_id = r.id -- not what it had before it moved
+             AND NOT (isempty(x.during) AND r.state IN ('waiting', 'held', 'confirmed', 'active'))),
         'waiting', (SELECT jsonb_build_object('position', w.position, 'predicted_us', ng.us(w.predicted_at),
                 'since_us', ng.us(r.created_at), 'until_us', ng.us(w.until), 'priority', t.priority, 'why', w.why)
             FROM ng.waiting w JOIN ng.tenant t ON t.id = r.tenant_id

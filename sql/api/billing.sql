@@ -99,16 +99,17 @@ END $$;
 
 -- What bounds and prices the use of one node that was reported at p_at: GPUs x the part of
 -- the promised window that had passed by then, a minute allowed for clocks, the booked
--- price, and the fee of the node's provider.
+-- price, and the fee of the node's provider. A node that the reservation has left (it
+-- moved before its start) is owed nothing.
 DROP FUNCTION IF EXISTS ng.use_terms(uuid, integer, timestamptz);
 CREATE OR REPLACE FUNCTION ng.use_terms(p_reservation uuid, p_node integer, p_at timestamptz)
 RETURNS TABLE (max_gpu_ms bigint, price bigint, fee_ppm integer) LANGUAGE sql STABLE AS $$
-    SELECT (sum(upper(b.gpus) - lower(b.gpus))
+    SELECT (coalesce(sum(upper(b.gpus) - lower(b.gpus)), 0)
                * greatest(0, extract(epoch FROM least(upper(v.during), p_at + interval '1 minute')
                                                 - lower(v.during)) * 1000))::bigint,
-           max(b.per_gpu_hour_micro), coalesce(max(b.fee_ppm), v.fee_ppm)
-      FROM ng.booking b JOIN ng.reservation v ON v.id = b.reservation_id
-     WHERE b.reservation_id = p_reservation AND b.node_id = p_node
+           coalesce(max(b.per_gpu_hour_micro), 0), coalesce(max(b.fee_ppm), v.fee_ppm)
+      FROM ng.reservation v LEFT JOIN ng.booking b ON b.reservation_id = v.id AND b.node_id = p_node
+     WHERE v.id = p_reservation
      GROUP BY v.during, v.fee_ppm
 $$;
 

@@ -294,6 +294,9 @@ DECLARE
 BEGIN
     PERFORM 1 FROM reservation r
       WHERE r.id = ANY (v_id) OR r.id = CASE WHEN r_waiting[1] THEN r_id[1] END ORDER BY r.id FOR UPDATE;
+    PERFORM 1 FROM node
+      WHERE node.id = ANY (b_node) OR node.id IN (SELECT b.node_id FROM booking b WHERE b.reservation_id = ANY (v_id))
+      ORDER BY node.id FOR NO KEY UPDATE;
     BEGIN
         IF r_waiting[1] THEN
             SELECT * INTO w FROM reservation r WHERE r.id = r_id[1];
@@ -317,6 +320,13 @@ BEGIN
             ARRAY(SELECT r.tenant_id FROM reservation r WHERE r.id = ANY (v_refund)));
         IF v.outcome <> 'ok' THEN
             RAISE EXCEPTION '%', v.outcome USING ERRCODE = 'NGX01';
+        END IF;
+        -- While this waited for locks a node may have heard of its lease's next term: of
+        -- the tenth by which that is shorter than the notice (desired) half is for this.
+        IF us(clock_timestamp()) - us(statement_timestamp())
+            > (SELECT min(b.notice_us) FROM booking b WHERE b.reservation_id = ANY (v_id)) / 20 THEN
+            SELECT 'lost' AS outcome, r_id[1] AS id INTO v;
+            RAISE EXCEPTION 'the notices began too long ago' USING ERRCODE = 'NGX01';
         END IF;
         PERFORM refund(r, r.id || '/preempt/' || r.generation) FROM reservation r WHERE r.id = ANY (v_refund) ORDER BY r.id;
         DELETE FROM waiting x WHERE x.reservation_id = r_id[1];

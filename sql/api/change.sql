@@ -72,7 +72,7 @@ BEGIN
     IF EXISTS (SELECT FROM ng.booking b JOIN ng.node n ON n.id = b.node_id
                 WHERE b.reservation_id = r.id AND (n.state = 'retired' OR isempty(b.during) OR upper(b.during) < upper(r.during)))
         OR EXISTS (SELECT FROM ng.path_booking k WHERE k.reservation_id = r.id
-                    AND (isempty(k.during) OR upper(k.during) < upper(r.during))) THEN
+                    AND upper(k.during) < upper(r.during)) THEN
         PERFORM ng.refuse(6, 'part of the reservation has ended already');
     END IF;
     BEGIN
@@ -84,7 +84,8 @@ BEGIN
     END;
     BEGIN
         PERFORM 1 FROM ng.path_booking WHERE reservation_id = r.id ORDER BY lower(lanes) FOR UPDATE;
-        UPDATE ng.path_booking SET during = tstzrange(lower(during), p_end) WHERE reservation_id = r.id;
+        UPDATE ng.path_booking SET during = tstzrange(lower(during), p_end)
+         WHERE reservation_id = r.id AND NOT isempty(during);
     EXCEPTION WHEN exclusion_violation THEN
         PERFORM ng.refuse(6, 'the path is booked by others after the present end');
     END;
@@ -309,8 +310,7 @@ BEGIN
     SELECT jsonb_agg(jsonb_build_object('count', upper(gpus) - lower(gpus), 'per_gpu_hour_micro', per_gpu_hour_micro) ORDER BY id)
       INTO v_prices FROM ng.booking WHERE reservation_id = p_id;
     DELETE FROM ng.booking WHERE reservation_id = p_id;
-    PERFORM ng.lanes_cut(p_id, '-infinity');
-    DELETE FROM ng.path_booking WHERE reservation_id = p_id AND state <> 'lit'; -- which is still to be put out
+    PERFORM ng.lanes_drop(p_id);
     PERFORM ng.move_bookings(r, p_to->'bookings', CASE WHEN p_keep THEN v_prices END);
     PERFORM ng.move_paths(r, p_to->'paths');
     UPDATE ng.reservation SET during = ng.span((p_to->>'start_us')::bigint, (p_to->>'end_us')::bigint),

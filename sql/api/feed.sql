@@ -30,7 +30,8 @@ EXCEPTION WHEN data_exception THEN
 END $$;
 
 -- Not p_own: without the bookings that the asking server made itself and knows of. They
--- count: read is how many were passed.
+-- count: read is how many were passed. Of an order that waited it heard before, so that
+-- only the feed says in what order that and its booking came.
 DROP FUNCTION IF EXISTS api.changes(text, bigint);
 CREATE OR REPLACE FUNCTION api.changes(p_cursor text, p_limit bigint, p_own boolean) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
@@ -49,7 +50,8 @@ BEGIN
     SELECT (SELECT count(*) FROM e),
            (SELECT e.xid || ':' || e.id FROM e ORDER BY e.xid DESC, e.id DESC LIMIT 1),
            (SELECT jsonb_agg(event_json(e) ORDER BY e.xid, e.id) FROM e
-             WHERE p_own OR e.origin <> v_me OR e.kind <> 'reservation.confirmed')
+             WHERE p_own OR e.origin <> v_me OR e.kind <> 'reservation.confirmed'
+                OR (e.payload->>'generation')::bigint > 1)
       INTO v_read, v_last, v;
     RETURN jsonb_build_object('events', coalesce(v, '[]'), 'cursor', coalesce(v_last, p_cursor), 'read', v_read);
 END $$;
@@ -136,7 +138,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
            (date_part('epoch', lower(b.during)) * 1000000)::bigint, (date_part('epoch', upper(b.during)) * 1000000)::bigint,
            CASE WHEN b.notice_us IS NOT NULL THEN b.reservation_id END,
            CASE WHEN b.notice_us IS NULL THEN 0
-                ELSE (SELECT (r.spot AND r.preempted_by IS NULL)::integer FROM reservation r WHERE r.id = b.reservation_id) END,
+                ELSE (SELECT can_go(r)::integer FROM reservation r WHERE r.id = b.reservation_id) END,
            CASE WHEN b.notice_us IS NOT NULL THEN (SELECT us(lower(r.during)) FROM reservation r WHERE r.id = b.reservation_id) END,
            CASE WHEN b.notice_us IS NOT NULL THEN b.per_gpu_hour_micro END, coalesce(b.notice_us, 0)
       FROM booking b JOIN node n ON n.id = b.node_id

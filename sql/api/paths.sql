@@ -82,14 +82,16 @@ $$;
 
 -- Bookings whose equipment is not as it should be now, claimed by the caller for a while:
 -- those to be put out first. Lanes that another booking still has lit are lit later. What
--- could not be lit within its time is given up.
+-- could not be lit within its time is given up; when nobody told what became of the last
+-- attempt, it is put out.
 CREATE OR REPLACE FUNCTION api.paths_due(p_now bigint, p_claim_s bigint, p_limit bigint) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
     v_now timestamptz := ts(p_now);
     v_due jsonb;
 BEGIN
-    UPDATE path_booking SET state = 'failed', error = CASE WHEN error = '' THEN 'it was never lit' ELSE error END
+    UPDATE path_booking SET state = CASE WHEN claimed_until IS NOT NULL AND error = '' THEN 'lit' ELSE 'failed' END,
+        error = CASE WHEN claimed_until IS NULL AND error = '' THEN 'it was never lit' ELSE error END
      WHERE id IN (SELECT id FROM path_booking WHERE state = 'planned' AND upper(during) <= v_now
                    ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED);
     UPDATE path_booking SET state = 'released'

@@ -65,12 +65,19 @@ LANGUAGE sql STABLE AS $$
              WHERE reservation_id = p_id AND NOT isempty(during))::bigint
 $$;
 
--- Blocks nothing from p_at on.
+-- Blocks nothing from p_at on. What somebody is lighting counts as lit, and is put out.
 CREATE OR REPLACE FUNCTION ng.lanes_cut(p_id uuid, p_at timestamptz) RETURNS void
 LANGUAGE sql AS $$
     UPDATE ng.path_booking SET during = CASE WHEN lower(during) < p_at THEN tstzrange(lower(during), p_at) ELSE 'empty' END,
-        state = CASE WHEN lower(during) >= p_at AND state = 'planned' THEN 'released' ELSE state END
+        state = CASE WHEN lower(during) < p_at OR state <> 'planned' THEN state
+                     WHEN claimed_until IS NULL THEN 'released' ELSE 'lit' END
      WHERE reservation_id = p_id AND upper(during) > p_at
+$$;
+-- Another place: what is still to be put out is kept, without its claim on the lanes.
+CREATE OR REPLACE FUNCTION ng.lanes_drop(p_id uuid) RETURNS void
+LANGUAGE sql AS $$
+    SELECT ng.lanes_cut(p_id, '-infinity');
+    DELETE FROM ng.path_booking WHERE reservation_id = p_id AND state <> 'lit'
 $$;
 CREATE OR REPLACE FUNCTION ng.resv_cut(p_id uuid, p_at timestamptz) RETURNS void
 LANGUAGE sql AS $$
@@ -117,8 +124,10 @@ END $$;
 
 -- The market or a provider cannot deliver. One that did not start gets everything back;
 -- GPUs of a reservation that may run somewhere stay blocked until its end or a teardown
--- receipt, and billing gives back what was not used.
-CREATE OR REPLACE FUNCTION api.resv_fail(p_id uuid, p_reason text, p_now bigint)
+-- receipt, and billing gives back what was not used. p_generation (0: any) is what the
+-- caller decided on: of several servers one may have helped it meanwhile.
+DROP FUNCTION IF EXISTS api.resv_fail(uuid, text, bigint);
+CREATE OR REPLACE FUNCTION api.resv_fail(p_id uuid, p_reason text, p_generation bigint, p_now bigint)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE r reservation := resv_start_if_due(resv_lock(NULL, p_id), ts(p_now));
 BEGIN
@@ -127,6 +136,9 @@ BEGIN
     END IF;
     IF NOT EXISTS (SELECT FROM resv_rule WHERE from_state = r.state AND event = 'fail') THEN
         PERFORM refuse(6, format('a reservation that is %s cannot fail', r.state));
+    END IF;
+    IF p_generation <> 0 AND p_generation <> r.generation THEN
+        PERFORM refuse(6, format('the reservation has generation %s, not %s: read it again', r.generation, p_generation));
     END IF;
     PERFORM resv_revoke(r, p_reason);
     IF r.state = 'active' THEN

@@ -69,7 +69,7 @@ BEGIN
             v_gone := ng.gone(ng.bookings_payload(v.id));
             v_lanes := ng.gone(ng.lanes_payload(v.id));
             DELETE FROM ng.booking WHERE reservation_id = v.id;
-            DELETE FROM ng.path_booking WHERE reservation_id = v.id;
+            PERFORM ng.lanes_drop(v.id);
             UPDATE ng.reservation SET state = 'waiting', generation = generation + 1,
                 during = tstzrange(v_now, ng.wait_until(r)), per_hour_micro = 0, total_micro = 0, effective_micro = 0,
                 reason = format('preempted by firm demand at %s before it started: waits again', ng.time_text(v_now))

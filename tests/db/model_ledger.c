@@ -208,7 +208,7 @@ static void stop(void)
         return;
     char *id = resv_id(i);
     if (fail)
-        ledger_sql(&l, "SELECT api.resv_fail('%s', 'x', ng.us(now()))", id);
+        ledger_sql(&l, "SELECT api.resv_fail('%s', 'x', 0, ng.us(now()))", id);
     else
         ledger_sql(&l, "SELECT api.resv_cancel(NULL, '%s', 'x', false, ng.us(now()))",
                    id);

@@ -330,15 +330,20 @@ START_TEST(test_lost_node)
     market_refused(&m, ERR_CONFLICT, MOVE(id, 0, &t, true, false, m.now_us));
     target_free(&t);
 
+    /* Who decided on what was, before another server placed it anew, gives up nothing.
+     */
+    market_refused(&m, ERR_CONFLICT, STORE_RESV_FAIL,
+                   STORE_ARGS(S_TEXT(id), S_TEXT("lost"), S_INT(1), S_INT(m.now_us)));
+    ck_assert_str_eq(market_text(get(id), "state"), "confirmed");
     /* The other cannot be helped: everything comes back. */
-    j = market_ok(
-        &m, STORE_RESV_FAIL,
-        STORE_ARGS(S_TEXT(whole), S_TEXT("node n2 at fukuoka lost"), S_INT(m.now_us)));
+    j = market_ok(&m, STORE_RESV_FAIL,
+                  STORE_ARGS(S_TEXT(whole), S_TEXT("node n2 at fukuoka lost"), S_INT(0),
+                             S_INT(m.now_us)));
     ck_assert_str_eq(market_text(j, "state"), "failed");
     ck_assert_str_eq(market_text(j, "fault"), "node n2 at fukuoka lost");
     ck_assert_int_eq(before - held(), PER_GPU);
     market_ok(&m, STORE_RESV_FAIL,
-              STORE_ARGS(S_TEXT(whole), S_TEXT("again"), S_INT(m.now_us)));
+              STORE_ARGS(S_TEXT(whole), S_TEXT("again"), S_INT(1), S_INT(m.now_us)));
     ck_assert_str_eq(market_text(get(whole), "fault"), "node n2 at fukuoka lost");
     snprintf(sql, sizeof sql, "UPDATE ng.node SET state = 'up' WHERE id = %d",
              m.node[1]);

@@ -29,6 +29,7 @@ mkdir -p "$run/t"
 cp -r "$run/s/pki" "$run/t/pki"
 up "$run/t" --listen 127.0.0.1:0 --conf "$run/conf" --database "host=$run/s/run dbname=neargpu user=neargpu_server"
 pid2=$server_pid
+second_addr=$addr
 addr=$first_addr
 admin=$run/s/admin.key
 acme=$run/acme.key
@@ -164,6 +165,11 @@ until_is "who is poor may be first" '.waiting.position' 1 "$poor" "/v1/reservati
 ask "$acme" DELETE "/v1/reservations/$first"
 until_is "and waits for money" '.waiting.why' funds "$poor" "/v1/reservations/$order1"
 until_is "which holds up nobody" .state confirmed "$beta" "/v1/reservations/$order2"
+sleep 2 # a look at what was just booked, hours before it starts
+for addr in "$second_addr" "$first_addr"; do
+    ask "$acme" GET "/v1/offers?duration=1h&gpus=4&site=tokyo&start=$later"
+    is "its place is taken, for the server that booked it too" "$code $(get '.offers | length')" "200 0"
+done
 ask "$beta" DELETE "/v1/reservations/$order2"
 ask "$poor" DELETE "/v1/reservations/$order1"
 
