@@ -8,6 +8,8 @@
 /* Nothing told of a change: how often they look all the same. */
 #define WAITING_EACH_US (20 * US_PER_S)
 #define OUTAGE_EACH_US  (5 * US_PER_S)
+/* Planning a long list may take a twentieth of the server's time. */
+#define WAITING_REST 20
 
 struct ticker {
     int64_t waiting_us, outage_us; /* when they last began */
@@ -28,7 +30,8 @@ static void begin_work(struct flow *f)
         return;
     bool orders = w->wait_due || (w->order_count > 0 && s->version != w->version) ||
                   f->now_us - s->waiting_us >= WAITING_EACH_US;
-    if (w->waiting_flow == 0 && orders) {
+    bool rested = f->now_us - s->waiting_us >= w->waiting_cost_us * WAITING_REST;
+    if (w->waiting_flow == 0 && orders && rested) {
         s->waiting_us = f->now_us;
         s->version = w->version;
         w->wait_due = false;

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/lib/clock.h"
 #include "client/lib/log.h"
 #include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
@@ -51,8 +52,8 @@ struct waiting {
     struct backfill_place *places;
     struct match_plan *plans;
     size_t ask_count;
-    size_t next; /* order to be looked at for booking */
-    struct plan_pick pick;
+    struct plan_pick *picks; /* of those due when planned, parallel; else plan NULL */
+    size_t next;             /* order to be looked at for booking */
     struct world_try blocked;
 };
 
@@ -176,14 +177,39 @@ static json_t *news_of(const struct waiting *s, size_t i)
                      fits ? json_integer(p->plan->start_us) : json_null(), "why", why);
 }
 
+static bool is_due(const struct waiting *s, const struct order *o, int64_t now_us)
+{
+    if (!o->planned || s->places[o->at].why != MATCH_OK)
+        return false;
+    const struct match_query *q = &s->asks[o->at].query;
+    return s->plans[o->at].start_us <= now_us + BOOK_AHEAD_US ||
+           q->from_us == q->latest_us; /* a fixed start gets no better by waiting */
+}
+
+/* In the turn that planned them: offers and prices may be others in the next. */
+static void settle_due(struct flow *f)
+{
+    struct waiting *s = f->state;
+    s->picks = xcalloc(s->ask_count + 1, sizeof(*s->picks));
+    for (size_t i = 0; i < s->order_count; i++) {
+        const struct order *o = &s->orders[i];
+        if (is_due(s, o, f->now_us))
+            plan_settle(world_of(f), &o->where, &s->plans[o->at], f->now_us,
+                        &s->picks[o->at]);
+    }
+}
+
 static enum flow_turn waiting_plan(struct flow *f)
 {
     struct waiting *s = f->state;
     if (db_failed(f))
         return FLOW_DONE; /* the next tick begins anew */
+    int64_t before_us = clock_boot_us();
     s->list = json_incref(json_object_get(s->db.json, "orders"));
     read_orders(f);
     plan_orders(f);
+    settle_due(f);
+    world_of(f)->waiting_cost_us = clock_boot_us() - before_us;
     json_t *news = json_array();
     for (size_t i = 0; i < s->order_count; i++) {
         json_t *entry = news_of(s, i);
@@ -201,13 +227,10 @@ static enum flow_turn waiting_plan(struct flow *f)
 
 /* ---- booking ---- */
 
-static bool is_due(const struct waiting *s, const struct order *o, int64_t now_us)
+/* What is to be booked of the order, NULL: nothing now. */
+static struct plan_pick *pick_of(const struct waiting *s, const struct order *o)
 {
-    if (!o->planned || s->places[o->at].why != MATCH_OK)
-        return false;
-    const struct match_query *q = &s->asks[o->at].query;
-    return s->plans[o->at].start_us <= now_us + BOOK_AHEAD_US ||
-           q->from_us == q->latest_us; /* a fixed start gets no better by waiting */
+    return o->planned && s->picks[o->at].plan != NULL ? &s->picks[o->at] : NULL;
 }
 
 static enum flow_turn waiting_book(struct flow *f)
@@ -215,25 +238,24 @@ static enum flow_turn waiting_book(struct flow *f)
     struct waiting *s = f->state;
     struct world *w = world_of(f);
     static const uint8_t no_hash[SHA256_LEN];
-    while (s->next < s->order_count && !is_due(s, &s->orders[s->next], f->now_us))
+    while (s->next < s->order_count && pick_of(s, &s->orders[s->next]) == NULL)
         s->next++;
     if (s->next == s->order_count)
         return FLOW_DONE;
     const struct order *o = &s->orders[s->next];
     const char *id = text_of(o->row, "id"), *tenant = text_of(o->row, "tenant_id");
+    struct plan_pick *pick = pick_of(s, o);
     struct plan_rows rows;
-    plan_settle(w, &o->where, &s->plans[o->at], f->now_us, &s->pick);
-    if (s->plans[o->at].start_us <
-        f->now_us) /* time went by: the same hours, from now */
-        plan_pick_start(&s->pick, f->now_us);
-    s->blocked = world_try_plan(w, s->pick.plan);
-    plan_rows(w, &s->pick, &rows);
+    if (pick->plan->start_us < f->now_us) /* time went by: the same hours, from now */
+        plan_pick_start(pick, f->now_us);
+    s->blocked = world_try_plan(w, pick->plan);
+    plan_rows(w, pick, &rows);
     struct store_book book = {.now_us = f->now_us,
                               .request = o->rq.tree,
                               .waiting = true,
                               .idem_key = "",
                               .idem_hash = no_hash};
-    plan_book(w, &s->pick, &rows, &book);
+    plan_book(w, pick, &rows, &book);
     memcpy(book.id, id, strnlen(id, UUID_TEXT - 1));
     memcpy(book.tenant_id, tenant, strnlen(tenant, UUID_TEXT - 1));
     flow_goto(f, waiting_booked);
@@ -267,12 +289,13 @@ static enum flow_turn waiting_booked(struct flow *f)
     const char *id = text_of(s->orders[i].row, "id");
     bool good = !db_failed(f) && s->db.outcome == STORE_BOOK_OK;
     if (good) {
-        world_booked(w, &(struct world_booked){id, s->pick.plan, s->db.booking_id,
+        world_booked(w, &(struct world_booked){id, pick_of(s, &s->orders[i])->plan,
+                                               s->db.booking_id,
                                                s->db.booking_id + s->db.booking_count});
+        world_poll(w); /* which knew the order: its own feed tells the booking */
         log_info("waiting list: reservation %s is booked", id);
     }
     world_try_end(w, &s->blocked);
-    plan_pick_done(&s->pick);
     if (good)
         return flow_goto(f, waiting_book);
     if (!db_failed(f) && s->db.outcome == STORE_BOOK_FUNDS)
@@ -290,7 +313,9 @@ static void waiting_done(struct flow *f)
     struct waiting *s = f->state;
     struct world *w = world_of(f);
     world_try_end(w, &s->blocked);
-    plan_pick_done(&s->pick);
+    for (size_t i = 0; s->picks != NULL && i < s->ask_count; i++)
+        plan_pick_done(&s->picks[i]);
+    free(s->picks);
     for (size_t i = 0; i < s->order_count; i++)
         if (s->orders[i].planned)
             request_done(&s->orders[i].rq);

@@ -223,6 +223,7 @@ struct world {
     struct backfill backfill; /* shadows of the standing orders, when last planned */
     size_t order_count;       /* … how many there were */
     bool wait_due;            /* the list changed: plan it */
+    int64_t waiting_cost_us;  /* what planning it took the last time */
     int64_t funds_us;         /* when orders without money were last tried */
 
     bool loaded;
