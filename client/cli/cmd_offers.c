@@ -56,6 +56,35 @@ static void render_offers(const json_t *offers, const struct render_opts *o,
     render_rows(offers, cols, count, o, out);
 }
 
+/* Round trips that one should not build on. */
+static void add_doubts(const json_t *offers, struct strbuf *out)
+{
+    const json_t *o;
+    size_t i;
+    json_array_foreach(offers, i, o)
+    {
+        const char *site = json_string_value(json_object_get(o, "site"));
+        const char *sure = json_string_value(json_object_get(o, "rtt_confidence"));
+        const char *how = json_string_value(json_object_get(o, "rtt_source"));
+        int64_t drift_us = json_integer_value(json_object_get(o, "rtt_drift_us"));
+        if (site == NULL)
+            continue;
+        if (json_is_true(json_object_get(o, "rtt_drifting"))) {
+            render_clean(out, site);
+            strbuf_addf(out, ": the round trip has drifted by %+.1f ms\n",
+                        (double)drift_us / 1000);
+        } else if (sure != NULL && how != NULL && strcmp(sure, "low") == 0 &&
+                   strcmp(how, "measured") == 0) {
+            render_clean(out, site);
+            strbuf_addf(out,
+                        ": the round trip is uncertain (%" JSON_INTEGER_FORMAT
+                        " samples, %" JSON_INTEGER_FORMAT " s old)\n",
+                        json_integer_value(json_object_get(o, "rtt_count")),
+                        json_integer_value(json_object_get(o, "rtt_age_s")));
+        }
+    }
+}
+
 /* Exit status 3 as reserve would give, though the answer is printed all the same. */
 static void set_status(struct cli *c, const json_t *reply)
 {
@@ -86,6 +115,8 @@ int cmd_offers(struct cli *c, struct err *err)
         strbuf_adds(&out,
                     "~ not measured: declared by the path's operator, or from the "
                     "distance\n");
+    if (o.format == RENDER_TABLE)
+        add_doubts(offers, &out);
     const char *advice = json_string_value(render_at(offers, "0.advice"));
     if (o.format == RENDER_TABLE && advice != NULL && *advice != '\0') {
         strbuf_adds(&out, "* ");

@@ -221,38 +221,48 @@ int plan_pick_load(const struct world *w, const json_t *saved, struct plan_pick 
 
 /* ---- what the tenant sees of a ranking ---- */
 
-static json_t *rtt_age(const struct topo_rtt *rtt, int64_t now_us)
+/* The round trip and what is known of it: how, since when, from how much. */
+static json_t *rtt_json(const struct topo_rtt *rtt, int64_t now_us)
 {
-    bool aged = rtt->source == TOPO_MEASURED || rtt->source == TOPO_DECLARED;
-    return aged ? json_integer((now_us - rtt->at_us) / US_PER_S) : json_null();
+    bool known = rtt->source != TOPO_UNKNOWN, measured = rtt->source == TOPO_MEASURED;
+    bool aged = measured || (rtt->source == TOPO_DECLARED && rtt->at_us > 0);
+    return json_pack(
+        "{s:o, s:o, s:o, s:o, s:o, s:o, s:b}", "rtt_us",
+        known ? json_integer(rtt->rtt_us) : json_null(), "rtt_source",
+        known ? json_string(topo_source_name(rtt->source)) : json_null(), "rtt_age_s",
+        aged ? json_integer((now_us - rtt->at_us) / US_PER_S) : json_null(),
+        "rtt_count", measured ? json_integer(rtt->count) : json_null(),
+        "rtt_confidence",
+        known ? json_string(topo_confidence_name(rtt->confidence_ppm)) : json_null(),
+        "rtt_drift_us", measured ? json_integer(rtt->drift_us) : json_null(),
+        "rtt_drifting", rtt->drifting);
 }
 
 static json_t *offer_json(const struct world *w, const struct match_place *place,
                           const struct request *rq, int64_t now_us)
 {
     const struct match_offer *o = &w->offers[place->offer];
-    bool known = place->rtt.source != TOPO_UNKNOWN, spot = o->notice_us > 0;
+    bool spot = o->notice_us > 0;
     json_t *price = json_pack(
         "{s:s, s:I, s:I, s:I, s:I}", "currency", w->currency, "per_gpu_hour_micro",
         (json_int_t)(rq->spot ? o->spot_price_micro : o->price_micro), "total_micro",
         (json_int_t)place->price_total_micro, "effective_micro",
         (json_int_t)place->effective_micro, "effective_per_hour_micro",
         (json_int_t)place->effective_per_hour_micro);
-    json_t *out = json_pack(
-        "{s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "site", o->site_name,
-        "provider", o->provider_name, "gpu_model", o->gpu_model, "zone",
-        o->zone != NULL ? o->zone : "", "free",
-        match_free(w->calendar, o, place, rq->len_us), "start",
-        jsonx_time(place->slot.start_us), "rtt_us",
-        known ? json_integer(place->rtt.rtt_us) : json_null(), "rtt_source",
-        known ? json_string(topo_source_name(place->rtt.source)) : json_null(),
-        "rtt_age_s", rtt_age(&place->rtt, now_us), "slowdown",
-        render_ppm(place->slowdown_ppm), "price", price);
+    json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:o}", "site",
+                            o->site_name, "provider", o->provider_name, "gpu_model",
+                            o->gpu_model, "zone", o->zone != NULL ? o->zone : "",
+                            "free", match_free(w->calendar, o, place, rq->len_us),
+                            "start", jsonx_time(place->slot.start_us), "slowdown",
+                            render_ppm(place->slowdown_ppm), "price", price);
     json_t *rest = json_pack(
         "{s:o, s:o, s:o, s:s}", "spot_per_gpu_hour_micro",
         spot ? json_integer(o->spot_price_micro) : json_null(), "notice_s",
         spot ? json_integer(o->notice_us / US_PER_S) : json_null(), "reliability",
         render_ppm(o->reliability_ppm), "advice", place->advice);
+    json_t *rtt = rtt_json(&place->rtt, now_us);
+    json_object_update(out, rtt);
+    json_decref(rtt);
     json_object_update(out, rest);
     json_decref(rest);
     return out;

@@ -87,7 +87,7 @@ step_agents_enrolled() {
 rtt_of() { jq -r --arg s "$1" '[.offers[], .rejected[]] | map(select(.site == $s)) | .[0].rtt_us // 0' "$run/offers.json"; }
 all_measured() {
     as kagaku-lab -o json offers --near genome-tokyo --gpu H100 --for 1h >"$run/offers.json" &&
-        [ "$(jq '[.offers[] | select(.rtt_source == "measured")] | length' "$run/offers.json")" = 3 ]
+        [ "$(jq '[.offers[] | select(.rtt_source == "measured" and .rtt_count > 0 and .rtt_confidence != null)] | length' "$run/offers.json")" = 3 ]
 }
 step_probes_measured() {
     data_start || return 1
