@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/lib/clock.h"
 #include "client/lib/digest.h"
 #include "client/lib/xalloc.h"
 #include "tests/db/market.h"
@@ -416,6 +417,43 @@ START_TEST(test_preempt_before_it_starts)
 }
 END_TEST
 
+/* A notice that began before the locks were had is too short by then: what its node
+ * heard meanwhile may last longer than the cut. */
+START_TEST(test_preempt_late)
+{
+    char id[UUID_TEXT];
+    const int64_t notice = INT64_C(30000000);
+    sell_spot(30000000, notice);
+    int64_t at = hours(4), start = spot(0, at, 2 * HOUR_US, NULL, id);
+    int64_t now = start + HOUR_US, cut = now + notice;
+    market_ok(&m, STORE_TRANSITIONS, STORE_ARGS(S_INT(start), S_INT(DAY_US)));
+    struct market_booking b;
+    struct market_booked r;
+    market_booking(&m, &b, 0, 0, 2, cut - m.now_us, HOUR_US);
+    b.book.now_us = now;
+    b.book.preempt_count = 1;
+    memcpy(b.preempts[0].id, id, UUID_TEXT);
+    b.preempts[0].cut_us = cut;
+    testdb_sql(m.admin, "BEGIN; SELECT FROM ng.account FOR UPDATE");
+    market_book(&m, &b, &r);
+    int64_t until = clock_boot_us() + 2000000;
+    while (clock_boot_us() < until) {
+        struct timeval tv = {.tv_usec = 50000};
+        event_base_loopexit(m.base, &tv);
+        event_base_loop(m.base, EVLOOP_ONCE);
+    }
+    ck_assert_int_eq(r.done, 0);
+    testdb_sql(m.admin, "COMMIT");
+    market_wait(&m, &r.done);
+    ck_assert_int_eq(r.outcome, STORE_BOOK_LOST);
+    ck_assert_int_eq(market_int(get(id), "end_us"), start + 2 * HOUR_US);
+    json_decref(b.request);
+    ck_assert_int_eq(take(0, cut - m.now_us, id, now, cut), STORE_BOOK_OK);
+    sell_spot(30000000, NOTICE_US);
+    market_check(&m);
+}
+END_TEST
+
 /* Firm requests of two servers race for the same victims: each victim is cut once,
  * every winner has its GPUs. */
 START_TEST(test_preempt_race)
@@ -492,6 +530,7 @@ int main(void)
     tcase_add_test(tc, test_rolling_terms);
     tcase_add_test(tc, test_preempt_running);
     tcase_add_test(tc, test_preempt_before_it_starts);
+    tcase_add_test(tc, test_preempt_late);
     tcase_add_test(tc, test_preempt_race);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
