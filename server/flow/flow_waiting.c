@@ -29,6 +29,11 @@
 /* Of a longer list these are planned, the rest only keeps its place: a plan takes some
  * 10 us and 40 KB, and all of it is one turn of the loop. */
 #define ORDERS_MAX 1000
+/* And no more than take so long: gangs that may stand anywhere are a hundred times
+ * dearer. */
+#define TURN_US      (400 * INT64_C(1000))
+#define ORDERS_MIN   20
+#define ORDERS_FIRST 250
 /* Tries to lower the sum of what the orders cost: some 20 ms. */
 #define IMPROVE_ROUNDS 4000
 /* An order whose tenant could not pay is passed over for so long. */
@@ -107,6 +112,7 @@ static void read_orders(struct flow *f)
     struct waiting *s = f->state;
     struct world *w = world_of(f);
     bool try_funds = f->now_us - w->funds_us >= FUNDS_AGAIN_US;
+    size_t most = w->waiting_most > 0 ? w->waiting_most : ORDERS_FIRST;
     s->order_count = json_array_size(s->list);
     s->orders = xcalloc(s->order_count + 1, sizeof(*s->orders));
     s->asks = xcalloc(s->order_count < ORDERS_MAX ? s->order_count + 1 : ORDERS_MAX + 1,
@@ -120,7 +126,7 @@ static void read_orders(struct flow *f)
         if (poor)
             memcpy(o->why, WHY_FUNDS, sizeof(WHY_FUNDS));
         struct backfill_order *ask = &s->asks[s->ask_count];
-        if (s->ask_count == ORDERS_MAX || (poor && !try_funds) ||
+        if (s->ask_count == most || (poor && !try_funds) ||
             !read_order(f, o, &ask->query))
             continue;
         ask->id = (int64_t)i + 1;
@@ -186,6 +192,21 @@ static bool is_due(const struct waiting *s, const struct order *o, int64_t now_u
            q->from_us == q->latest_us; /* a fixed start gets no better by waiting */
 }
 
+/* How many are planned the next time; rarely another number than this time, since those
+ * behind lose and win their prediction by it. */
+static void count_cost(struct world *w, size_t planned, int64_t us)
+{
+    size_t most = w->waiting_most > 0 ? w->waiting_most : ORDERS_FIRST;
+    w->waiting_cost_us = us;
+    if (us > TURN_US)
+        most = (size_t)((int64_t)planned * (TURN_US / 2) / us);
+    else if (us < TURN_US / 4)
+        most *= 2;
+    w->waiting_most = most < ORDERS_MIN   ? ORDERS_MIN
+                      : most > ORDERS_MAX ? ORDERS_MAX
+                                          : most;
+}
+
 /* In the turn that planned them: offers and prices may be others in the next. */
 static void settle_due(struct flow *f)
 {
@@ -209,7 +230,7 @@ static enum flow_turn waiting_plan(struct flow *f)
     read_orders(f);
     plan_orders(f);
     settle_due(f);
-    world_of(f)->waiting_cost_us = clock_boot_us() - before_us;
+    count_cost(world_of(f), s->ask_count, clock_boot_us() - before_us);
     json_t *news = json_array();
     for (size_t i = 0; i < s->order_count; i++) {
         json_t *entry = news_of(s, i);

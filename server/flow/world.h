@@ -224,6 +224,7 @@ struct world {
     size_t order_count;       /* … how many there were */
     bool wait_due;            /* the list changed: plan it */
     int64_t waiting_cost_us;  /* what planning it took the last time */
+    size_t waiting_most;      /* so many orders are planned in a turn; 0: not known */
     int64_t funds_us;         /* when orders without money were last tried */
 
     bool loaded;
