@@ -270,9 +270,9 @@ enum store_op {
     STORE_RESV_CANCEL,  /* (tenant_id|null, id, reason, dry_run bool, now_us) -> CHANGE:
                            delta_micro is what comes back (< 0); of one that runs, the
                            rest of its window, which billing gives back */
-    STORE_RESV_FAIL, /* (id, fault, generation (0: any), now_us) -> RESV: cannot be
-                        delivered; one that did not start gets everything back at once.
-                        ERR_CONFLICT: it changed since */
+    STORE_RESV_FAIL,    /* (id, fault, generation (0: any), now_us) -> RESV: cannot be
+                           delivered; one that did not start gets everything back at once.
+                           ERR_CONFLICT: it changed since */
     STORE_RESV_LOST, /* (now_us) -> {reservations:[RESV + lost:[node_id…]]}: confirmed,
                         not started, with a booking on a node that is lost or retired;
                         earliest start first, 500 at most */

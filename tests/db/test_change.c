@@ -274,6 +274,15 @@ START_TEST(test_move_whole_or_not)
 }
 END_TEST
 
+/* Who decided on what it was, before another server placed it anew, gives up nothing.
+ */
+static void not_given_up(const char *id)
+{
+    market_refused(&m, ERR_CONFLICT, STORE_RESV_FAIL,
+                   STORE_ARGS(S_TEXT(id), S_TEXT("lost"), S_INT(1), S_INT(m.now_us)));
+    ck_assert_str_eq(market_text(get(id), "state"), "confirmed");
+}
+
 START_TEST(test_lost_node)
 {
     char id[UUID_TEXT], whole[UUID_TEXT];
@@ -330,11 +339,7 @@ START_TEST(test_lost_node)
     market_refused(&m, ERR_CONFLICT, MOVE(id, 0, &t, true, false, m.now_us));
     target_free(&t);
 
-    /* Who decided on what was, before another server placed it anew, gives up nothing.
-     */
-    market_refused(&m, ERR_CONFLICT, STORE_RESV_FAIL,
-                   STORE_ARGS(S_TEXT(id), S_TEXT("lost"), S_INT(1), S_INT(m.now_us)));
-    ck_assert_str_eq(market_text(get(id), "state"), "confirmed");
+    not_given_up(id);
     /* The other cannot be helped: everything comes back. */
     j = market_ok(&m, STORE_RESV_FAIL,
                   STORE_ARGS(S_TEXT(whole), S_TEXT("node n2 at fukuoka lost"), S_INT(0),
