@@ -69,12 +69,15 @@ int cgroup_parse_mounts(const char *mountinfo, struct cgroup_mounts *ret,
         char *point, *type, *super;
         if (!mount_line(line, &point, &type, &super))
             continue;
+        bool v1 = strcmp(type, "cgroup") == 0; /* may be of several controllers */
         if (strcmp(type, "cgroup2") == 0)
             rc = mount_copy(ret->v2, sizeof(ret->v2), point, err);
-        else if (strcmp(type, "cgroup") == 0 && has_option(super, "memory"))
+        if (rc == 0 && v1 && has_option(super, "memory"))
             rc = mount_copy(ret->v1_memory, sizeof(ret->v1_memory), point, err);
-        else if (strcmp(type, "cgroup") == 0 && has_option(super, "pids"))
+        if (rc == 0 && v1 && has_option(super, "pids"))
             rc = mount_copy(ret->v1_pids, sizeof(ret->v1_pids), point, err);
+        if (rc == 0 && v1 && has_option(super, "cpu"))
+            rc = mount_copy(ret->v1_cpu, sizeof(ret->v1_cpu), point, err);
     }
     free(text);
     if (rc == 0 && ret->v2[0] == '\0')
@@ -110,6 +113,7 @@ int cgroup_find_mounts(struct cgroup_mounts *ret, struct err *err)
         return -1;
     ret->v2_memory = has_word(text, "memory");
     ret->v2_pids = has_word(text, "pids");
+    ret->v2_cpu = has_word(text, "cpu");
     free(text);
     return 0;
 }

@@ -1,5 +1,5 @@
-/* cgroup: files of cgroup2 and of the v1 memory and pids hierarchies, and the device
- * gate by bpf(2). An edge; knows nothing of leases. */
+/* cgroup: files of cgroup2 and of the v1 memory, pids and cpu hierarchies, and the
+ * device gate by bpf(2). An edge; knows nothing of leases. */
 #ifndef NEARGPU_CGROUP_H
 #define NEARGPU_CGROUP_H
 #include <stdbool.h>
@@ -15,10 +15,12 @@ struct cgroup_mounts { /* "" where there is none */
     char v2[256];
     char v1_memory[256];
     char v1_pids[256];
-    bool v2_memory, v2_pids; /* controller available at the cgroup2 root */
+    char v1_cpu[256];
+    bool v2_memory, v2_pids, v2_cpu; /* controller available at the cgroup2 root */
 };
 
-/* Pure part: from the text of mountinfo (v2_memory and v2_pids are left false). */
+/* Pure part: from the text of mountinfo (v2_memory, v2_pids and v2_cpu are left false).
+ */
 int cgroup_parse_mounts(const char *mountinfo, struct cgroup_mounts *ret,
                         struct err *err) MUST_USE;
 /* From /proc/self/mountinfo and cgroup.controllers. */

@@ -81,7 +81,7 @@ static int remove_base(const char *base, struct err *err)
     int rc = 0;
     if (cgroup_find_mounts(&m, err) != 0)
         return -1;
-    const char *roots[] = {m.v2, m.v1_memory, m.v1_pids};
+    const char *roots[] = {m.v2, m.v1_memory, m.v1_pids, m.v1_cpu};
     for (size_t i = 0; i < sizeof(roots) / sizeof(roots[0]); i++) {
         if (roots[i][0] == '\0')
             continue;

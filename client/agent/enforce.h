@@ -21,6 +21,7 @@ struct enforce_lease {
     int64_t deadline_boot_us; /* CLOCK_BOOTTIME; every open is refused from then on */
     int64_t memory_max_bytes; /* 0: no limit */
     int64_t pids_max;         /* 0: no limit */
+    int64_t cpu_milli;        /* thousandths of a CPU; 0: no limit */
 };
 
 struct enforce_status {
@@ -56,8 +57,9 @@ struct enforce {
 };
 
 /* The real one. `base` names our directory below the cgroup2 mount (and below the v1
- * memory and pids mounts where those controllers are not on v2); NULL means "neargpu".
- * Finds the mounts in /proc/self/mountinfo. ERR_UNAVAILABLE without a cgroup2 mount. */
+ * memory, pids and cpu mounts where those controllers are not on v2); NULL means
+ * "neargpu". Finds the mounts in /proc/self/mountinfo. ERR_UNAVAILABLE without a
+ * cgroup2 mount. */
 int enforce_cgroup_new(const char *base, struct enforce **ret,
                        struct err *err) MUST_USE;
 

@@ -1,6 +1,6 @@
-/* enforce_cgroup: the vtable of enforce.h on cgroup2 with a BPF device gate. Memory and
- * pids limits go to cgroup2 where its controllers are there, else to the v1 hierarchies
- * (hybrid systems), else they are refused.
+/* enforce_cgroup: the vtable of enforce.h on cgroup2 with a BPF device gate. Memory,
+ * pids and cpu limits go to cgroup2 where its controllers are there, else to the v1
+ * hierarchies (hybrid systems), else they are refused.
  *
  * Layout: BASE/LEASE (gate and limits) and BASE/LEASE/job-JOB (processes) on cgroup2;
  * BASE/LEASE (limits, processes) on v1. */
@@ -18,6 +18,8 @@
 #include "client/agent/cgroup.h"
 #include "client/agent/journal.h"
 #include "client/lib/xalloc.h"
+
+#define CPU_PERIOD_US 100000 /* the kernel's default */
 
 struct enforce_cgroup {
     struct enforce pub;
@@ -84,7 +86,7 @@ static int limit_set(const struct enforce_cgroup *s, const char *id,
         return -1;
     int rc = cgroup_write(dir, l->v1_file, value > 0 ? number : l->v1_none, err);
     free(dir);
-    return rc;
+    return value > 0 ? rc : 0;
 }
 
 /* Swap must not become a way round the memory limit; absent swap files are fine. */
@@ -113,6 +115,10 @@ static int limits_set(const struct enforce_cgroup *s, const struct enforce_lease
     const struct limit pids = {"processes", s->mounts.v2_pids, s->mounts.v1_pids,
                                "pids.max",  "pids.max",        "max",
                                "max"};
+    /* Both take the quota in us of a period, which is 100 ms unless someone set it. */
+    const struct limit cpu = {"cpu",     s->mounts.v2_cpu,   s->mounts.v1_cpu,
+                              "cpu.max", "cpu.cfs_quota_us", "-1",
+                              "max"};
     /* v1 refuses a memory limit above memsw: lift that one first. */
     if (!s->mounts.v2_memory && s->mounts.v1_memory[0] != '\0') {
         char *dir = cgroup_path(s->mounts.v1_memory, s->base, l->id, NULL);
@@ -120,7 +126,8 @@ static int limits_set(const struct enforce_cgroup *s, const struct enforce_lease
         free(dir);
     }
     if (limit_set(s, l->id, &memory, l->memory_max_bytes, err) < 0 ||
-        limit_set(s, l->id, &pids, l->pids_max, err) < 0)
+        limit_set(s, l->id, &pids, l->pids_max, err) < 0 ||
+        limit_set(s, l->id, &cpu, l->cpu_milli * (CPU_PERIOD_US / 1000), err) < 0)
         return -1;
     limit_swap(s, l);
     return 0;
@@ -131,11 +138,10 @@ static int controllers_enable(const struct enforce_cgroup *s, struct err *err)
 {
     char *base = cgroup_path(s->mounts.v2, s->base, NULL, NULL);
     int rc = cgroup_make(base, err);
-    const char *want = s->mounts.v2_memory && s->mounts.v2_pids ? "+memory +pids"
-                       : s->mounts.v2_memory                    ? "+memory"
-                       : s->mounts.v2_pids                      ? "+pids"
-                                                                : NULL;
-    if (rc == 0 && want != NULL) {
+    char want[64];
+    snprintf(want, sizeof(want), "%s%s%s", s->mounts.v2_memory ? "+memory " : "",
+             s->mounts.v2_pids ? "+pids " : "", s->mounts.v2_cpu ? "+cpu" : "");
+    if (rc == 0 && want[0] != '\0') {
         rc = cgroup_write(s->mounts.v2, "cgroup.subtree_control", want, err);
         if (rc == 0)
             rc = cgroup_write(base, "cgroup.subtree_control", want, err);
@@ -226,9 +232,10 @@ static int ec_close(struct enforce *e, const char *id, struct err *err)
     struct enforce_cgroup *s = self_of(e);
     if (id_check(id, err) < 0)
         return -1;
-    const char *const mounts[] = {s->mounts.v2, s->mounts.v1_memory, s->mounts.v1_pids};
+    const char *const mounts[] = {s->mounts.v2, s->mounts.v1_memory, s->mounts.v1_pids,
+                                  s->mounts.v1_cpu};
     int rc = 0;
-    for (size_t i = 0; rc == 0 && i < 3; i++) {
+    for (size_t i = 0; rc == 0 && i < sizeof(mounts) / sizeof(mounts[0]); i++) {
         if (mounts[i][0] == '\0')
             continue;
         char *dir = cgroup_path(mounts[i], s->base, id, NULL);
@@ -262,11 +269,12 @@ static int ec_list(struct enforce *e, char ***ret_ids, size_t *ret_count,
                    struct err *err)
 {
     struct enforce_cgroup *s = self_of(e);
-    const char *const mounts[] = {s->mounts.v2, s->mounts.v1_memory, s->mounts.v1_pids};
+    const char *const mounts[] = {s->mounts.v2, s->mounts.v1_memory, s->mounts.v1_pids,
+                                  s->mounts.v1_cpu};
     char **ids = NULL;
     size_t count = 0;
     int rc = 0;
-    for (size_t i = 0; rc == 0 && i < 3; i++) {
+    for (size_t i = 0; rc == 0 && i < sizeof(mounts) / sizeof(mounts[0]); i++) {
         if (mounts[i][0] == '\0')
             continue;
         char *dir = cgroup_path(mounts[i], s->base, NULL, NULL);

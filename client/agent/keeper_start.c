@@ -201,8 +201,8 @@ static int read_report(int fd, struct err *err)
 
 static void close_child_ends(struct lease_init *li)
 {
-    int fds[] = {li->in_r, li->in_w,        li->out,
-                 li->err,  li->v1_procs[0], li->v1_procs[1]};
+    int fds[] = {li->in_r,        li->in_w,        li->out,        li->err,
+                 li->v1_procs[0], li->v1_procs[1], li->v1_procs[2]};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
         if (fds[i] >= 0)
             close(fds[i]);
@@ -248,7 +248,8 @@ int keeper_start_job(struct keeper *k, struct err *err)
                             .out = -1,
                             .err = -1,
                             .v1_procs = {v1_open(m.v1_memory, m.v2_memory, &k->spec),
-                                         v1_open(m.v1_pids, m.v2_pids, &k->spec)}};
+                                         v1_open(m.v1_pids, m.v2_pids, &k->spec),
+                                         v1_open(m.v1_cpu, m.v2_cpu, &k->spec)}};
     /* Its own timer and watch: the two must not take each other's events. */
     int rc = deadline_open(&li.deadline, k->lease_dir, err);
     if (rc == 0)

@@ -77,6 +77,7 @@ static void close_inherited(struct lease_init *li)
                   li->err,
                   li->v1_procs[0],
                   li->v1_procs[1],
+                  li->v1_procs[2],
                   li->report};
     close_except(keep, sizeof(keep) / sizeof(keep[0]));
 }
@@ -84,7 +85,7 @@ static void close_inherited(struct lease_init *li)
 /* v1 hierarchies know no CLONE_INTO_CGROUP: enter them before anything else. */
 static int enter_v1(const struct lease_init *li, struct err *err)
 {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < LEASE_INIT_V1; i++) {
         if (li->v1_procs[i] < 0)
             continue;
         if (write(li->v1_procs[i], "0", 1) != 1)

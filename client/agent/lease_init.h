@@ -18,15 +18,18 @@
 #include "client/agent/launch.h"
 #include "client/lib/err.h"
 
+#define LEASE_INIT_V1 3 /* v1 hierarchies that may limit a job */
+
 struct lease_init {
     const struct launch_spec *spec;
     const char *lease_dir, *state_dir;
-    struct deadline deadline; /* opened on the host's side of the mount namespace */
-    int job_fd;               /* JOB directory, for `exit` */
-    int ctl;                  /* O_RDWR, non-blocking */
-    int in_r, in_w;           /* stdin FIFO; -1 when not wanted */
-    int out, err;             /* O_RDWR */
-    int v1_procs[2];          /* cgroup.procs of the lease in v1 memory, pids, or -1 */
+    struct deadline deadline;    /* opened on the host's side of the mount namespace */
+    int job_fd;                  /* JOB directory, for `exit` */
+    int ctl;                     /* O_RDWR, non-blocking */
+    int in_r, in_w;              /* stdin FIFO; -1 when not wanted */
+    int out, err;                /* O_RDWR */
+    int v1_procs[LEASE_INIT_V1]; /* cgroup.procs of the lease in v1 memory, pids and
+                                    cpu, or -1 */
     int report; /* error text when the job cannot start; closed when it did */
 };
 

@@ -160,8 +160,11 @@ static void fill(struct leases *l, const struct order *o, struct journal_lease *
     j->deadline_boot_us = signedtime_boot(&l->a->time, o->not_after_us);
     snprintf(j->boot_id, sizeof(j->boot_id), "%s", l->a->boot_id);
     j->drain_us = o->drain_us;
-    j->memory_max_bytes = o->memory_max_bytes;
-    j->pids_max = o->pids_max;
+    int64_t gpus = (int64_t)o->gpu_count;
+    j->memory_max_bytes = o->memory_max_bytes > 0
+                              ? o->memory_max_bytes
+                              : l->a->conf.job_memory_mib * gpus * (1024 * 1024);
+    j->pids_max = o->pids_max > 0 ? o->pids_max : l->a->conf.job_pids * gpus;
     on_lost_text(o->on_lost_us, j->on_lost, sizeof(j->on_lost));
     for (size_t i = 0; i < o->gpu_count; i++)
         snprintf(j->gpus[i], sizeof(j->gpus[i]), "%s", o->gpus[i]);

@@ -51,7 +51,9 @@ static int set_gate(struct leases *l, struct live *v, struct err *err)
                                  .device_count = v->j.rule_count,
                                  .deadline_boot_us = v->j.deadline_boot_us,
                                  .memory_max_bytes = v->j.memory_max_bytes,
-                                 .pids_max = v->j.pids_max};
+                                 .pids_max = v->j.pids_max,
+                                 .cpu_milli = l->a->conf.job_cpus * 1000 *
+                                              (int64_t)v->j.gpu_count};
     return e->ops->open(e, &want, err);
 }
 

@@ -84,6 +84,30 @@ const struct conf_key settings_keys[] = {
      "Longest lease accepted here; 0: no limit.", 0, LEASE_MAX_US},
     {"allowed_tenants", CONF_LIST, AT(allowed_tenants), NULL,
      "Ids of the tenants accepted here; may be repeated; without any: all.", 0, 0},
+    {"policy_file", CONF_STRING, AT(policy_file), NULL,
+     "File with more rules of the provider's own (docs/providers.md), read again when "
+     "it "
+     "changes; while it cannot be understood, nothing starts.",
+     0, 0},
+    {"job_cpus", CONF_INT, AT(job_cpus), "0",
+     "CPUs the jobs of a lease may use, for each of its GPUs; 0: no limit.", 0, 4096},
+    {"job_memory_mib", CONF_INT, AT(job_memory_mib), "0",
+     "Memory the jobs of a lease may use, for each of its GPUs, where the lease itself "
+     "sets no limit; 0: no limit.",
+     0, INT64_C(1) << 30},
+    {"job_pids", CONF_INT, AT(job_pids), "0",
+     "Processes and threads of a lease at one time, for each of its GPUs, where the "
+     "lease itself sets no limit; 0: no limit.",
+     0, 4194304},
+    {"scrub_command", CONF_STRING, AT(scrub_command), NULL,
+     "Program and arguments (parted by blanks, no shell) that reset or scrub a GPU "
+     "after "
+     "each lease, as `/usr/bin/nvidia-smi --gpu-reset -i %u`; %u, %p and %m become the "
+     "GPU's UUID, PCI address and minor number. Unless it ends with 0 the GPU is "
+     "quarantined.",
+     0, 0},
+    {"scrub_timeout", CONF_DURATION, AT(scrub_timeout_us), "60s",
+     "Time scrub_command may take for one GPU.", 100000, US_PER_HOUR},
     {"log_level", CONF_STRING, AT(log_level), "info",
      "Least level logged: debug, info, warn or error.", 0, 0},
 };

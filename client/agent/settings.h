@@ -27,6 +27,10 @@ struct settings {
     int64_t job_output_max_mib;
     int64_t max_gpus_per_tenant, max_duration_us;
     char **allowed_tenants;
+    char *policy_file;
+    int64_t job_cpus, job_memory_mib, job_pids; /* per GPU of a lease; 0: no limit */
+    char *scrub_command;
+    int64_t scrub_timeout_us;
     char *log_level;
 
     /* made of the above */

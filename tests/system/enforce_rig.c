@@ -347,7 +347,7 @@ static void rig_setup(void)
 static void rig_sweep(void)
 {
     const char *const mounts[] = {rig.mounts.v2, rig.mounts.v1_memory,
-                                  rig.mounts.v1_pids};
+                                  rig.mounts.v1_pids, rig.mounts.v1_cpu};
     struct err err;
     char *all = cgroup_path(rig.mounts.v2, rig.base, NULL, NULL);
     char *ice = cgroup_path(RIG_FREEZER, rig.base, NULL, NULL);
@@ -365,7 +365,7 @@ static void rig_sweep(void)
     if (cgroup_remove(ice, &err) < 0)
         fprintf(stderr, "sweep: %s\n", err.text);
     free(ice);
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof(mounts) / sizeof(mounts[0]); i++) {
         if (mounts[i][0] == '\0')
             continue;
         char *dir = cgroup_path(mounts[i], rig.base, NULL, NULL);

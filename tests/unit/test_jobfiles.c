@@ -223,6 +223,8 @@ START_TEST(test_mounts)
          "/sys/fs/cgroup/unified", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids"},
         {"1 2 0:1 / /c rw - cgroup c rw,cpu,memory\n2 2 0:1 / /u rw - cgroup2 c rw\n",
          "/u", "/c", ""},
+        {"1 2 0:1 / /c rw - cgroup c rw,pids,memory\n2 2 0:1 / /u rw - cgroup2 c rw\n",
+         "/u", "/c", "/c"},
         /* A name that only contains the word. */
         {"1 2 0:1 / /c rw - cgroup c rw,name=mempids\n2 2 0:1 / /u rw - cgroup2 c rw\n",
          "/u", "", ""},
