@@ -2,9 +2,10 @@
  *
  * One process, one database connection, one round after the other: rate receipts,
  * bill paths, release holds, issue invoices of months that ended, check what must be
- * empty. State is in the database alone; several billds are safe (an advisory lock
- * orders them) and useless. It decides no price and touches no table: only the
- * api.billing_* functions.
+ * empty; between rounds, every second, it gives what is new its place in the verifiable
+ * log (sequencer.h). State is in the database alone; several billds are safe (an
+ * advisory lock orders them) and useless. It decides no price and touches no table:
+ * only the api.billing_* functions.
  */
 #include <errno.h>
 #include <signal.h>
@@ -16,6 +17,7 @@
 
 #include "billing/pgtx.h"
 #include "billing/rounds.h"
+#include "billing/sequencer.h"
 #include "client/lib/clock.h"
 #include "client/lib/conf.h"
 #include "client/lib/fsx.h"
@@ -28,8 +30,8 @@
 #define CONF_PATH "/etc/neargpu/billd.conf"
 
 struct billd_conf {
-    char *database, *data_dir;
-    int64_t interval_us, grace_us, check_us;
+    char *database, *data_dir, *log_key;
+    int64_t interval_us, grace_us, check_us, log_us;
 };
 static const struct conf_key keys[] = {
     {"database", CONF_STRING, offsetof(struct billd_conf, database), NULL,
@@ -46,6 +48,12 @@ static const struct conf_key keys[] = {
     {"check_interval", CONF_DURATION, offsetof(struct billd_conf, check_us), "10m",
      "how often the check views are read: they look at the whole ledger", US_PER_S,
      48 * US_PER_HOUR},
+    {"log_key", CONF_STRING, offsetof(struct billd_conf, log_key), NULL,
+     "key that signs the verifiable log, made when it is not there; default: "
+     "billd/log.key in data_dir",
+     0, 0},
+    {"log_interval", CONF_DURATION, offsetof(struct billd_conf, log_us), "1s",
+     "how often new records are put into the verifiable log", 10000, 60 * US_PER_S},
 };
 
 static const struct opt_def common[] = {
@@ -55,6 +63,7 @@ static const struct opt_def common[] = {
      false},
     {"database", 0, "CONNINFO", "libpq connection string of the role neargpu_billd",
      false},
+    {"log-key", 0, "FILE", "key that signs the verifiable log", false},
 };
 static const struct opt_def run_opts[] = {
     {"interval", 'i', "DURATION", "pause between rounds", false},
@@ -97,6 +106,10 @@ static const struct opt_command commands[] = {
     {.name = "check",
      .args = "",
      .summary = "print what the check views hold; exit 6 when it is not nothing"},
+    {.name = "verify-log",
+     .args = "",
+     .summary = "read the whole verifiable log again: is every record what was logged, "
+                "and every signed head the root of its leaves? exit 6 when not"},
     {.name = "sample-conf", .args = "", .summary = "print the sample configuration"},
 };
 static const struct opt_program program = {
@@ -121,15 +134,17 @@ static const struct opt_program program = {
 static int load_conf(const struct opt_values *v, struct billd_conf *conf,
                      struct err *err)
 {
-    static const char *const options[][2] = {
-        {"data-dir", "data_dir"}, {"database", "database"}, {"interval", "interval"}};
+    static const char *const options[][2] = {{"data-dir", "data_dir"},
+                                             {"database", "database"},
+                                             {"interval", "interval"},
+                                             {"log-key", "log_key"}};
     conf_defaults(KEYS, conf);
     const char *file = opt_get(v, "conf");
     if (file == NULL && access(CONF_PATH, F_OK) == 0)
         file = CONF_PATH;
     if (file != NULL && conf_read(file, KEYS, conf, err) != 0)
         return -1;
-    for (size_t i = 0; i < 3; i++)
+    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
         if (opt_has(v, options[i][0]) &&
             conf_set(KEYS, conf, options[i][1], opt_get(v, options[i][0]), err) != 0)
             return -1;
@@ -201,11 +216,57 @@ static void on_end(int sig)
     _exit(0);
 }
 
+/* NULL in *ret: this market keeps no log. */
+static int open_sequencer(const struct billd_conf *conf, struct sequencer **ret,
+                          struct err *err)
+{
+    int rc = 0;
+    *ret = NULL;
+    if (conf->log_key != NULL)
+        return sequencer_open(conf->log_key, ret, err);
+    char *dir = xasprintf("%s/billd", conf->data_dir);
+    char *file = xasprintf("%s/log.key", dir);
+    if (access(conf->data_dir, F_OK) != 0)
+        log_warn("no verifiable log is kept: no log_key is set, and %s is not here",
+                 conf->data_dir);
+    else if (fsx_mkdirs(dir, 0700, err) != 0)
+        log_warn("no verifiable log is kept: no log_key is set, and %s", err->text);
+    else
+        rc = sequencer_open(file, ret, err);
+    free(file);
+    free(dir);
+    return rc;
+}
+
+/* Until the next round is due, or once; what is new is logged meanwhile. */
+static void keep_log(const struct billd_conf *conf, struct sequencer *s, PGconn *pg,
+                     bool once)
+{
+    int64_t end_us = clock_boot_us() + conf->interval_us, left_us;
+    struct err err;
+    int64_t count;
+    do {
+        if (s != NULL && pg != NULL && sequencer_round(s, pg, &count, &err) != 0)
+            log_warn("%s; trying again", err.text);
+        left_us = end_us - clock_boot_us();
+        if (once || left_us <= 0)
+            return;
+        if (left_us > conf->log_us)
+            left_us = conf->log_us;
+        struct timespec pause = {.tv_sec = left_us / US_PER_S,
+                                 .tv_nsec = left_us % US_PER_S * 1000};
+        nanosleep(&pause, NULL);
+    } while (clock_boot_us() < end_us);
+}
+
 static int run(const struct billd_conf *conf, bool once, struct err *err)
 {
     struct sigaction end = {.sa_handler = on_end};
+    struct sequencer *sequencer;
     PGconn *pg = NULL;
     int64_t checked_us = -1;
+    if (open_sequencer(conf, &sequencer, err) != 0)
+        return -1;
     sigaction(SIGTERM, &end, NULL);
     sigaction(SIGINT, &end, NULL);
     for (;;) {
@@ -218,6 +279,9 @@ static int run(const struct billd_conf *conf, bool once, struct err *err)
             checked_us = clock_boot_us();
         }
         if (once) {
+            if (rc == 0)
+                keep_log(conf, sequencer, pg, true);
+            sequencer_free(sequencer);
             PQfinish(pg);
             return rc;
         }
@@ -227,9 +291,7 @@ static int run(const struct billd_conf *conf, bool once, struct err *err)
             PQfinish(pg);
             pg = NULL;
         }
-        struct timespec pause = {.tv_sec = conf->interval_us / US_PER_S,
-                                 .tv_nsec = conf->interval_us % US_PER_S * 1000};
-        nanosleep(&pause, NULL);
+        keep_log(conf, sequencer, pg, false);
     }
 }
 
@@ -305,6 +367,27 @@ static int check(const struct billd_conf *conf, struct err *err)
     return clean ? 0 : err_set(err, ERR_CONFLICT, "what must be empty is not");
 }
 
+static int verify_log(const struct billd_conf *conf, struct err *err)
+{
+    PGconn *pg;
+    char *breaches = NULL;
+    int64_t leaves;
+    if (connect_database(conf, &pg, err) != 0)
+        return -1;
+    int rc = sequencer_verify(pg, &breaches, &leaves, err);
+    PQfinish(pg);
+    if (rc != 0)
+        return -1;
+    bool clean = breaches[0] == '\0';
+    fputs(breaches, stdout);
+    if (clean)
+        printf("%lld records are what was logged\n", (long long)leaves);
+    fflush(stdout);
+    free(breaches);
+    return clean ? 0
+                 : err_set(err, ERR_CONFLICT, "the records are not what was logged");
+}
+
 static int dispatch(const struct opt_values *v, const struct billd_conf *conf,
                     struct err *err)
 {
@@ -315,6 +398,8 @@ static int dispatch(const struct opt_values *v, const struct billd_conf *conf,
         return reverse(conf, v, err);
     if (strcmp(name, "check") == 0)
         return check(conf, err);
+    if (strcmp(name, "verify-log") == 0)
+        return verify_log(conf, err);
     if (strcmp(name, "sample-conf") == 0) {
         char *text = conf_sample(KEYS);
         fputs(text, stdout);

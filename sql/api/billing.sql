@@ -650,4 +650,5 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = report, ng, pg_temp AS $$
     UNION ALL SELECT 'check_invoice_numbers', count(*) FROM check_invoice_numbers
     UNION ALL SELECT 'check_unbilled', count(*) FROM check_unbilled
     UNION ALL SELECT 'check_receipt_fork', count(*) FROM check_receipt_fork
+    UNION ALL SELECT 'check_log', count(*) FROM check_log
 $$;

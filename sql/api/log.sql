@@ -1,0 +1,126 @@
+-- The verifiable log (sql/migrations/0004_log.sql). neargpu-billd takes rows that are not in
+-- it, hashes them and appends; the database only keeps, in the order it was told.
+
+-- What a leaf commits to: the row as it is now. Amounts and numbers beyond 2^53 are texts
+-- (RFC 8785 has no others). Null when the row is gone.
+CREATE OR REPLACE FUNCTION ng.log_account(p_id integer) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT concat_ws('/', kind, coalesce(tenant_id, provider_id)) FROM ng.account WHERE id = p_id
+$$;
+CREATE OR REPLACE FUNCTION ng.log_time(p_at timestamptz) RETURNS text
+LANGUAGE sql STABLE AS $$ SELECT to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') $$;
+CREATE OR REPLACE FUNCTION ng.log_body(p_kind text, p_ref text) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT CASE p_kind
+    WHEN 'receipt' THEN (
+        SELECT jsonb_build_object('type', 'receipt', 'reservation', r.reservation_id, 'node', n.spiffe_id,
+                   'seq', r.seq, 'sha256', encode(sha256(convert_to(r.jws, 'UTF8')), 'hex'),
+                   'received_at', ng.log_time(r.received_at))
+          FROM ng.receipt r JOIN (SELECT id, spiffe_id FROM ng.node) n ON n.id = r.node_id
+         WHERE r.reservation_id = ng.uuid_of(split_part(p_ref, '/', 1))
+           AND r.node_id = split_part(p_ref, '/', 2)::integer AND r.seq = split_part(p_ref, '/', 3)::integer)
+    WHEN 'transfer' THEN (
+        SELECT jsonb_build_object('type', 'transfer', 'id', t.id::text, 'at', ng.log_time(t.at), 'kind', t.kind,
+                   'dr', ng.log_account(t.dr), 'cr', ng.log_account(t.cr), 'currency', t.currency,
+                   'amount_micro', t.amount_micro::text, 'reservation', t.reservation_id, 'ref', t.ref,
+                   'reverses', t.reverses::text)
+          FROM ng.transfer t WHERE t.id = p_ref::bigint)
+    WHEN 'invoice' THEN (
+        SELECT jsonb_build_object('type', 'invoice', 'number', i.number, 'tenant', i.tenant_id, 'currency', i.currency,
+                   'from', ng.log_time(lower(i.period)), 'to', ng.log_time(upper(i.period)),
+                   'issued_at', ng.log_time(i.issued_at), 'net_micro', i.net_micro::text, 'tax_ppm', i.tax_ppm,
+                   'tax_micro', i.tax_micro::text, 'total_micro', i.total_micro::text, 'document', i.document,
+                   'lines', (SELECT jsonb_agg(jsonb_build_object('description', l.description, 'reservation', l.reservation_id,
+                                 'quantity_gpu_ms', l.quantity_gpu_ms::text, 'amount_micro', l.amount_micro::text) ORDER BY l.line)
+                               FROM ng.invoice_line l WHERE l.number = i.number))
+          FROM ng.invoice i WHERE i.number = p_ref)
+    WHEN 'price' THEN (
+        SELECT jsonb_build_object('type', 'price', 'node', n.spiffe_id, 'from', ng.log_time(lower(p.during)),
+                   'currency', p.currency, 'per_gpu_hour_micro', p.per_gpu_hour_micro::text, 'set_by', p.set_by)
+          FROM ng.price p JOIN ng.node n ON n.id = p.node_id
+         WHERE p.node_id = split_part(p_ref, '/', 1)::integer
+           AND lower(p.during) = ng.ts(split_part(p_ref, '/', 2)::bigint))
+    END
+$$;
+
+CREATE OR REPLACE FUNCTION api.billing_logs()
+RETURNS TABLE (name text, size bigint, vkey text, market text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    SELECT l.name, l.size, l.vkey, m.name FROM log l CROSS JOIN market m ORDER BY l.name
+$$;
+
+-- Oldest first by queue number. A row whose transaction is still open is not seen yet and
+-- comes later: the index is the sequencer's order, nothing else.
+CREATE OR REPLACE FUNCTION api.billing_log_take(p_log text, p_limit integer)
+RETURNS TABLE (id bigint, kind text, ref text, body jsonb)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    SELECT t.id, t.kind, t.ref, log_body(t.kind, t.ref) FROM log_todo t WHERE t.log = p_log ORDER BY t.id LIMIT p_limit
+$$;
+
+-- The first p_count hashes of a tile, as hex; null when it has fewer.
+CREATE OR REPLACE FUNCTION api.billing_log_tile(p_log text, p_level integer, p_index bigint, p_count integer)
+RETURNS text LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    SELECT encode(substr(hashes, 1, p_count * 32), 'hex') FROM log_tile
+     WHERE log = p_log AND level = p_level AND index = p_index AND octet_length(hashes) >= p_count * 32
+$$;
+
+-- Appends to a log of exactly p_size leaves: leaves [{id, kind, ref, nonce, leaf}] (hex) get
+-- the next indexes in their order, tiles [{level, index, hashes}] are as they are after it,
+-- and the note is the signed head of the new size. All, or nothing (code 6: somebody else
+-- appended). What was queued and is gone (a row cannot be) is refused.
+CREATE OR REPLACE FUNCTION api.billing_log_append(p_log text, p_size bigint, p_vkey text, p_leaves jsonb, p_tiles jsonb, p_note text)
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE
+    v_log log;
+    v_count bigint := jsonb_array_length(p_leaves);
+    v_gone bigint;
+BEGIN
+    SELECT * INTO v_log FROM log WHERE name = p_log FOR UPDATE;
+    IF NOT FOUND OR v_log.size <> p_size THEN
+        PERFORM refuse(6, format('the log %s has %s leaves, not %s', p_log, v_log.size, p_size));
+    END IF;
+    IF v_log.vkey NOT IN ('', p_vkey) THEN
+        PERFORM refuse(6, format('the log %s is signed by %s: another key would begin another log', p_log, v_log.vkey));
+    END IF;
+    INSERT INTO log_leaf (log, index, kind, ref, nonce, leaf)
+    SELECT p_log, p_size + e.place - 1, e.leaf->>'kind', e.leaf->>'ref', decode(e.leaf->>'nonce', 'hex'), decode(e.leaf->>'leaf', 'hex')
+      FROM jsonb_array_elements(p_leaves) WITH ORDINALITY AS e(leaf, place);
+    DELETE FROM log_todo t USING jsonb_array_elements(p_leaves) AS e(leaf)
+     WHERE t.id = (e.leaf->>'id')::bigint AND t.log = p_log AND t.kind = e.leaf->>'kind' AND t.ref = e.leaf->>'ref';
+    GET DIAGNOSTICS v_gone = ROW_COUNT;
+    IF v_gone <> v_count THEN
+        PERFORM refuse(6, format('%s of %s rows were not queued for the log %s', v_count - v_gone, v_count, p_log));
+    END IF;
+    INSERT INTO log_tile (log, level, index, hashes)
+    SELECT p_log, (t->>'level')::smallint, (t->>'index')::bigint, decode(t->>'hashes', 'hex') FROM jsonb_array_elements(p_tiles) AS x(t)
+    ON CONFLICT (log, level, index) DO UPDATE SET hashes = excluded.hashes;
+    UPDATE log SET size = p_size + v_count, vkey = p_vkey WHERE name = p_log;
+    INSERT INTO log_checkpoint (log, size, note) VALUES (p_log, p_size + v_count, p_note);
+    RETURN p_size + v_count;
+END $$;
+
+-- For a check of everything: leaves with their rows as they are now, and the signed heads.
+CREATE OR REPLACE FUNCTION api.billing_log_leaves(p_log text, p_from bigint, p_limit integer)
+RETURNS TABLE (index bigint, kind text, ref text, nonce text, leaf text, body jsonb)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    SELECT l.index, l.kind, l.ref, encode(l.nonce, 'hex'), encode(l.leaf, 'hex'), log_body(l.kind, l.ref)
+      FROM log_leaf l WHERE l.log = p_log AND l.index >= p_from ORDER BY l.index LIMIT p_limit
+$$;
+CREATE OR REPLACE FUNCTION api.billing_log_heads(p_log text, p_from bigint, p_to bigint)
+RETURNS TABLE (size bigint, note text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    SELECT c.size, c.note FROM log_checkpoint c WHERE c.log = p_log AND c.size > p_from AND c.size <= p_to ORDER BY c.size
+$$;
+
+-- Records that no log has a minute after they were made. A market that keeps no log (its
+-- billd has no log key) has nothing here.
+CREATE OR REPLACE VIEW report.check_log AS
+    SELECT x.log, x.kind, x.ref, x.at
+      FROM (SELECT 'ledger' AS log, 'transfer' AS kind, id::text AS ref, at FROM ng.transfer
+            UNION ALL
+            SELECT 'ledger', 'invoice', number, issued_at FROM ng.invoice
+            UNION ALL
+            SELECT 'usage', 'receipt', reservation_id || '/' || node_id || '/' || seq, received_at FROM ng.receipt) x
+     WHERE x.at < now() - interval '60 seconds'
+       AND EXISTS (SELECT FROM ng.log l WHERE l.name = x.log AND l.vkey <> '')
+       AND NOT EXISTS (SELECT FROM ng.log_leaf l WHERE l.kind = x.kind AND l.ref = x.ref);

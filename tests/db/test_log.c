@@ -1,0 +1,262 @@
+/* The verifiable log on a real PostgreSQL: every record gets its leaf, whoever
+ * sequences and whenever it is killed; and what a superuser alters, removes or replaces
+ * is found. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "client/lib/fsx.h"
+#include "client/lib/strbuf.h"
+#include "client/lib/xalloc.h"
+#include "tests/db/ledger.h"
+#include "tests/unit/unit.h"
+
+static struct ledger l;
+static char dir[64], *key;
+
+static void pause_ms(int ms)
+{
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000},
+              NULL);
+}
+
+static void begin(void)
+{
+    ledger_open(&l, NULL);
+    snprintf(dir, sizeof(dir), "/tmp/neargpu-log.XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    key = xasprintf("%s/log.key", dir);
+    ledger_sql(&l, "SELECT t.tenant('alpha', 'Asia/Tokyo', 500000000000),"
+                   " t.node('n1', 'tokyo', 'acme', 8)");
+}
+
+static void end(void)
+{
+    struct err err;
+    ledger_close(&l);
+    ck_assert_int_eq(fsx_remove_tree(dir, &err), 0);
+    free(key);
+}
+
+static void sequence(void)
+{
+    char *got;
+    int status = LEDGER_BILLD(&l, &got, "--once", "--log-key", key);
+    ck_assert_msg(status == 0, "%s", got);
+    free(got);
+}
+
+static void expect_clean(void)
+{
+    char *got;
+    int status = LEDGER_BILLD(&l, &got, "verify-log");
+    ck_assert_msg(status == 0, "%s", got);
+    free(got);
+}
+
+static void expect_breach(const char *what)
+{
+    char *got;
+    int status = LEDGER_BILLD(&l, &got, "verify-log");
+    ck_assert_int_eq(status, 6);
+    ck_assert_msg(strstr(got, what) != NULL, "'%s' is not in:\n%s", what, got);
+    free(got);
+}
+
+/* As the superuser who knows how to get round triggers. */
+static void forge(const char *sql)
+{
+    ledger_sql(&l, "BEGIN; SET LOCAL session_replication_role = replica; %s; COMMIT",
+               sql);
+}
+
+static void topup(int n)
+{
+    ledger_sql(
+        &l, "SELECT api.topup('alpha', 1000000, 'JPY', 'more/%d', 'a', NULL, NULL)", n);
+}
+
+/* Every record has one leaf, indexes are dense, nothing waits. */
+static void expect_whole(void)
+{
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(*) FROM ng.log_todo"), 0);
+    ck_assert_int_eq(ledger_int(&l, "SELECT (SELECT count(*) FROM ng.transfer) + "
+                                    "(SELECT count(*) FROM ng.receipt) + (SELECT "
+                                    "count(*) FROM ng.invoice) + (SELECT count(*) "
+                                    "FROM ng.price WHERE lower(during) IS NOT NULL)"),
+                     ledger_int(&l, "SELECT count(*) FROM ng.log_leaf"));
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(*) FROM ng.log g WHERE size <> "
+                                    "(SELECT count(*) FROM ng.log_leaf WHERE log = "
+                                    "name) OR size <> coalesce((SELECT max(index) + 1 "
+                                    "FROM ng.log_leaf WHERE log = name), 0)"),
+                     0);
+}
+
+/* A reservation of an hour, used and invoiced: all kinds of records. */
+static void trade(void)
+{
+    ledger_sql(&l,
+               "INSERT INTO ng.price (node_id, during, currency, per_gpu_hour_micro, "
+               "set_by) SELECT id, tstzrange(now(), NULL), 'JPY', 300000000, 'test' "
+               "FROM ng.node");
+    char *got = ledger_text(
+        &l, "SELECT t.book(lpad('1', 32, '0')::uuid, 'alpha', now() - interval '1 "
+            "hour', now() + interval '1 hour', ARRAY[1], ARRAY[1], ARRAY[2], "
+            "300000000)");
+    ck_assert_str_eq(got, "ok");
+    free(got);
+    ledger_sql(&l, "SELECT t.receipt(lpad('1', 32, '0')::uuid, 1, 1, 'ready', 0),"
+                   " t.receipt(lpad('1', 32, '0')::uuid, 1, 2, 'interval', 60000),"
+                   " t.receipt(lpad('1', 32, '0')::uuid, 1, 3, 'teardown', 120000)");
+    sequence();
+    ck_assert_int_eq(
+        LEDGER_BILLD(&l, &got, "invoice", "--tenant", "alpha", "--until", "now"), 0);
+    free(got);
+    sequence();
+}
+
+START_TEST(test_kept)
+{
+    begin();
+    ck_assert_int_gt(ledger_int(&l, "SELECT count(*) FROM ng.log_todo"), 0);
+    trade();
+    expect_whole();
+    expect_clean();
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(DISTINCT kind) FROM ng.log_leaf"), 4);
+    /* A round without anything new signs nothing new. */
+    int64_t heads = ledger_int(&l, "SELECT count(*) FROM ng.log_checkpoint");
+    sequence();
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(*) FROM ng.log_checkpoint"), heads);
+    /* Beyond one tile, and one batch. */
+    ledger_sql(&l, "SELECT api.topup('alpha', 1000000, 'JPY', 'bulk/' || n, 'a', NULL, "
+                   "NULL) FROM generate_series(1, 2300) n");
+    sequence();
+    expect_whole();
+    expect_clean();
+    ck_assert_int_ge(ledger_int(&l, "SELECT count(*) FROM ng.log_tile WHERE level = 1"),
+                     1);
+    /* Another key is another log. */
+    char *other = xasprintf("%s/other.key", dir), *got;
+    topup(1);
+    (void)LEDGER_BILLD(&l, &got, "--once", "--log-key", other);
+    ck_assert_msg(strstr(got, "another key would begin another log") != NULL, "%s",
+                  got);
+    free(got);
+    free(other);
+    sequence();
+    expect_clean();
+    end();
+}
+END_TEST
+
+START_TEST(test_found)
+{
+    static const struct {
+        const char *sql, *undo, *what;
+    } rows[] = {
+        {"UPDATE ng.transfer SET amount_micro = amount_micro + 1 WHERE id = 1",
+         "UPDATE ng.transfer SET amount_micro = amount_micro - 1 WHERE id = 1",
+         "transfer 1 was altered"},
+        {"UPDATE ng.receipt SET jws = 'y' WHERE seq = 2",
+         "UPDATE ng.receipt SET jws = 'x' WHERE seq = 2", "/1/2 was altered"},
+        {"UPDATE ng.invoice_line SET description = description || '.'",
+         "UPDATE ng.invoice_line SET description = rtrim(description, '.')",
+         "invoice "},
+        {"UPDATE ng.price SET per_gpu_hour_micro = per_gpu_hour_micro + 1",
+         "UPDATE ng.price SET per_gpu_hour_micro = per_gpu_hour_micro - 1", "price 1/"},
+        {"CREATE TABLE t.gone AS SELECT * FROM ng.transfer WHERE id = 2; DELETE FROM "
+         "ng.transfer WHERE id = 2",
+         "INSERT INTO ng.transfer OVERRIDING SYSTEM VALUE SELECT * FROM t.gone",
+         "transfer 2 was removed"},
+        {"CREATE TABLE t.head AS SELECT * FROM ng.log_checkpoint WHERE log = 'ledger' "
+         "ORDER BY size DESC LIMIT 1; UPDATE ng.log_checkpoint c SET note = o.note "
+         "FROM "
+         "ng.log_checkpoint o, t.head h WHERE c.log = h.log AND c.size = h.size AND "
+         "o.log = 'usage'",
+         "UPDATE ng.log_checkpoint c SET note = h.note FROM t.head h WHERE c.log = "
+         "h.log AND c.size = h.size",
+         "log ledger: head"},
+        {"CREATE TABLE t.leaf AS SELECT * FROM ng.log_leaf WHERE log = 'ledger' AND "
+         "index = 1; UPDATE ng.log_leaf SET leaf = sha256('x') WHERE log = 'ledger' "
+         "AND "
+         "index = 1",
+         "UPDATE ng.log_leaf SET leaf = (SELECT leaf FROM t.leaf) WHERE log = 'ledger' "
+         "AND index = 1",
+         "is not that of its leaves"},
+    };
+    begin();
+    trade();
+    expect_clean();
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        forge(rows[i].sql);
+        expect_breach(rows[i].what);
+        forge(rows[i].undo);
+        expect_clean();
+    }
+    /* The last leaf and its row, with the size set back: the head of before is missing.
+     */
+    forge("DELETE FROM ng.log_checkpoint c USING ng.log g WHERE c.log = g.name AND "
+          "c.size = g.size AND g.name = 'ledger'");
+    expect_breach("its last head is missing");
+    end();
+}
+END_TEST
+
+/* Neither role of the market may touch the log but through its functions. */
+START_TEST(test_append_only)
+{
+    begin();
+    trade();
+    ck_assert_str_eq(testdb_state(l.pg, "UPDATE ng.log_leaf SET ref = 'x'"), "23001");
+    ck_assert_str_eq(testdb_state(l.pg, "DELETE FROM ng.log_leaf"), "23001");
+    ck_assert_str_eq(testdb_state(l.pg, "TRUNCATE ng.log_checkpoint"), "23001");
+    ck_assert_str_eq(testdb_state(l.pg, "DELETE FROM ng.log_checkpoint"), "23001");
+    PGconn *billd = testdb_connect(l.db, "neargpu_billd", "neargpu");
+    ck_assert_str_eq(testdb_state(billd, "INSERT INTO ng.log_leaf DEFAULT VALUES"),
+                     "42501");
+    ck_assert_str_eq(testdb_state(billd, "DELETE FROM ng.log_todo"), "42501");
+    /* Appends that are not what was queued, or not at the end. */
+    ck_assert_str_eq(testdb_state(billd, "SELECT api.billing_log_append('ledger', 0, "
+                                         "'k', '[]', '[]', 'n')"),
+                     "NG006");
+    PQfinish(billd);
+    PGconn *server = testdb_connect(l.db, "neargpu_server", "neargpu");
+    ck_assert_str_eq(
+        testdb_state(server, "SELECT * FROM api.billing_log_take('usage', 1)"),
+        "42501");
+    PQfinish(server);
+    end();
+}
+END_TEST
+
+START_TEST(test_killed)
+{
+    unsigned seed = 7;
+    begin();
+    for (int i = 0; i < 25; i++) {
+        ledger_sql(&l,
+                   "SELECT api.topup('alpha', 1000000, 'JPY', 'kill/%d/' || n, 'a', "
+                   "NULL, NULL) FROM generate_series(1, 150) n",
+                   i);
+        const char *args[] = {"--interval", "100ms", "--log-key", key, NULL};
+        int one = ledger_billd_start(&l, args), two = ledger_billd_start(&l, args);
+        pause_ms(20 + rand_r(&seed) % 60);
+        kill(one, SIGKILL);
+        kill(two, SIGKILL);
+        waitpid(one, NULL, 0);
+        waitpid(two, NULL, 0);
+    }
+    sequence();
+    expect_whole();
+    expect_clean();
+    ledger_check(&l);
+    end();
+}
+END_TEST
+
+UNIT_MAIN("log", UNIT_CASE(test_kept) UNIT_CASE(test_found) UNIT_CASE(test_append_only)
+                     UNIT_CASE(test_killed))
