@@ -27,9 +27,12 @@
 #define LAUNCH_FILES_MAX 16 /* small ones: hostfiles, a key of the gang's own */
 #define LAUNCH_JOBS_MAX \
     1024 /* jobs of one lease, ended ones included: each keeps a log */
-#define LAUNCH_SPEC_MAX (512 * 1024) /* bytes of spec.json */
-#define LAUNCH_UID      65534
-#define LAUNCH_WORK     "/run/neargpu/work" /* the work directory as the job sees it */
+#define LAUNCH_SPEC_MAX   (512 * 1024) /* bytes of spec.json */
+#define LAUNCH_UID        65534
+#define LAUNCH_TERM_MAX   63
+#define LAUNCH_IMAGE_MAX  512
+#define LAUNCH_WINDOW_MAX 4096                /* rows, and separately columns */
+#define LAUNCH_WORK       "/run/neargpu/work" /* the work directory as the job sees it */
 
 struct launch_node {
     char *outside; /* host path, /dev/nvidia3 */
@@ -59,7 +62,11 @@ struct launch_spec {
     int64_t drain_us;      /* SIGTERM this long before the end */
     int64_t output_max;    /* bytes of log kept; 0: KEEPER_OUTPUT_MAX */
     int64_t nofile, nproc; /* rlimits; 0: 65536 / none */
-    bool want_stdin;       /* else stdin is /dev/null */
+    bool want_stdin;       /* else stdin is /dev/null; a terminal implies it */
+    bool pty;              /* a terminal: stdin, stdout and stderr are one stream */
+    uint16_t rows, cols;   /* its window; 0: 24 and 80 */
+    char *term;  /* TERM of the job: [A-Za-z0-9._+-], 1..LAUNCH_TERM_MAX; NULL: none */
+    char *image; /* runs in this container image instead of the host's tree; NULL: no */
 };
 
 struct launch_job { /* one job directory as found on disk */

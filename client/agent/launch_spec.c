@@ -1,6 +1,7 @@
 /* launch_spec: JOB/spec.json, written before anything runs and read by the keeper. */
 #include "client/agent/launch.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -38,6 +39,8 @@ void launch_spec_done(struct launch_spec *spec)
         free(spec->files[i].text);
     }
     free(spec->files);
+    free(spec->term);
+    free(spec->image);
     memset(spec, 0, sizeof(*spec));
 }
 
@@ -58,6 +61,30 @@ static bool inside_is_valid(const char *path)
         if (p[0] == '.' || p[0] == '/')
             return false;
     return true;
+}
+
+/* Printable ASCII without blanks and quotes, not to be taken for an option. */
+static bool word_is_valid(const char *text, const char *punctuation, size_t max)
+{
+    size_t len = strlen(text);
+    if (len < 1 || len > max || text[0] == '-')
+        return false;
+    for (const char *p = text; *p != '\0'; p++)
+        if (!isalnum((unsigned char)*p) && strchr(punctuation, *p) == NULL)
+            return false;
+    return true;
+}
+
+static int looks_check(const struct launch_spec *s, struct err *err)
+{
+    if (s->rows > LAUNCH_WINDOW_MAX || s->cols > LAUNCH_WINDOW_MAX)
+        return err_set(err, ERR_BAD_REQUEST, "launch: a window is at most %d by %d",
+                       LAUNCH_WINDOW_MAX, LAUNCH_WINDOW_MAX);
+    if (s->term != NULL && !word_is_valid(s->term, "._+-", LAUNCH_TERM_MAX))
+        return err_set(err, ERR_BAD_REQUEST, "launch: not a kind of terminal");
+    if (s->image != NULL && !word_is_valid(s->image, "._-/:@", LAUNCH_IMAGE_MAX))
+        return err_set(err, ERR_BAD_REQUEST, "launch: not a name of an image");
+    return 0;
 }
 
 static int spec_check(const struct launch_spec *s, struct err *err)
@@ -100,7 +127,7 @@ static int spec_check(const struct launch_spec *s, struct err *err)
                            "launch: a file's name is 1 to 63 of A-Z a-z 0-9 . _ -");
     if (s->drain_us < 0 || s->output_max < 0 || s->nofile < 0 || s->nproc < 0)
         return err_set(err, ERR_BAD_REQUEST, "launch: negative limit");
-    return 0;
+    return looks_check(s, err);
 }
 
 /* NULL when one of the strings is not UTF-8. */
@@ -135,13 +162,15 @@ static json_t *spec_json(const struct launch_spec *s)
             break;
         }
     return json_pack(
-        "{s:s,s:s,s:s*,s:o,s:o,s:s*,s:I,s:I,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:b}", "lease",
-        s->lease, "job", s->job, "base", s->base, "argv", list_json(s->argv), "env",
-        list_json(s->envp), "cwd", s->cwd, "uid", (json_int_t)s->uid, "gid",
+        "{s:s,s:s,s:s*,s:o,s:o,s:s*,s:I,s:I,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:b,"
+        "s:b,s:i,s:i,s:s*,s:s*}",
+        "lease", s->lease, "job", s->job, "base", s->base, "argv", list_json(s->argv),
+        "env", list_json(s->envp), "cwd", s->cwd, "uid", (json_int_t)s->uid, "gid",
         (json_int_t)s->gid, "nodes", nodes, "hide", list_json(s->hide), "files", files,
         "drain_us", (json_int_t)s->drain_us, "output_max", (json_int_t)s->output_max,
         "nofile", (json_int_t)s->nofile, "nproc", (json_int_t)s->nproc, "stdin",
-        s->want_stdin);
+        s->want_stdin, "pty", s->pty, "rows", (int)s->rows, "cols", (int)s->cols,
+        "term", s->term, "image", s->image);
 }
 
 int launch_spec_write(const char *job_dir, const struct launch_spec *spec,
@@ -167,10 +196,10 @@ int launch_spec_write(const char *job_dir, const struct launch_spec *spec,
 }
 
 struct spec_raw {
-    const char *lease, *job, *base, *cwd;
+    const char *lease, *job, *base, *cwd, *term, *image;
     json_t *argv, *env, *nodes, *hide, *files;
-    int64_t uid, gid, drain_us, output_max, nofile, nproc;
-    bool want_stdin;
+    int64_t uid, gid, drain_us, output_max, nofile, nproc, rows, cols;
+    bool want_stdin, pty;
 };
 
 #define RAW(member) offsetof(struct spec_raw, member)
@@ -191,6 +220,11 @@ static const struct jsonx_field spec_fields[] = {
     {"nofile", JSONX_INT, true, RAW(nofile), 0, INT64_MAX},
     {"nproc", JSONX_INT, true, RAW(nproc), 0, INT64_MAX},
     {"stdin", JSONX_BOOL, true, RAW(want_stdin), 0, 0},
+    {"pty", JSONX_BOOL, false, RAW(pty), 0, 0},
+    {"rows", JSONX_INT, false, RAW(rows), 0, LAUNCH_WINDOW_MAX},
+    {"cols", JSONX_INT, false, RAW(cols), 0, LAUNCH_WINDOW_MAX},
+    {"term", JSONX_STRING, false, RAW(term), 1, LAUNCH_TERM_MAX},
+    {"image", JSONX_STRING, false, RAW(image), 1, LAUNCH_IMAGE_MAX},
 };
 
 static int list_read(const json_t *list, const char *at, char ***ret, struct err *err)
@@ -280,7 +314,12 @@ static int spec_fill(const struct spec_raw *r, struct launch_spec *s, struct err
     s->output_max = r->output_max;
     s->nofile = r->nofile;
     s->nproc = r->nproc;
-    s->want_stdin = r->want_stdin;
+    s->want_stdin = r->want_stdin || r->pty;
+    s->pty = r->pty;
+    s->rows = (uint16_t)r->rows;
+    s->cols = (uint16_t)r->cols;
+    s->term = dup_or_null(r->term);
+    s->image = dup_or_null(r->image);
     if (list_read(r->argv, "/argv", &s->argv, err) < 0 ||
         list_read(r->env, "/env", &s->envp, err) < 0 ||
         list_read(r->hide, "/hide", &s->hide, err) < 0 ||
