@@ -69,9 +69,15 @@ static struct advert_gpu *slot_of(struct advert *a, const char *uuid)
     for (size_t i = 0; i < a->count; i++)
         if (strcmp(a->gpus[i].info.uuid, uuid) == 0)
             return &a->gpus[i];
-    if (a->count == GPUS_PER_NODE_MAX)
+    struct advert_gpu *g = NULL;
+    if (a->count < GPUS_PER_NODE_MAX)
+        g = &a->gpus[a->count++];
+    /* MIG instances come and go under new names: one that is gone makes room. */
+    for (size_t i = 0; g == NULL && i < GPUS_PER_NODE_MAX; i++)
+        if (a->gpus[i].state == ADVERT_LOST && gpu_is_instance(&a->gpus[i].info))
+            g = &a->gpus[i];
+    if (g == NULL)
         return NULL;
-    struct advert_gpu *g = &a->gpus[a->count++];
     memset(g, 0, sizeof(*g));
     g->state = ADVERT_BUSY;
     return g;

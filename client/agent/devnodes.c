@@ -1,16 +1,12 @@
 /* devnodes: see devnodes.h. */
 #include "client/agent/devnodes.h"
 
-#include <ctype.h>
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <unistd.h>
 
 #include "client/lib/fsx.h"
 #include "client/lib/xalloc.h"
@@ -55,21 +51,78 @@ static void put_control(struct launch_node *out, size_t *n, const char *path, in
         put(&out[(*n)++], path, (unsigned)maj, min);
 }
 
+static bool node_is(const char *path, int maj, int min)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISCHR(st.st_mode) &&
+           (int)major(st.st_rdev) == maj && (int)minor(st.st_rdev) == min;
+}
+
+static int put_gpu(const struct gpu_info *g, struct launch_node *out, size_t *n,
+                   struct err *err)
+{
+    if (!node_is(g->device, g->major, g->minor))
+        return err_set(err, ERR_UNAVAILABLE, "GPU %s: %s is not the device node %d:%d",
+                       g->uuid, g->device, g->major, g->minor);
+    /* Instances of one GPU share its node. */
+    for (size_t i = 0; i < *n; i++)
+        if (strcmp(out[i].outside, g->device) == 0)
+            return 0;
+    put(&out[(*n)++], g->device, (unsigned)g->major, (unsigned)g->minor);
+    return 0;
+}
+
+/* The minors of the capabilities that nobody is ever granted: "mig/config" makes and
+ * removes instances, "mig/monitor" sees all of them. */
+static bool is_forbidden_cap(const struct gpu_info *g, int minor_number)
+{
+    static const char *const names[] = {"mig/config", "mig/monitor"};
+    static const char root[] = "/capabilities/";
+    const char *at = strstr(g->cap_access[0], root);
+    bool bad = at == NULL;
+    for (size_t i = 0; !bad && i < sizeof(names) / sizeof(names[0]); i++) {
+        char *path =
+            xasprintf("%.*s%s", (int)(at - g->cap_access[0]) + (int)sizeof(root) - 1,
+                      g->cap_access[0], names[i]);
+        bad = gpu_cap_minor(path) == minor_number;
+        free(path);
+    }
+    return bad;
+}
+
+static int put_caps(const struct gpu_info *g, struct launch_node *out, size_t *n,
+                    struct err *err)
+{
+    const char *slash = strrchr(g->device, '/');
+    int dir = slash != NULL ? (int)(slash - g->device) : 0;
+    for (int i = 0; i < GPU_CAPS_MAX; i++) {
+        int m = gpu_cap_minor(g->cap_access[i]);
+        char *path = xasprintf("%.*s/nvidia-caps/nvidia-cap%d", dir, g->device, m);
+        if (m < 0 || is_forbidden_cap(g, m) || !node_is(path, g->cap_major, m)) {
+            err_set(err, ERR_UNAVAILABLE,
+                    "MIG instance %s: %.120s is not its capability node %d:%d", g->uuid,
+                    path, g->cap_major, m);
+            free(path);
+            return -1;
+        }
+        put(&out[*n], path, (unsigned)g->cap_major, (unsigned)m);
+        free(out[*n].inside);
+        out[(*n)++].inside = xasprintf("nvidia-caps/nvidia-cap%d", m);
+        free(path);
+    }
+    return 0;
+}
+
 int devnodes_find(const struct gpu_info *const *gpus, size_t count,
                   struct launch_node *out, size_t *ret_count, struct err *err)
 {
     size_t n = 0;
     for (size_t i = 0; i < count; i++) {
-        const struct gpu_info *g = gpus[i];
-        struct stat st;
-        if (stat(g->device, &st) != 0 || !S_ISCHR(st.st_mode) ||
-            (int)major(st.st_rdev) != g->major || (int)minor(st.st_rdev) != g->minor) {
+        if (put_gpu(gpus[i], out, &n, err) != 0 ||
+            (gpu_is_instance(gpus[i]) && put_caps(gpus[i], out, &n, err) != 0)) {
             devnodes_done(out, n);
-            return err_set(err, ERR_UNAVAILABLE,
-                           "GPU %s: %s is not the device node %d:%d", g->uuid,
-                           g->device, g->major, g->minor);
+            return -1;
         }
-        put(&out[n++], g->device, (unsigned)g->major, (unsigned)g->minor);
     }
     int driver = driver_major("nvidia-frontend");
     if (driver < 0)
@@ -88,48 +141,18 @@ void devnodes_done(struct launch_node *nodes, size_t count)
     }
 }
 
-static bool holds(int proc_fd, const char *pid, const struct gpu_info *const *gpus,
-                  size_t count)
+size_t devnodes_own(const struct gpu_info *gpu, dev_t *out, size_t cap)
 {
-    char path[300];
-    bool found = false;
-    snprintf(path, sizeof(path), "%s/fd", pid);
-    int fd = openat(proc_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return errno != ENOENT && errno != ESRCH; /* gone, or not to be judged */
-    DIR *d = fdopendir(fd);
-    if (d == NULL) {
-        close(fd);
-        return true;
+    size_t n = 0;
+    if (!gpu_is_instance(gpu)) {
+        if (gpu->major >= 0 && gpu->minor >= 0 && cap > 0)
+            out[n++] = makedev((unsigned)gpu->major, (unsigned)gpu->minor);
+        return n;
     }
-    const struct dirent *e;
-    while (!found && (e = readdir(d)) != NULL) {
-        struct stat st;
-        if (e->d_name[0] == '.' || fstatat(fd, e->d_name, &st, 0) != 0 ||
-            !S_ISCHR(st.st_mode))
-            continue;
-        for (size_t i = 0; i < count && !found; i++)
-            found = (int)major(st.st_rdev) == gpus[i]->major &&
-                    (int)minor(st.st_rdev) == gpus[i]->minor;
+    for (int i = 0; i < GPU_CAPS_MAX && n < cap; i++) {
+        int m = gpu_cap_minor(gpu->cap_access[i]);
+        if (m >= 0 && gpu->cap_major >= 0)
+            out[n++] = makedev((unsigned)gpu->cap_major, (unsigned)m);
     }
-    closedir(d);
-    return found;
-}
-
-pid_t devnodes_holder(const struct gpu_info *const *gpus, size_t count, uid_t uid)
-{
-    DIR *d = opendir("/proc");
-    const struct dirent *e;
-    pid_t found = d != NULL ? 0 : -1;
-    while (found == 0 && (e = readdir(d)) != NULL) {
-        struct stat st;
-        if (!isdigit((unsigned char)e->d_name[0]) ||
-            fstatat(dirfd(d), e->d_name, &st, 0) != 0 || st.st_uid != uid)
-            continue;
-        if (holds(dirfd(d), e->d_name, gpus, count))
-            found = (pid_t)strtol(e->d_name, NULL, 10);
-    }
-    if (d != NULL)
-        closedir(d);
-    return found;
+    return n;
 }

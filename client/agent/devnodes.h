@@ -1,7 +1,11 @@
 /* devnodes: which device nodes a lease of certain GPUs gets: nvidiactl, nvidia-uvm and
- * the granted nvidiaN; never modeset, uvm-tools, nvswitchctl or MIG configuration. The
- * numbers are read from the nodes and from /proc/devices at the moment of granting. An
- * edge. */
+ * the granted nvidiaN; for a MIG instance its GPU's nvidiaN and the capability nodes of
+ * its GPU instance and its compute instance. Never modeset, uvm-tools, nvswitchctl, nor
+ * the capabilities that configure or watch MIG. The numbers are read from the nodes,
+ * from /proc/devices and from the kernel's capability files at the moment of granting.
+ * An edge.
+ *
+ * Who still has a node open is looked up by holders.h. */
 #ifndef NEARGPU_AGENT_DEVNODES_H
 #define NEARGPU_AGENT_DEVNODES_H
 #include <stddef.h>
@@ -12,7 +16,7 @@
 #include "client/agent/launch.h"
 #include "client/lib/err.h"
 
-#define DEVNODES_MAX (GPUS_PER_NODE_MAX + 2)
+#define DEVNODES_MAX ((1 + GPU_CAPS_MAX) * GPUS_PER_NODE_MAX + 2)
 
 /* Nodes for these GPUs, at most DEVNODES_MAX; strings on the heap (devnodes_done).
  * ERR_UNAVAILABLE when a GPU's node is not there or is not the device it should be. */
@@ -20,8 +24,9 @@ int devnodes_find(const struct gpu_info *const *gpus, size_t count,
                   struct launch_node *out, size_t *ret_count, struct err *err) MUST_USE;
 void devnodes_done(struct launch_node *nodes, size_t count);
 
-/* A process of this uid that has one of these GPUs' nodes open: its pid, 0: none, -1:
- * /proc cannot be read. One that cannot be looked into counts as a holder. */
-pid_t devnodes_holder(const struct gpu_info *const *gpus, size_t count, uid_t uid);
+/* The nodes that only the holder of this GPU or instance can have open: its nvidiaN, or
+ * an instance's capability nodes (its nvidiaN belongs to its neighbours as well). At
+ * most cap, as device numbers; fewer when they are gone. */
+size_t devnodes_own(const struct gpu_info *gpu, dev_t *out, size_t cap);
 
 #endif

@@ -2,7 +2,10 @@
 #include "client/agent/gpu.h"
 
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "client/lib/fsx.h"
 
 const struct gpu_ops *gpu_ops_find(const char *name)
 {
@@ -19,6 +22,23 @@ void gpu_info_clear_sample(struct gpu_info *gpu)
     gpu->utilisation_ppm = -1;
     gpu->energy_mj = -1;
     gpu->process_count = -1;
+}
+
+int gpu_cap_minor(const char *access_file)
+{
+    char *text = NULL;
+    int found = -1;
+    if (fsx_read(access_file, 4096, &text, NULL, NULL) != 0)
+        return -1;
+    const char *at = strstr(text, "DeviceFileMinor:");
+    if (at != NULL) {
+        char *end;
+        at += strlen("DeviceFileMinor:");
+        long v = strtol(at, &end, 10);
+        found = end != at && v >= 0 && v < 1 << 20 ? (int)v : -1;
+    }
+    free(text);
+    return found;
 }
 
 static json_t *figure(int64_t v)
@@ -43,6 +63,11 @@ json_t *gpu_info_json(const struct gpu_info *gpu)
     json_object_set_new(o, "processes", figure(gpu->process_count));
     json_object_set_new(o, "lost", json_boolean(gpu->lost));
     json_object_set_new(o, "mig", json_boolean(gpu->mig));
+    if (gpu_is_instance(gpu)) {
+        json_object_set_new(o, "parent", json_string(gpu->parent));
+        json_object_set_new(o, "gpu_instance", json_integer(gpu->gi));
+        json_object_set_new(o, "compute_instance", json_integer(gpu->ci));
+    }
     json_object_set_new(o, "note", json_string(gpu->note));
     return o;
 }

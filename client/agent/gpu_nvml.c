@@ -7,8 +7,9 @@
  * in /proc/driver/nvidia/gpus/ADDRESS/information. A contradiction takes the GPU out of
  * the offer: granting the wrong device would be worse than granting none.
  *
- * MIG: a GPU in MIG mode is listed, marked and not offered. */
-#include "client/agent/gpu.h"
+ * MIG: a GPU in MIG mode is listed, marked and not offered; its instances follow it
+ * (gpu_nvml_mig.c). */
+#include "client/agent/gpu_nvml.h"
 
 #include <ctype.h>
 #include <dlfcn.h>
@@ -23,57 +24,6 @@
 #include "client/lib/xalloc.h"
 
 #define NVIDIA_MAJOR 195 /* assigned to the driver in the kernel's list of devices */
-
-enum {
-    NVML_SUCCESS = 0,
-    NVML_NOT_SUPPORTED = 3,
-    NVML_INSUFFICIENT_SIZE = 7,
-    NVML_GPU_IS_LOST = 15
-};
-
-struct nvml_pci {
-    char bus_id_legacy[16];
-    unsigned domain, bus, device, pci_device_id, pci_subsystem_id;
-    char bus_id[32];
-};
-struct nvml_memory {
-    unsigned long long total, free, used;
-};
-struct nvml_utilization {
-    unsigned gpu, memory; /* percent */
-};
-struct nvml_process {
-    unsigned pid;
-    unsigned long long used_memory;
-    unsigned gpu_instance, compute_instance;
-};
-
-struct nvml_calls {
-    int (*init)(void);
-    int (*shutdown)(void);
-    const char *(*error)(int);
-    int (*count)(unsigned *);
-    int (*by_index)(unsigned, void **);
-    int (*uuid)(void *, char *, unsigned);
-    int (*model)(void *, char *, unsigned);
-    int (*minor)(void *, unsigned *);
-    int (*pci)(void *, struct nvml_pci *);
-    int (*memory)(void *, struct nvml_memory *);
-    int (*utilization)(void *, struct nvml_utilization *);
-    int (*energy)(void *, unsigned long long *);
-    int (*compute)(void *, unsigned *, struct nvml_process *);
-    int (*graphics)(void *, unsigned *, struct nvml_process *);
-    int (*mig)(void *, unsigned *, unsigned *);
-};
-
-struct nvml {
-    void *lib;
-    struct nvml_calls call;
-    char *proc, *dev;
-    /* Identity by index, kept so that a lost GPU still has its name. */
-    struct gpu_info known[GPUS_PER_NODE_MAX];
-    size_t known_count;
-};
 
 static int nvml_symbols(struct nvml *n, struct err *err)
 {
@@ -100,6 +50,11 @@ static int nvml_symbols(struct nvml *n, struct err *err)
         {"nvmlDeviceGetGraphicsRunningProcesses_v3",
          "nvmlDeviceGetGraphicsRunningProcesses_v2", (void **)&c->graphics, false},
         {"nvmlDeviceGetMigMode", NULL, (void **)&c->mig, false},
+        {"nvmlDeviceGetMaxMigDeviceCount", NULL, (void **)&c->mig_max, false},
+        {"nvmlDeviceGetMigDeviceHandleByIndex", NULL, (void **)&c->mig_by_index, false},
+        {"nvmlDeviceGetGpuInstanceId", NULL, (void **)&c->gi, false},
+        {"nvmlDeviceGetComputeInstanceId", NULL, (void **)&c->ci, false},
+        {"nvmlDeviceGetAttributes_v2", NULL, (void **)&c->attributes, false},
     };
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
         void *p = dlsym(n->lib, table[i].name);
@@ -126,6 +81,7 @@ static void nvml_close(void *backend)
     }
     free(n->proc);
     free(n->dev);
+    free(n->devices);
     free(n);
 }
 
@@ -137,6 +93,7 @@ static int nvml_open(const struct gpu_source *source, void **ret, struct err *er
     struct nvml *n = xcalloc(1, sizeof(*n));
     n->proc = xstrdup(source->proc != NULL ? source->proc : "/proc/driver/nvidia");
     n->dev = xstrdup(source->dev != NULL ? source->dev : "/dev");
+    n->devices = xstrdup(source->devices != NULL ? source->devices : "/proc/devices");
     n->lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     int rc = 0;
     if (n->lib == NULL)
@@ -261,7 +218,7 @@ static void add_processes(int (*call)(void *, unsigned *, struct nvml_process *)
     g->process_count += (int)count;
 }
 
-static void sample_device(struct nvml *n, void *dev, struct gpu_info *g)
+void nvml_sample_device(struct nvml *n, void *dev, struct gpu_info *g)
 {
     struct nvml_memory mem;
     struct nvml_utilization util;
@@ -284,17 +241,27 @@ static void sample_device(struct nvml *n, void *dev, struct gpu_info *g)
     add_processes(n->call.graphics, dev, g);
 }
 
+int nvml_name(struct nvml *n, void *dev, char *out, size_t cap)
+{
+    char name[96]; /* NVML_DEVICE_NAME_V2_BUFFER_SIZE */
+    int st = n->call.model(dev, name, sizeof(name));
+    if (st == NVML_SUCCESS)
+        snprintf(out, cap, "%.*s", (int)cap - 1, name);
+    return st;
+}
+
 static int describe(struct nvml *n, unsigned index, struct gpu_info *g, struct err *err)
 {
     void *dev = NULL;
     unsigned current = 0, pending = 0;
     memset(g, 0, sizeof(*g));
+    g->gi = g->ci = g->cap_major = -1;
     gpu_info_clear_sample(g);
     int st = n->call.by_index(index, &dev);
     if (st == NVML_SUCCESS)
         st = n->call.uuid(dev, g->uuid, sizeof(g->uuid));
     if (st == NVML_SUCCESS)
-        st = n->call.model(dev, g->model, sizeof(g->model));
+        st = nvml_name(n, dev, g->model, sizeof(g->model));
     if (st != NVML_SUCCESS) {
         if (index < n->known_count) {
             *g = n->known[index];
@@ -305,15 +272,35 @@ static int describe(struct nvml *n, unsigned index, struct gpu_info *g, struct e
         }
         return err_set(err, ERR_UNAVAILABLE, "GPU %u: %s", index, n->call.error(st));
     }
-    g->index = (int)index;
+    g->index = g->parent_index = (int)index;
     identify(n, dev, g);
-    sample_device(n, dev, g);
+    nvml_sample_device(n, dev, g);
     if (n->call.mig != NULL && n->call.mig(dev, &current, &pending) == NVML_SUCCESS &&
         (current != 0 || pending != 0)) {
         g->mig = true;
-        snprintf(g->note, sizeof(g->note), "MIG mode is on: not offered");
+        snprintf(g->note, sizeof(g->note), "%s",
+                 current == pending
+                     ? "MIG mode is on: its instances are offered"
+                     : "MIG mode changes at the next reset: not offered");
     }
     return 0;
+}
+
+/* The instances of a GPU that is in MIG mode and stays in it. */
+static size_t instances(struct nvml *n, struct gpu_info *gpu, struct gpu_info *out,
+                        size_t cap)
+{
+    unsigned current = 0, pending = 0;
+    void *dev = NULL;
+    if (!gpu->mig || gpu->lost ||
+        n->call.by_index((unsigned)gpu->index, &dev) != NVML_SUCCESS ||
+        n->call.mig(dev, &current, &pending) != NVML_SUCCESS || current != pending)
+        return 0;
+    size_t count = nvml_mig_list(n, dev, gpu, out, cap);
+    if (count == 0)
+        snprintf(gpu->note, sizeof(gpu->note),
+                 "MIG mode is on and no instance is made: not offered");
+    return count;
 }
 
 static int nvml_list(void *backend, struct gpu_info *out, size_t cap, size_t *ret_count,
@@ -340,7 +327,9 @@ static int nvml_list(void *backend, struct gpu_info *out, size_t cap, size_t *re
             if (n->known_count < i + 1)
                 n->known_count = i + 1;
         }
-        put++;
+        put += 1 +
+               instances(n, &out[put], &out[put + 1],
+                         (cap < GPUS_PER_NODE_MAX ? cap : GPUS_PER_NODE_MAX) - put - 1);
     }
     *ret_count = put;
     return 0;
@@ -352,7 +341,11 @@ static int nvml_sample(void *backend, struct gpu_info *gpu, struct err *err)
     char uuid[TOKEN_GPU_UUID_MAX];
     void *dev = NULL;
     (void)err;
-    int st = n->call.by_index((unsigned)gpu->index, &dev);
+    int st = n->call.by_index((unsigned)gpu->parent_index, &dev);
+    if (st == NVML_SUCCESS && gpu_is_instance(gpu)) {
+        dev = nvml_mig_find(n, dev, gpu->uuid);
+        st = dev != NULL ? NVML_SUCCESS : NVML_NOT_FOUND;
+    }
     if (st == NVML_SUCCESS)
         st = n->call.uuid(dev, uuid, sizeof(uuid));
     if (st != NVML_SUCCESS || strcmp(uuid, gpu->uuid) != 0) {
@@ -363,7 +356,7 @@ static int nvml_sample(void *backend, struct gpu_info *gpu, struct err *err)
         return 0;
     }
     gpu->lost = false;
-    sample_device(n, dev, gpu);
+    nvml_sample_device(n, dev, gpu);
     return 0;
 }
 

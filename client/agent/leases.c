@@ -31,6 +31,7 @@ void leases_free(struct leases *l)
     while (l->list != NULL) {
         struct live *v = l->list;
         l->list = v->next;
+        scrub_free(v->scrub);
         free(v);
     }
     free(l);
@@ -69,6 +70,8 @@ static void act(struct leases *l, struct live *v, enum lease_action action)
     case LEASE_ACT_REGATE: live_regate(l, v); break;
     case LEASE_ACT_DENY_KILL: live_deny_kill(l, v); break;
     case LEASE_ACT_CLEAN:
+        scrub_free(v->scrub); /* each cleaning scrubs anew */
+        v->scrub = NULL;
         v->cleaning_boot_us = clock_boot_us();
         v->next_poll_us = 0;
         break;
@@ -200,6 +203,7 @@ static void drop(struct leases *l, struct live *gone)
     for (struct live **p = &l->list; *p != NULL; p = &(*p)->next) {
         if (*p == gone) {
             *p = gone->next;
+            scrub_free(gone->scrub);
             free(gone);
             return;
         }

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "client/agent/devnodes.h"
+#include "client/agent/holders.h"
 #include "client/agent/leases_impl.h"
 #include "client/lib/clock.h"
 #include "client/lib/log.h"
@@ -136,24 +137,74 @@ static bool gpu_is_clean(struct leases *l, struct live *v, const char *uuid)
     return false;
 }
 
+/* Nobody outside the lease has one of its devices open or mapped. */
+static bool is_unheld(struct leases *l, struct live *v, const struct gpu_info **gpus,
+                      size_t count)
+{
+    dev_t devices[GPUS_PER_NODE_MAX * GPU_CAPS_MAX];
+    struct holders_query q = {.devices = devices, .job_uid = l->a->conf.uid};
+    struct holder who;
+    struct err err;
+    for (size_t i = 0; i < count; i++)
+        q.count += devnodes_own(gpus[i], devices + q.count,
+                                sizeof(devices) / sizeof(devices[0]) - q.count);
+    q.began_boot_us =
+        strcmp(v->j.boot_id, l->a->boot_id) == 0
+            ? v->j.deadline_boot_us - (v->j.not_after_us - v->j.not_before_us)
+            : INT64_MAX;
+    int rc = holders_find(&q, &who, &err);
+    if (rc == 0)
+        return true;
+    if (rc > 0)
+        snprintf(v->obstacle, sizeof(v->obstacle), "process %d (%s) still %s a device",
+                 (int)who.pid, who.name, who.mapped ? "maps" : "holds");
+    else
+        snprintf(v->obstacle, sizeof(v->obstacle), "%.100s", err.text);
+    return false;
+}
+
+/* The provider's own program, when there is one. */
+static bool is_scrubbed(struct leases *l, struct live *v, const struct gpu_info **gpus,
+                        size_t count)
+{
+    const struct settings *c = &l->a->conf;
+    struct err err;
+    int rc = 0;
+    if (c->scrub_command == NULL || c->scrub_command[0] == '\0' || count == 0 ||
+        v->j.state == LEASE_DONE)
+        return true;
+    if (v->scrub == NULL)
+        rc = scrub_begin(c->scrub_command, c->scrub_timeout_us, gpus, count, &v->scrub,
+                         &err);
+    if (rc == 0)
+        rc = scrub_poll(v->scrub, &err);
+    if (rc > 0)
+        return true;
+    /* It has its own time limit: that of cleaning begins when it has ended, and is over
+     * at once when it failed. */
+    v->cleaning_boot_us = clock_boot_us() - (rc < 0 ? 2 * LEASES_CLEAN_US : 0);
+    snprintf(v->obstacle, sizeof(v->obstacle), "%.118s",
+             rc < 0 ? err.text : "its GPUs are being scrubbed");
+    if (rc < 0) {
+        scrub_free(v->scrub);
+        v->scrub = NULL;
+    }
+    return false;
+}
+
 bool live_clean(struct leases *l, struct live *v)
 {
     const struct gpu_info *gpus[GPUS_PER_NODE_MAX];
     struct err err;
     size_t n = live_gpus(l, v, gpus);
+    /* While it is scrubbed the driver may not answer for it. */
+    if (v->scrub != NULL && !is_scrubbed(l, v, gpus, n))
+        return false;
     for (size_t i = 0; i < v->j.gpu_count; i++)
         if (!gpu_is_clean(l, v, v->j.gpus[i]))
             return false;
-    pid_t holder = devnodes_holder(gpus, n, l->a->conf.uid);
-    if (holder < 0) {
-        snprintf(v->obstacle, sizeof(v->obstacle), "/proc cannot be read");
+    if (!is_unheld(l, v, gpus, n) || !is_scrubbed(l, v, gpus, n))
         return false;
-    }
-    if (holder > 0) {
-        snprintf(v->obstacle, sizeof(v->obstacle), "process %d still holds a device",
-                 (int)holder);
-        return false;
-    }
     if (l->a->enforce->ops->close(l->a->enforce, v->j.id, &err) != 0) {
         snprintf(v->obstacle, sizeof(v->obstacle), "%.100s", err.text);
         return false;

@@ -4,6 +4,7 @@
 #define NEARGPU_AGENT_LEASES_IMPL_H
 #include "client/agent/leases.h"
 #include "client/agent/policy.h"
+#include "client/agent/scrub.h"
 
 #include "client/agent/launch.h"
 
@@ -15,6 +16,7 @@ struct live {
     int64_t next_poll_us;    /* boot time of the next look at jobs or emptiness */
     int64_t next_receipt_us; /* boot time */
     char obstacle[120];      /* the last reason it could not be reopened or cleaned */
+    struct scrub *scrub;     /* runs, or ran, for its GPUs; NULL: not begun */
     struct live *next;
 };
 

@@ -5,13 +5,19 @@
  *   gpu uuid=GPU-a name=H100 minor=3 pci=00000000:3B:00.0 total=81559 used=10 util=0
  *       energy=77 pids=12,13 mig=0 lost=0        (one line; "-" = not supported)
  *
+ *   mig parent=GPU-a uuid=MIG-a name=H100_MIG_1g.10gb gi=7 ci=0 total=9984 used=12
+ *       pids=14 slices=1                         (an instance; "_" in names is a blank)
+ *
  * Only what gpu_nvml calls is here. */
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define GPUS_MAX 64
-#define EXPORT   __attribute__((visibility("default")))
+#define GPUS_MAX     64
+#define MIGS_MAX     64
+#define MIGS_PER_GPU 7
+#define EXPORT       __attribute__((visibility("default")))
 
 enum {
     SUCCESS = 0,
@@ -38,14 +44,20 @@ struct process {
     unsigned long long used;
     unsigned gi, ci;
 };
+struct attributes {
+    unsigned sm, copy, dec, enc, jpeg, ofa, gi_slices, ci_slices;
+    unsigned long long memory_mib;
+};
 struct gpu {
-    char uuid[96], name[96], pci[32], pids[200];
-    int minor, mig, lost;
+    char uuid[96], name[96], pci[32], pids[200], parent[96];
+    int minor, mig, lost, gi, ci, slices;
     long long total, used, util, energy;
 };
 
 static struct gpu gpus[GPUS_MAX];
 static unsigned gpu_count;
+static struct gpu migs[MIGS_MAX];
+static unsigned mig_count;
 
 static void text_of(const char *line, const char *key, char *out, size_t cap)
 {
@@ -77,15 +89,23 @@ static int reload(void)
     char line[1024];
     if (f == NULL)
         return NOT_FOUND;
-    gpu_count = 0;
-    while (gpu_count < GPUS_MAX && fgets(line, sizeof(line), f) != NULL) {
-        if (strncmp(line, "gpu ", 4) != 0)
+    gpu_count = mig_count = 0;
+    while (gpu_count < GPUS_MAX && mig_count < MIGS_MAX &&
+           fgets(line, sizeof(line), f) != NULL) {
+        bool mig = strncmp(line, "mig ", 4) == 0;
+        if (!mig && strncmp(line, "gpu ", 4) != 0)
             continue;
-        struct gpu *g = &gpus[gpu_count++];
+        struct gpu *g = mig ? &migs[mig_count++] : &gpus[gpu_count++];
+        text_of(line, "parent", g->parent, sizeof(g->parent));
         text_of(line, "uuid", g->uuid, sizeof(g->uuid));
         text_of(line, "name", g->name, sizeof(g->name));
         text_of(line, "pci", g->pci, sizeof(g->pci));
         text_of(line, "pids", g->pids, sizeof(g->pids));
+        for (char *c = g->name; *c != '\0'; c++)
+            *c = *c == '_' ? ' ' : *c;
+        g->gi = (int)number_of(line, "gi", -1);
+        g->ci = (int)number_of(line, "ci", -1);
+        g->slices = (int)number_of(line, "slices", -1);
         g->minor = (int)number_of(line, "minor", -1);
         g->mig = (int)number_of(line, "mig", -1);
         g->lost = (int)number_of(line, "lost", 0);
@@ -116,6 +136,12 @@ EXPORT int nvmlDeviceGetComputeRunningProcesses_v3(const struct gpu *g, unsigned
 EXPORT int nvmlDeviceGetGraphicsRunningProcesses_v3(const struct gpu *g,
                                                     unsigned *count,
                                                     struct process *out);
+EXPORT int nvmlDeviceGetMaxMigDeviceCount(const struct gpu *g, unsigned *count);
+EXPORT int nvmlDeviceGetMigDeviceHandleByIndex(const struct gpu *g, unsigned index,
+                                               struct gpu **ret);
+EXPORT int nvmlDeviceGetGpuInstanceId(const struct gpu *g, unsigned *ret);
+EXPORT int nvmlDeviceGetComputeInstanceId(const struct gpu *g, unsigned *ret);
+EXPORT int nvmlDeviceGetAttributes_v2(const struct gpu *g, struct attributes *ret);
 EXPORT int nvmlDeviceGetMigMode(const struct gpu *g, unsigned *current,
                                 unsigned *pending);
 
@@ -243,5 +269,55 @@ int nvmlDeviceGetMigMode(const struct gpu *g, unsigned *current, unsigned *pendi
     if (g->mig < 0)
         return NOT_SUPPORTED;
     *current = *pending = (unsigned)g->mig;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetMaxMigDeviceCount(const struct gpu *g, unsigned *count)
+{
+    *count = g->mig > 0 ? MIGS_PER_GPU : 0;
+    return SUCCESS;
+}
+
+/* As the driver's: the n-th instance of this GPU, and holes are no end. */
+int nvmlDeviceGetMigDeviceHandleByIndex(const struct gpu *g, unsigned index,
+                                        struct gpu **ret)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < mig_count; i++) {
+        if (strcmp(migs[i].parent, g->uuid) != 0 || n++ != index)
+            continue;
+        if (migs[i].uuid[0] == '-')
+            return NOT_FOUND;
+        *ret = &migs[i];
+        return SUCCESS;
+    }
+    return NOT_FOUND;
+}
+
+static int instance_id(int id, unsigned *ret)
+{
+    if (id < 0)
+        return INVALID;
+    *ret = (unsigned)id;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetGpuInstanceId(const struct gpu *g, unsigned *ret)
+{
+    return instance_id(g->gi, ret);
+}
+
+int nvmlDeviceGetComputeInstanceId(const struct gpu *g, unsigned *ret)
+{
+    return instance_id(g->ci, ret);
+}
+
+int nvmlDeviceGetAttributes_v2(const struct gpu *g, struct attributes *ret)
+{
+    if (g->slices < 0)
+        return NOT_SUPPORTED;
+    memset(ret, 0, sizeof(*ret));
+    ret->gi_slices = ret->ci_slices = (unsigned)g->slices;
+    ret->memory_mib = (unsigned long long)g->total;
     return SUCCESS;
 }

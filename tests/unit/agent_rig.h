@@ -121,14 +121,14 @@ static void rig_free(struct enforce *e)
 static const struct enforce_ops rig_ops = {rig_open,  rig_deny, rig_kill, rig_status,
                                            rig_close, rig_list, rig_free};
 
-/* Two GPUs whose device nodes are there on any machine. */
+/* Two GPUs whose device nodes are there on any machine, and hardly ever held. */
 static inline void rig_gpus(struct rig *r, bool busy)
 {
     char *path = xasprintf("%s/gpus.json", r->dir);
     char *text =
         xasprintf("{\"gpus\":[{\"uuid\":\"%s\",\"model\":\"H100\",\"memory_mib\":80000,"
-                  "\"device\":\"/dev/null\",\"busy\":%s},{\"uuid\":\"%s\",\"model\":"
-                  "\"H100\",\"memory_mib\":80000,\"device\":\"/dev/zero\"}]}%*s",
+                  "\"device\":\"/dev/full\",\"busy\":%s},{\"uuid\":\"%s\",\"model\":"
+                  "\"H100\",\"memory_mib\":80000,\"device\":\"/dev/random\"}]}%*s",
                   r->claims.lease.gpus[0], busy ? "true" : "false",
                   r->claims.lease.gpus[1], busy ? 1 : 2, "");
     struct err err;
