@@ -124,3 +124,77 @@ CREATE OR REPLACE VIEW report.check_log AS
      WHERE x.at < now() - interval '60 seconds'
        AND EXISTS (SELECT FROM ng.log l WHERE l.name = x.log AND l.vkey <> '')
        AND NOT EXISTS (SELECT FROM ng.log_leaf l WHERE l.kind = x.kind AND l.ref = x.ref);
+
+-- Of each level the tiles above these leaves, and the last one: no proof needs another.
+CREATE OR REPLACE FUNCTION ng.log_tiles(p_log text, p_indexes bigint[], p_size bigint) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(jsonb_agg(jsonb_build_object('level', t.level, 'index', t.index, 'hashes', encode(t.hashes, 'hex'))), '[]')
+      FROM (SELECT DISTINCT v.level, div(i.index, 256::numeric ^ (v.level + 1))::bigint AS index
+              FROM generate_series(0, 7) v(level), unnest(p_indexes || p_size) i(index)) w
+      JOIN ng.log_tile t ON t.log = p_log AND t.level = w.level AND t.index = w.index
+$$;
+CREATE OR REPLACE FUNCTION ng.log_head(p_log text) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object('vkey', g.vkey, 'size', g.size, 'checkpoint', coalesce(c.note, ''))
+      FROM ng.log g LEFT JOIN ng.log_checkpoint c ON c.log = g.name AND c.size = g.size
+     WHERE g.name = p_log
+$$;
+-- The newest signed head, and with p_from the tiles that prove it extends the log of that size.
+CREATE OR REPLACE FUNCTION api.log_checkpoint(p_log text, p_from bigint) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE v jsonb := log_head(p_log);
+BEGIN
+    IF v IS NULL THEN
+        PERFORM refuse(5, format('there is no log %s: usage and ledger are', left(p_log, 40)));
+    END IF;
+    RETURN v || jsonb_build_object('log', p_log, 'tiles', CASE WHEN p_from > 0 THEN
+        log_tiles(p_log, ARRAY[p_from - 1], (v->>'size')::bigint) ELSE '[]' END);
+END $$;
+
+-- What proves an invoice, or one reservation's use and money: the records, their leaves, the
+-- tiles for the proofs, and the receipts' own texts with the keys of their nodes. Only what is
+-- in a log already. More than 5,000 records are refused: an invoice of that size is asked for
+-- by reservation.
+CREATE OR REPLACE FUNCTION api.log_bundle(p_tenant uuid, p_invoice text, p_reservation uuid) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE
+    v_resv uuid[];
+    v_entries jsonb;
+    v_receipts jsonb;
+BEGIN
+    IF p_invoice IS NOT NULL THEN
+        IF NOT EXISTS (SELECT FROM invoice WHERE number = p_invoice AND (p_tenant IS NULL OR tenant_id = p_tenant)) THEN
+            PERFORM refuse(5, format('there is no invoice %s', left(p_invoice, 40)));
+        END IF;
+        v_resv := ARRAY(SELECT DISTINCT reservation_id FROM invoice_line
+                         WHERE number = p_invoice AND reservation_id IS NOT NULL);
+    ELSE
+        v_resv := ARRAY(SELECT id FROM reservation WHERE id = p_reservation AND (p_tenant IS NULL OR tenant_id = p_tenant));
+        IF v_resv = '{}' THEN
+            PERFORM refuse(5, format('there is no reservation %s', p_reservation));
+        END IF;
+    END IF;
+    WITH wanted AS (
+        SELECT 'invoice' AS kind, p_invoice AS ref WHERE p_invoice IS NOT NULL
+        UNION ALL
+        SELECT 'transfer', id::text FROM transfer WHERE reservation_id = ANY (v_resv)
+        UNION ALL
+        SELECT 'receipt', reservation_id || '/' || node_id || '/' || seq FROM receipt WHERE reservation_id = ANY (v_resv)
+        LIMIT 5001)
+    SELECT jsonb_agg(jsonb_build_object('log', l.log, 'index', l.index, 'nonce', encode(l.nonce, 'hex'),
+               'record', log_body(l.kind, l.ref)) ORDER BY l.log, l.index)
+      INTO v_entries
+      FROM wanted w JOIN log_leaf l ON l.kind = w.kind AND l.ref = w.ref;
+    IF jsonb_array_length(v_entries) > 5000 THEN
+        PERFORM refuse(21, 'more than 5,000 records: ask for one reservation at a time');
+    END IF;
+    SELECT jsonb_agg(jsonb_build_object('node', n.spiffe_id, 'key', encode(n.receipt_key, 'hex'), 'receipt', r.jws)
+               ORDER BY r.reservation_id, r.node_id, r.seq)
+      INTO v_receipts
+      FROM receipt r JOIN node n ON n.id = r.node_id WHERE r.reservation_id = ANY (v_resv);
+    RETURN jsonb_build_object('format', 'neargpu-bundle-v1', 'market', (SELECT name FROM market),
+        'logs', jsonb_build_object('usage', log_head('usage'), 'ledger', log_head('ledger')),
+        'tiles', (SELECT jsonb_object_agg(g.name, log_tiles(g.name, ARRAY(SELECT (e->>'index')::bigint
+                     FROM jsonb_array_elements(v_entries) e WHERE e->>'log' = g.name), g.size)) FROM log g),
+        'entries', coalesce(v_entries, '[]'), 'receipts', coalesce(v_receipts, '[]'));
+END $$;

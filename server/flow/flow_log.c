@@ -1,0 +1,201 @@
+/* /v1/log/checkpoint and /v1/log/proof: the verifiable log (docs/log.md) as a reader
+ * needs it. The database gives records, leaves and tiles; the proofs are made here. The
+ * server holds no key of a log and can only repeat what billd has signed. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/lib/jsonx.h"
+#include "client/lib/logentry.h"
+#include "client/lib/merkle.h"
+#include "client/lib/xalloc.h"
+#include "server/flow/call.h"
+#include "server/flow/flows.h"
+#include "server/flow/request.h"
+
+/* --- tiles as the database sends them --- */
+
+struct tile {
+    int64_t level, index;
+    const char *hex;
+};
+struct tile_set {
+    struct tile *tiles; /* sorted by level, then index; hex borrows from the reply */
+    size_t count;
+};
+
+static int tile_compare(const void *a, const void *b)
+{
+    const struct tile *x = a, *y = b;
+    if (x->level != y->level)
+        return x->level < y->level ? -1 : 1;
+    return x->index < y->index ? -1 : x->index > y->index;
+}
+
+static void tile_set_init(struct tile_set *s, const json_t *list)
+{
+    const json_t *t;
+    size_t i;
+    s->count = json_array_size(list);
+    s->tiles = xcalloc(s->count + 1, sizeof(*s->tiles));
+    json_array_foreach(list, i, t)
+    {
+        s->tiles[i].level = json_integer_value(json_object_get(t, "level"));
+        s->tiles[i].index = json_integer_value(json_object_get(t, "index"));
+        s->tiles[i].hex = json_string_value(json_object_get(t, "hashes"));
+    }
+    qsort(s->tiles, s->count, sizeof(*s->tiles), tile_compare);
+}
+
+static int tile_read(void *arg, unsigned level, uint64_t index, unsigned count,
+                     struct merkle_hash *out, struct err *err)
+{
+    const struct tile_set *s = arg;
+    struct tile want = {(int64_t)level, (int64_t)index, NULL}, *t;
+    char part[MERKLE_TILE_WIDTH * SHA256_LEN * 2 + 1];
+    size_t len = (size_t)count * SHA256_LEN * 2;
+    t = bsearch(&want, s->tiles, s->count, sizeof(*s->tiles), tile_compare);
+    if (t == NULL || t->hex == NULL || strlen(t->hex) < len)
+        return err_set(err, ERR_INTERNAL, "the log's tile %u/%llu is missing", level,
+                       (unsigned long long)index);
+    memcpy(part, t->hex, len);
+    part[len] = '\0';
+    if (!logentry_unhex(part, out->b, (size_t)count * SHA256_LEN))
+        return err_set(err, ERR_INTERNAL, "the log's tile %u/%llu is damaged", level,
+                       (unsigned long long)index);
+    return 0;
+}
+
+static json_t *proof_json(const struct merkle_proof *p)
+{
+    json_t *list = json_array();
+    char hex[SHA256_HEX];
+    for (size_t i = 0; i < p->count; i++) {
+        digest_hex(p->path[i].b, SHA256_LEN, hex);
+        json_array_append_new(list, json_string(hex));
+    }
+    return list;
+}
+
+/* --- checkpoint --- */
+
+struct checkpoint_flow {
+    struct db_slot db;
+    int64_t from;
+};
+
+static enum flow_turn checkpoint_read(struct flow *f)
+{
+    static const char *const names[] = {"log", "from", NULL};
+    struct checkpoint_flow *s = f->state;
+    const char *log = flow_query(f, "log"), *from = flow_query(f, "from");
+    struct err err;
+    if (flow_query_check(f, names, &err) != 0 ||
+        (from != NULL &&
+         request_int("from", from, 1, INT64_MAX / 2, &s->from, &err) != 0))
+        return flow_fail(f, &err);
+    if (log == NULL) {
+        err_set(&err, ERR_BAD_REQUEST, "log: expected usage or ledger");
+        return flow_fail(f, &err);
+    }
+    return db_call(f, STORE_LOG_CHECKPOINT, STORE_ARGS(S_TEXT(log), S_INT(s->from)));
+}
+
+static enum flow_turn checkpoint_reply(struct flow *f)
+{
+    struct checkpoint_flow *s = f->state;
+    struct merkle_proof proof;
+    struct tile_set set;
+    struct err err;
+    if (db_failed(f))
+        return db_fail(f);
+    json_t *reply = json_incref(s->db.json);
+    int64_t size = json_integer_value(json_object_get(reply, "size"));
+    tile_set_init(&set, json_object_get(reply, "tiles"));
+    struct merkle_tiles tiles = {tile_read, &set};
+    int rc = s->from == 0 ? 0
+                          : merkle_prove_extension(&tiles, (uint64_t)s->from,
+                                                   (uint64_t)size, &proof, &err);
+    free(set.tiles);
+    if (rc != 0) {
+        json_decref(reply);
+        return flow_fail(f, &err);
+    }
+    json_object_del(reply, "tiles");
+    if (s->from != 0)
+        json_object_set_new(reply, "consistency", proof_json(&proof));
+    return flow_reply_json(f, 200, reply);
+}
+
+static const struct flow_step checkpoint_steps[] = {{"read", checkpoint_read},
+                                                    {"reply", checkpoint_reply}};
+const struct flow_kind flow_log_checkpoint = FLOW_KIND_DONE(
+    "flow_log_checkpoint", struct checkpoint_flow, checkpoint_steps, db_done);
+
+/* --- proof --- */
+
+static enum flow_turn proof_read(struct flow *f)
+{
+    static const char *const names[] = {"invoice", "reservation", NULL};
+    const char *invoice = flow_query(f, "invoice"),
+               *reservation = flow_query(f, "reservation");
+    struct err err;
+    if (flow_query_check(f, names, &err) != 0)
+        return flow_fail(f, &err);
+    if ((invoice == NULL) == (reservation == NULL)) {
+        err_set(&err, ERR_BAD_REQUEST, "expected invoice=NUMBER or reservation=ID");
+        return flow_fail(f, &err);
+    }
+    if (reservation != NULL && !uuid_is_valid(reservation)) {
+        err_set(&err, ERR_BAD_REQUEST, "reservation: not an id");
+        return flow_fail(f, &err);
+    }
+    return db_call(
+        f, STORE_LOG_BUNDLE,
+        STORE_ARGS(S_TEXT(db_tenant_scope(f)), S_TEXT(invoice), S_TEXT(reservation)));
+}
+
+/* The entries of one log get their proofs. */
+static int prove(json_t *bundle, const char *log, struct err *err)
+{
+    const json_t *head = json_object_get(json_object_get(bundle, "logs"), log);
+    uint64_t size = (uint64_t)json_integer_value(json_object_get(head, "size"));
+    struct merkle_proof proof;
+    struct tile_set set;
+    json_t *entry;
+    size_t i;
+    int rc = 0;
+    tile_set_init(&set, json_object_get(json_object_get(bundle, "tiles"), log));
+    struct merkle_tiles tiles = {tile_read, &set};
+    json_array_foreach(json_object_get(bundle, "entries"), i, entry)
+    {
+        const char *of = json_string_value(json_object_get(entry, "log"));
+        int64_t index = json_integer_value(json_object_get(entry, "index"));
+        if (rc != 0 || strcmp(of != NULL ? of : "", log) != 0)
+            continue;
+        rc = merkle_prove_inclusion(&tiles, (uint64_t)index, size, &proof, err);
+        if (rc == 0)
+            json_object_set_new(entry, "proof", proof_json(&proof));
+    }
+    free(set.tiles);
+    return rc;
+}
+
+static enum flow_turn proof_reply(struct flow *f)
+{
+    struct err err;
+    if (db_failed(f))
+        return db_fail(f);
+    json_t *bundle = json_incref(db_of(f)->json);
+    if (prove(bundle, "usage", &err) != 0 || prove(bundle, "ledger", &err) != 0) {
+        json_decref(bundle);
+        return flow_fail(f, &err);
+    }
+    json_object_del(bundle, "tiles");
+    return flow_reply_json(f, 200, bundle);
+}
+
+static const struct flow_step proof_steps[] = {{"read", proof_read},
+                                               {"reply", proof_reply}};
+const struct flow_kind flow_log_proof =
+    FLOW_KIND_DONE("flow_log_proof", struct db_state, proof_steps, db_done);
