@@ -7,7 +7,11 @@
  * and gets the log from there, live: frames `o` and `e` exactly as in the log; then
  *   x {"exit":N}|{"signal":N} with "reason": exited, lease_end, revoked, stopped,
  *     killed, lost; and the end of the stream.
- * It may send   i data   I (end of stdin)   s "15" (signal to the job's group).
+ * It may send   i data   I (end of stdin)   s "15" (signal to the job's group)
+ *   w {"rows","cols"} (1..LAUNCH_WINDOW_MAX each): the window of the job's terminal has
+ *     changed; nothing happens when it has none.
+ * A job with a terminal has one stream of output, `o`; the end of stdin is typed into
+ * its terminal (twice ^D, or what it is set to) while that reads lines.
  * A refused client gets   E {"error","step","detail"}.
  *
  * Invariants: a slow or dead client never slows the job (each reads from the log file);

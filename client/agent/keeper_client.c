@@ -96,6 +96,30 @@ static void on_signal(struct keeper *k, struct keeper_client *c, const struct fr
         (void)!write(k->ctl, msg, sizeof(msg));
 }
 
+static void on_window(struct keeper *k, struct keeper_client *c, const struct frame *f)
+{
+    struct {
+        int64_t rows, cols;
+    } args = {0};
+    static const struct jsonx_field fields[] = {
+        {"rows", JSONX_INT, true, 0, 1, LAUNCH_WINDOW_MAX},
+        {"cols", JSONX_INT, true, sizeof(int64_t), 1, LAUNCH_WINDOW_MAX}};
+    struct err err;
+    json_t *doc = jsonx_parse((const char *)f->data, f->len, RUN_FRAME_MAX, &err);
+    if (doc == NULL || jsonx_decode(doc, fields, 2, &args, "", &err) < 0) {
+        refuse(c, err_code_name(err.code), err.text);
+    } else if (k->spec.pty && k->ctl >= 0) {
+        unsigned char msg[6] = {'w',
+                                0,
+                                (unsigned char)(args.rows >> 8),
+                                (unsigned char)args.rows,
+                                (unsigned char)(args.cols >> 8),
+                                (unsigned char)args.cols};
+        (void)!write(k->ctl, msg, sizeof(msg));
+    }
+    json_decref(doc);
+}
+
 static void on_frame(struct keeper *k, struct keeper_client *c, const struct frame *f)
 {
     if (!c->attached && f->type != 'a') {
@@ -115,6 +139,7 @@ static void on_frame(struct keeper *k, struct keeper_client *c, const struct fra
         break;
     case 'I': k->in_eof = true; break;
     case 's': on_signal(k, c, f); break;
+    case 'w': on_window(k, c, f); break;
     default: refuse(c, "bad_request", "unknown frame type"); break;
     }
 }

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "client/agent/confine.h"
+#include "client/agent/job_tty.h"
 #include "client/agent/jobroot.h"
 #include "client/lib/clock.h"
 #include "client/lib/xalloc.h"
@@ -30,6 +31,7 @@
 
 struct run { /* what changes while it runs */
     struct lease_init *li;
+    struct job_tty tty;
     pid_t job;
     int child_fd; /* signalfd of SIGCHLD */
     bool ended;   /* the job was reaped */
@@ -112,24 +114,30 @@ static int limit(int what, int64_t value, struct err *err)
 static char **environment(const struct launch_spec *spec)
 {
     size_t n = 0;
-    bool path = false, home = false;
+    bool path = false, home = false, term = !spec->pty || spec->term == NULL;
     while (spec->envp != NULL && spec->envp[n] != NULL)
         n++;
-    char **env = xcalloc(n + 3, sizeof(*env));
+    char **env = xcalloc(n + 4, sizeof(*env));
     for (size_t i = 0; i < n; i++) {
         env[i] = spec->envp[i];
         path = path || strncmp(env[i], "PATH=", 5) == 0;
         home = home || strncmp(env[i], "HOME=", 5) == 0;
+        term = term || strncmp(env[i], "TERM=", 5) == 0;
     }
     if (!path)
         env[n++] = xstrdup("PATH=" DEFAULT_PATH);
     if (!home)
         env[n++] = xstrdup("HOME=" LAUNCH_WORK);
+    if (!term)
+        env[n++] = xasprintf("TERM=%s", spec->term);
     return env;
 }
 
-static int job_stdio(const struct lease_init *li, struct err *err)
+static int job_stdio(const struct run *r, struct err *err)
 {
+    const struct lease_init *li = r->li;
+    if (li->spec->pty)
+        return job_tty_enter(&r->tty, err);
     int in = li->in_r >= 0 ? li->in_r : open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (in < 0 || dup2(in, 0) < 0 || dup2(li->out, 1) < 0 || dup2(li->err, 2) < 0)
         return err_sys(err, errno, "stdio");
@@ -158,8 +166,9 @@ static int job_limits(const struct launch_spec *spec, struct err *err)
 }
 
 /* The child that becomes the job. Reports and exits on failure. */
-static void __attribute__((noreturn)) job_exec(struct lease_init *li)
+static void __attribute__((noreturn)) job_exec(const struct run *r)
 {
+    const struct lease_init *li = r->li;
     const struct launch_spec *spec = li->spec;
     struct err err;
     sigset_t none;
@@ -168,7 +177,7 @@ static void __attribute__((noreturn)) job_exec(struct lease_init *li)
     environ = env; /* execvp looks for the command in the job's PATH */
     setsid();
     umask(022);
-    if (job_stdio(li, &err) < 0)
+    if (job_stdio(r, &err) < 0)
         die(li, &err);
     confine_fds();
     for (int s = 1; s < NSIG; s++)
@@ -208,12 +217,16 @@ static void reap(struct run *r)
 
 static void obey(struct run *r)
 {
-    unsigned char msg[2];
+    unsigned char msg[2], size[4];
     while (read(r->li->ctl, msg, sizeof(msg)) == (ssize_t)sizeof(msg)) {
         if (msg[0] == 's' && msg[1] < NSIG && !r->ended)
             (void)kill(-r->job, msg[1]);
         else if (msg[0] == 't' && msg[1] < NSIG)
             (void)kill(-1, msg[1]);
+        else if (msg[0] == 'w' &&
+                 read(r->li->ctl, size, sizeof(size)) == (ssize_t)sizeof(size))
+            job_tty_window(&r->tty, (unsigned)(size[0] << 8 | size[1]),
+                           (unsigned)(size[2] << 8 | size[3]));
         else if (msg[0] == 'I' && r->li->in_w >= 0) {
             close(r->li->in_w);
             r->li->in_w = -1;
@@ -245,16 +258,18 @@ static void check_time(struct run *r)
 
 static void turn(struct run *r, int timeout_ms)
 {
-    struct pollfd fds[] = {{r->child_fd, POLLIN, 0},
-                           {r->li->ctl, POLLIN, 0},
-                           {r->li->deadline.timer_fd, POLLIN, 0},
-                           {r->li->deadline.watch_fd, POLLIN, 0}};
-    if (poll(fds, 4, timeout_ms) < 0)
+    struct pollfd fds[4 + JOB_TTY_POLL] = {{r->child_fd, POLLIN, 0},
+                                           {r->li->ctl, POLLIN, 0},
+                                           {r->li->deadline.timer_fd, POLLIN, 0},
+                                           {r->li->deadline.watch_fd, POLLIN, 0}};
+    job_tty_poll(&r->tty, fds + 4);
+    if (poll(fds, 4 + JOB_TTY_POLL, timeout_ms) < 0)
         return;
     if (fds[2].revents != 0 || fds[3].revents != 0)
         check_time(r);
     if (fds[1].revents != 0)
         obey(r);
+    job_tty_turn(&r->tty);
     if (fds[0].revents != 0)
         reap(r);
 }
@@ -272,10 +287,12 @@ static void record(const struct run *r)
         return; /* the keeper writes one, with less detail */
 }
 
-static bool output_waits(const struct lease_init *li)
+static bool output_waits(const struct run *r)
 {
+    const struct lease_init *li = r->li;
     int out = 0, err = 0;
-    return (ioctl(li->out, FIONREAD, &out) == 0 && out > 0) ||
+    return job_tty_has_output(&r->tty) ||
+           (ioctl(li->out, FIONREAD, &out) == 0 && out > 0) ||
            (ioctl(li->err, FIONREAD, &err) == 0 && err > 0);
 }
 
@@ -288,7 +305,7 @@ static void __attribute__((noreturn)) finish(struct run *r)
         ;
     record(r);
     int64_t until = clock_boot_us() + DRAIN_WAIT_US;
-    while (output_waits(r->li) && clock_boot_us() < until)
+    while (output_waits(r) && clock_boot_us() < until)
         turn(r, 5);
     _exit(0);
 }
@@ -301,9 +318,10 @@ static void start_job(struct run *r, struct err *err)
         die(r->li, err);
     }
     if (r->job == 0)
-        job_exec(r->li);
+        job_exec(r);
     close(r->li->report);
-    if (r->li->in_r >= 0)
+    /* Its own copy is the job's; a terminal is fed from this one. */
+    if (r->li->in_r >= 0 && !r->li->spec->pty)
         close(r->li->in_r);
 }
 
@@ -311,6 +329,7 @@ void lease_init_run(struct lease_init *li)
 {
     struct err err;
     struct run r = {.li = li};
+    job_tty_init(&r.tty);
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
@@ -324,6 +343,8 @@ void lease_init_run(struct lease_init *li)
         die(li, &err);
     }
     if (jobroot_enter(li->spec, li->state_dir, work, &err) < 0)
+        die(li, &err);
+    if (li->spec->pty && job_tty_open(&r.tty, li->spec, li->in_r, li->out, &err) < 0)
         die(li, &err);
     sigset_t child;
     sigemptyset(&child);

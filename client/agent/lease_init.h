@@ -8,7 +8,8 @@
  * nor end of input while no keeper is there. It keeps root's uid with CAP_KILL only.
  *
  * ctl (FIFO): messages of two bytes: 's' signo to the job's process group, 't' signo to
- * every process, 'I' 0: close stdin. */
+ * every process, 'I' 0: close stdin; and of six: 'w' 0 rows cols (big-endian, 16 bits):
+ * the terminal's new window. */
 #ifndef NEARGPU_LEASE_INIT_H
 #define NEARGPU_LEASE_INIT_H
 #include <stdbool.h>
