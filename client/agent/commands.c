@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "client/agent/agent.h"
+#include "client/agent/policy_file.h"
 #include "client/lib/fsx.h"
 #include "client/lib/jsonx.h"
 #include "client/lib/timefmt.h"
@@ -368,7 +369,12 @@ int command_check_conf(const struct opt_values *v)
     struct err err;
     if (settings_load(command_conf_path(v), &conf, &err) != 0)
         return command_fail(&err);
+    int rc = conf.policy_file != NULL && conf.policy_file[0] != '\0'
+                 ? policy_file_check(conf.policy_file, &err)
+                 : 0;
     settings_done(&conf);
+    if (rc != 0)
+        return command_fail(&err);
     puts("ok");
     return 0;
 }

@@ -61,7 +61,7 @@ static void name_of(int proc_fd, const char *pid, char *out, size_t cap)
     ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
     if (n > 0) {
         text[n] = '\0';
-        text[strcspn(text, "\n")] = '\0';
+        text[text[n - 1] == '\n' ? n - 1 : n] = '\0';
         for (char *c = text; *c != '\0'; c++)
             if (!isprint((unsigned char)*c))
                 *c = '?';

@@ -21,6 +21,8 @@ struct leases *leases_new(struct agent *a)
 {
     struct leases *l = xcalloc(1, sizeof(*l));
     l->a = a;
+    if (a->conf.policy_file != NULL && a->conf.policy_file[0] != '\0')
+        l->policy = policy_file_new(a->conf.policy_file);
     return l;
 }
 
@@ -34,6 +36,7 @@ void leases_free(struct leases *l)
         scrub_free(v->scrub);
         free(v);
     }
+    policy_file_free(l->policy);
     free(l);
 }
 
@@ -126,8 +129,30 @@ static size_t held_by(const struct leases *l, const char *tenant, const char *bu
 static int check_policy(const struct leases *l, const struct order *o, struct err *err)
 {
     const struct settings *c = &l->a->conf;
-    struct policy p = {c->max_gpus_per_tenant, c->max_duration_us, c->allowed_tenants};
-    return policy_check(&p, o, held_by(l, o->tenant, o->id), err);
+    const struct policy conf = {.max_gpus_per_tenant = c->max_gpus_per_tenant,
+                                .max_duration_us = c->max_duration_us,
+                                .tenants = c->allowed_tenants};
+    const struct policy *file;
+    size_t held = held_by(l, o->tenant, o->id);
+    if (policy_check(&conf, o, held, err) != 0)
+        return -1;
+    if (l->policy == NULL)
+        return 0;
+    return policy_file_get(l->policy, &file, err) != 0
+               ? -1
+               : policy_check(file, o, held, err);
+}
+
+/* For a job of a lease that is open already: the rules may have changed since. */
+static int check_policy_of(const struct leases *l, const struct live *v,
+                           struct err *err)
+{
+    struct order o = {.gpu_count = v->j.gpu_count,
+                      .not_before_us = v->j.not_before_us,
+                      .not_after_us = v->j.not_after_us};
+    snprintf(o.id, sizeof(o.id), "%.*s", UUID_TEXT - 1, v->j.id);
+    snprintf(o.tenant, sizeof(o.tenant), "%.*s", UUID_TEXT - 1, v->j.tenant);
+    return check_policy(l, &o, err);
 }
 
 static void on_lost_text(int64_t us, char *out, size_t cap)
@@ -404,6 +429,9 @@ int leases_launch(struct leases *l, const struct leases_launch *in,
     snprintf(job, sizeof(job), "%s", in->claims->jti);
     struct journal_use use = {in->claims->jti, v->j.id, in->argv_hash, job,
                               in->claims->exp_us};
+    ret->step = "policy";
+    if (check_policy_of(l, v, err) != 0)
+        return -1;
     ret->step = "gate";
     if (check_gate(l, v, err) != 0)
         return -1;

@@ -52,7 +52,7 @@ struct leases_launch {
 struct leases_launched {
     char job[JOURNAL_ID_MAX];
     bool again;       /* this token started it before: nothing was started now */
-    const char *step; /* on failure: lease, gate, replay, gpu, launch */
+    const char *step; /* on failure: lease, policy, gate, replay, gpu, launch */
     struct launch_ready ready; /* unless again: what the keeper will say */
 };
 /* Begins to start a job, or finds the one this token started before. The lease must be

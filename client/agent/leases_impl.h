@@ -4,6 +4,7 @@
 #define NEARGPU_AGENT_LEASES_IMPL_H
 #include "client/agent/leases.h"
 #include "client/agent/policy.h"
+#include "client/agent/policy_file.h"
 #include "client/agent/scrub.h"
 
 #include "client/agent/launch.h"
@@ -23,6 +24,7 @@ struct live {
 struct leases {
     struct agent *a;
     struct live *list;
+    struct policy_file *policy; /* NULL: none configured */
 };
 
 /* Applies one event: journal, then the act it asks for. */

@@ -352,18 +352,18 @@ START_TEST(test_policy)
 {
     struct order o = {.tenant = TEN, .gpu_count = 2, .not_after_us = US_PER_HOUR};
     char *only[] = {(char *)ID_A, NULL}, *us[] = {(char *)ID_A, (char *)TEN, NULL};
-    struct policy p = {0, 0, NULL};
+    struct policy p = {.tenants = NULL};
     struct err err;
     ck_assert_int_eq(policy_check(&p, &o, 100, &err), 0);
     p.max_gpus_per_tenant = 4;
     ck_assert_int_eq(policy_check(&p, &o, 2, &err), 0);
     ck_assert_int_eq(policy_check(&p, &o, 3, &err), -1);
     ck_assert_int_eq(err.code, ERR_FORBIDDEN);
-    p = (struct policy){0, US_PER_HOUR, NULL};
+    p = (struct policy){.max_duration_us = US_PER_HOUR};
     ck_assert_int_eq(policy_check(&p, &o, 0, &err), 0);
     o.not_after_us++;
     ck_assert_int_eq(policy_check(&p, &o, 0, &err), -1);
-    p = (struct policy){0, 0, only};
+    p = (struct policy){.tenants = only};
     ck_assert_int_eq(policy_check(&p, &o, 0, &err), -1);
     p.tenants = us;
     ck_assert_int_eq(policy_check(&p, &o, 0, &err), 0);
