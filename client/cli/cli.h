@@ -44,6 +44,7 @@ enum cli_cmd {
     CMD_WALLET,
     CMD_INVOICE_LIST,
     CMD_INVOICE_SHOW,
+    CMD_VERIFY,
     CMD_PROVIDER_JOIN_CODE,
     CMD_PROVIDER_NODES,
     CMD_PROVIDER_PRICE,
@@ -173,7 +174,7 @@ cli_fn cmd_login, cmd_logout, cmd_whoami, cmd_data_add, cmd_data_list, cmd_data_
     cmd_data_rm, cmd_profiles, cmd_offers, cmd_calendar, cmd_explain, cmd_quote,
     cmd_reserve, cmd_list, cmd_show, cmd_extend, cmd_shrink, cmd_move, cmd_cancel,
     cmd_token, cmd_run, cmd_usage, cmd_wallet, cmd_invoice_list, cmd_invoice_show,
-    cmd_provider_join_code, cmd_provider_nodes, cmd_provider_price,
+    cmd_verify, cmd_provider_join_code, cmd_provider_nodes, cmd_provider_price,
     cmd_admin_tenant_create, cmd_admin_tenant_list, cmd_admin_tenant_set,
     cmd_admin_tenant_topup, cmd_admin_provider_create, cmd_admin_provider_list,
     cmd_admin_site_add, cmd_admin_site_list, cmd_admin_path_add, cmd_admin_path_list,
@@ -189,5 +190,9 @@ int cli_get_reservation(struct cli *c, const char *id, json_t **ret,
 /* POST …/tokens bound to this account's key (or --public-key); node NULL: all. */
 int cli_get_tokens(struct cli *c, const char *id, const char *node, json_t **ret,
                    struct err *err) MUST_USE;
+
+/* GET /v1/log/proof?WHAT=ID into a file (what: invoice, reservation). */
+int cli_save_bundle(struct cli *c, const char *what, const char *id, const char *file,
+                    struct err *err) MUST_USE;
 
 #endif

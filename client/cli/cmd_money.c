@@ -18,6 +18,12 @@ int cmd_usage(struct cli *c, struct err *err)
     };
     struct strbuf path = STRBUF_INIT;
     json_t *reply = NULL;
+    const char *file = opt_get(c->opts, "bundle"),
+               *resv = opt_get(c->opts, "reservation");
+    if (file != NULL && resv == NULL)
+        return err_set(err, ERR_USAGE, "--bundle needs --reservation");
+    if (file != NULL)
+        return cli_save_bundle(c, "reservation", resv, file, err);
     strbuf_adds(&path, "/v1/usage");
     cli_query(&path, "reservation", opt_get(c->opts, "reservation"));
     int rc = cli_query_period(c, &path, err);
@@ -126,6 +132,9 @@ int cmd_invoice_show(struct cli *c, struct err *err)
         {"Tax", "tax", RENDER_MONEY, NULL},
         {"Total", "total", RENDER_MONEY, NULL},
     };
+    const char *file = opt_get(c->opts, "bundle");
+    if (file != NULL && cli_save_bundle(c, "invoice", c->opts->args[0], file, err) != 0)
+        return -1;
     char *path = cli_path("/v1/invoices/", c->opts->args[0], "");
     json_t *reply = NULL;
     struct strbuf out = STRBUF_INIT;

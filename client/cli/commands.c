@@ -143,6 +143,14 @@ static const struct opt_def usage_opts[] = {
     {"reservation", 0, "ID", "Only this reservation."},
     {"from", 0, "TIME", "Usage from here on."},
     {"to", 0, "TIME", "Usage before this."},
+    {"bundle", 0, "FILE", "Write what proves --reservation's use and money to FILE."},
+};
+static const struct opt_def invoice_opts[] = {
+    {"bundle", 0, "FILE", "Write what proves the invoice to FILE, for verify."},
+};
+static const struct opt_def verify_opts[] = {
+    {"log-key", 0, "KEY", "Key that a log must have, NAME+HASH+KEY; may be repeated.",
+     true},
 };
 static const struct opt_def join_opts[] = {
     {"site", 0, "SITE", "Site of the node."},
@@ -301,7 +309,15 @@ EXAMPLES(usage_ex, {"neargpu usage --from 2026-11-01 --to 2026-12-01",
 EXAMPLES(wallet_ex, {"neargpu wallet", "Money there is, money held, and what moved."});
 EXAMPLES(invoice_list_ex, {"neargpu invoice list", "All invoices."});
 EXAMPLES(invoice_show_ex,
-         {"neargpu invoice show INV-2026-000001", "One, with its lines."});
+         {"neargpu invoice show INV-2026-000001", "One, with its lines."},
+         {"neargpu invoice show INV-2026-000001 --bundle november.json",
+          "And all that proves it, to be checked by verify, anywhere."});
+EXAMPLES(
+    verify_ex,
+    {"neargpu verify november.json",
+     "Is every record in the market's log, every receipt signed, every sum right?"},
+    {"neargpu verify",
+     "Do the market's logs still hold all that they held at the last look?"});
 EXAMPLES(join_ex, {"neargpu provider join-code --site fukuoka --node gpu-17",
                    "A one-time code with which the node's agent enrols."});
 EXAMPLES(nodes_ex, {"neargpu provider nodes", "Nodes with their GPUs and state."});
@@ -449,8 +465,19 @@ static const struct opt_command commands[CMD_COUNT] = {
                     0, ARGS(0, 0), EX(wallet_ex)},
     [CMD_INVOICE_LIST] = {"invoice list", "", "list invoices", NULL, NULL, 0,
                           ARGS(0, 0), EX(invoice_list_ex)},
-    [CMD_INVOICE_SHOW] = {"invoice show", "NUMBER", "show one invoice", NULL, NULL, 0,
-                          ARGS(1, 1), EX(invoice_show_ex)},
+    [CMD_INVOICE_SHOW] = {"invoice show", "NUMBER", "show one invoice", NULL,
+                          OPTS(invoice_opts), ARGS(1, 1), EX(invoice_show_ex)},
+    [CMD_VERIFY] =
+        {"verify", "[FILE]",
+         "check a bundle, or the market's logs, without trusting it",
+         "With FILE, a bundle of `invoice show` or `usage`, everything is computed "
+         "here, "
+         "offline: records against the log's signed head, receipts against their "
+         "nodes' "
+         "keys, lines against what was captured, sums and tax. Without FILE the newest "
+         "heads are fetched and must extend those seen before, which are kept with the "
+         "account. Whatever is wrong is told, and the exit status is not 0.",
+         OPTS(verify_opts), ARGS(0, 1), EX(verify_ex)},
     [CMD_PROVIDER_JOIN_CODE] = {"provider join-code", "",
                                 "make a one-time code to enrol a node",
                                 "The code works once, for this site and node name "

@@ -42,6 +42,7 @@ static cli_fn *const handlers[CMD_COUNT] = {
     [CMD_WALLET] = cmd_wallet,
     [CMD_INVOICE_LIST] = cmd_invoice_list,
     [CMD_INVOICE_SHOW] = cmd_invoice_show,
+    [CMD_VERIFY] = cmd_verify,
     [CMD_PROVIDER_JOIN_CODE] = cmd_provider_join_code,
     [CMD_PROVIDER_NODES] = cmd_provider_nodes,
     [CMD_PROVIDER_PRICE] = cmd_provider_price,

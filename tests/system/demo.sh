@@ -284,6 +284,23 @@ step_invoice_issued() {
     holds "$run/invoice.json" '.net.micro + .tax.micro == .total.micro and .total.micro > 0'
 }
 
+# The invoice, its receipts and postings, checked against the signed log; then each of three forgeries is found.
+step_invoice_verified() {
+    local number forged
+    number=$(jq -r .number "$run/invoice.json")
+    in_log() { as kagaku-lab invoice show "$number" --bundle "$run/bundle.json" && [ "$(jq '[.entries[] | select(.record.type == "invoice")] | length' "$run/bundle.json")" = 1 ]; }
+    wait_for 20 in_log || { detail="the invoice got no place in the log"; return 1; }
+    show neargpu verify
+    show neargpu verify "$run/bundle.json" || { detail="the bundle is refused"; return 1; }
+    for forged in '(.entries[] | select(.record.type == "invoice") | .record.total_micro) = "1"' \
+        '.receipts[1].receipt = .receipts[0].receipt' 'del(.entries[] | select(.record.kind == "fee"))'; do
+        jq "$forged" "$run/bundle.json" >"$run/forged.json"
+        as kagaku-lab verify "$run/forged.json" >/dev/null 2>&1 && { detail="taken although forged: $forged"; return 1; }
+    done
+    detail="$(jq '.entries | length' "$run/bundle.json") records and $(jq '.receipts | length' "$run/bundle.json") receipts hold; three forgeries found"
+    "$neargpu_billd" verify-log --data-dir "$run/server" >"$run/verify-log.out" 2>&1 || { detail=$(head -n 3 "$run/verify-log.out"); return 1; }
+}
+
 step_report_utilisation() {
     show neargpu --account admin admin report utilisation_hourly
     detail="$(as admin -o json admin report utilisation_hourly | jq -r '(.columns | map(.name)) as $c | [.rows[] | [$c, .] | transpose | map({(.[0]): .[1]}) | add | select(.site == "fukuoka")] | .[0] | tostring')"
@@ -325,7 +342,7 @@ step_server_killed_nothing_lost() {
 echo "neargpu demo: three sites, a data set in Tokyo, GPUs near and far. Everything runs in $run."
 for name in database_up agents_enrolled probes_measured offers_ranked_resnet50 offers_ranked_llama2_70b bound_excludes \
     reserved double_booking_refused token_verified_elsewhere job_sees_only_its_gpu stolen_token_refused \
-    agent_killed_job_lives lease_end_enforced usage_metered ledger_balanced invoice_issued report_utilisation \
+    agent_killed_job_lives lease_end_enforced usage_metered ledger_balanced invoice_issued invoice_verified report_utilisation \
     server_killed_nothing_lost; do
     step $name
 done

@@ -1,0 +1,272 @@
+/* verify, and --bundle of other commands: the market's verifiable log as a reader sees
+ * it (docs/log.md). Everything is computed here; the server is asked for nothing but
+ * the newest heads, and only without a file.
+ *
+ * ACCOUNT.log.json keeps each log's key and the newest head seen: the first look
+ * trusts, every later one must extend it. It is written only when all was right. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/cli/cli.h"
+#include "client/lib/bundle.h"
+#include "client/lib/fsx.h"
+#include "client/lib/jsonx.h"
+#include "client/lib/logentry.h"
+#include "client/lib/xalloc.h"
+
+#define KEPT_BYTES_MAX 16384
+
+/* --- what was seen before --- */
+
+static char *kept_path(const struct cli *c)
+{
+    size_t len = strlen(c->account.json_path) - strlen(".json");
+    return xasprintf("%.*s.log.json", (int)len, c->account.json_path);
+}
+
+static void kept_init(struct bundle_log logs[BUNDLE_LOGS])
+{
+    memset(logs, 0, sizeof(*logs) * BUNDLE_LOGS);
+    memcpy(logs[0].name, "usage", 6);
+    memcpy(logs[1].name, "ledger", 7);
+}
+
+static int kept_one(const json_t *obj, struct bundle_log *log)
+{
+    const char *vkey = json_string_value(json_object_get(obj, "vkey")),
+               *root = json_string_value(json_object_get(obj, "root"));
+    if (obj == NULL)
+        return 0;
+    if (vkey == NULL || strlen(vkey) >= sizeof(log->vkey) || root == NULL ||
+        !logentry_unhex(root, log->root.b, SHA256_LEN))
+        return -1;
+    memcpy(log->vkey, vkey, strlen(vkey) + 1);
+    log->size = (uint64_t)json_integer_value(json_object_get(obj, "size"));
+    return 0;
+}
+
+static int kept_read(const char *path, struct bundle_log logs[BUNDLE_LOGS],
+                     struct err *err)
+{
+    char *text;
+    size_t len;
+    kept_init(logs);
+    if (fsx_read(path, KEPT_BYTES_MAX, &text, &len, err) != 0)
+        return err->code == ERR_NOT_FOUND ? 0 : -1;
+    json_t *obj = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+    int rc = obj != NULL ? 0 : -1;
+    for (int i = 0; rc == 0 && i < BUNDLE_LOGS; i++)
+        rc = kept_one(json_object_get(obj, logs[i].name), &logs[i]);
+    json_decref(obj);
+    free(text);
+    return rc == 0 ? 0
+                   : err_set(err, ERR_BAD_REQUEST,
+                             "%s is damaged: what was seen of the market's logs is not "
+                             "known any more; remove it to begin anew",
+                             path);
+}
+
+static int kept_write(const char *path, const struct bundle_log logs[BUNDLE_LOGS],
+                      struct err *err)
+{
+    json_t *obj = json_object();
+    char hex[SHA256_HEX];
+    for (int i = 0; i < BUNDLE_LOGS; i++) {
+        if (logs[i].vkey[0] == '\0')
+            continue;
+        digest_hex(logs[i].root.b, SHA256_LEN, hex);
+        json_object_set_new(obj, logs[i].name,
+                            json_pack("{s:s, s:I, s:s}", "vkey", logs[i].vkey, "size",
+                                      (json_int_t)logs[i].size, "root", hex));
+    }
+    char *text = jsonx_dump(obj);
+    int rc = fsx_write(path, text, strlen(text), 0600, err);
+    free(text);
+    json_decref(obj);
+    return rc;
+}
+
+/* --- the newest heads --- */
+
+static int follow(struct cli *c, struct bundle_log *log, struct err *err)
+{
+    struct strbuf path = STRBUF_INIT;
+    json_t *head = NULL;
+    strbuf_addf(&path, "/v1/log/checkpoint?log=%s", log->name);
+    if (log->size > 0)
+        strbuf_addf(&path, "&from=%llu", (unsigned long long)log->size);
+    int rc = cli_get(c, strbuf_str(&path), &head, err);
+    strbuf_done(&path);
+    if (rc != 0)
+        return -1;
+    const char *note = json_string_value(json_object_get(head, "checkpoint"));
+    if (note == NULL || note[0] == '\0')
+        rc = log->size > 0 ? err_set(err, ERR_TOKEN,
+                                     "log %s: it is empty now, and had %llu leaves",
+                                     log->name, (unsigned long long)log->size)
+                           : 0;
+    else
+        rc = bundle_follow(head, log, err);
+    json_decref(head);
+    return rc;
+}
+
+static int print_logs(struct cli *c, const struct bundle_log logs[BUNDLE_LOGS],
+                      struct err *err)
+{
+    static const struct render_col cols[] = {
+        {"LOG", "log", RENDER_TEXT, NULL},
+        {"RECORDS", "size", RENDER_INT, NULL},
+        {"KEY", "vkey", RENDER_TEXT, NULL},
+    };
+    json_t *rows = json_array();
+    for (int i = 0; i < BUNDLE_LOGS; i++)
+        json_array_append_new(rows, json_pack("{s:s, s:I, s:s}", "log", logs[i].name,
+                                              "size", (json_int_t)logs[i].size, "vkey",
+                                              logs[i].vkey));
+    json_t *reply = json_pack("{s:o}", "logs", rows);
+    int rc = cli_print_list(c, reply, "logs", cols, RENDER_COUNT_OF(cols),
+                            "the market keeps no log", err);
+    json_decref(reply);
+    return rc;
+}
+
+static int verify_heads(struct cli *c, struct err *err)
+{
+    struct bundle_log logs[BUNDLE_LOGS];
+    if (cli_open(c, err) != 0)
+        return -1;
+    char *path = kept_path(c);
+    int rc = kept_read(path, logs, err);
+    for (int i = 0; rc == 0 && i < BUNDLE_LOGS; i++)
+        rc = follow(c, &logs[i], err);
+    if (rc == 0)
+        rc = kept_write(path, logs, err);
+    free(path);
+    return rc == 0 ? print_logs(c, logs, err) : -1;
+}
+
+/* --- a bundle --- */
+
+static json_t *result_json(const struct bundle_result *r)
+{
+    json_t *breaches = json_array();
+    const char *line = strbuf_str(&r->breaches), *end;
+    for (; (end = strchr(line, '\n')) != NULL; line = end + 1)
+        json_array_append_new(breaches, json_stringn(line, (size_t)(end - line)));
+    return json_pack("{s:b, s:I, s:I, s:I, s:b, s:o}", "ok", r->breach_count == 0,
+                     "records", (json_int_t)r->records, "receipts",
+                     (json_int_t)r->receipts, "invoices", (json_int_t)r->invoices,
+                     "key_known", r->pinned, "breaches", breaches);
+}
+
+static int print_result(struct cli *c, const struct bundle_result *r, struct err *err)
+{
+    static const struct render_col card[] = {
+        {"Records", "records", RENDER_INT, NULL},
+        {"Receipts", "receipts", RENDER_INT, NULL},
+        {"Invoices", "invoices", RENDER_INT, NULL},
+        {"Key known", "key_known", RENDER_YES, NULL},
+    };
+    json_t *obj = result_json(r);
+    int rc = cli_print_card(c, obj, card, RENDER_COUNT_OF(card), err);
+    json_decref(obj);
+    if (rc != 0)
+        return -1;
+    if (c->render.format != RENDER_JSON)
+        for (const char *line = strbuf_str(&r->breaches), *end;
+             (end = strchr(line, '\n')) != NULL; line = end + 1)
+            cli_note("%.*s", (int)(end - line), line);
+    if (r->breach_count > 0)
+        return err_set(err, ERR_TOKEN, "%zu things in it are not right",
+                       r->breach_count);
+    if (!r->pinned && c->render.format == RENDER_TABLE)
+        cli_note("the log's key was not known before: `neargpu verify` asks the market "
+                 "for it, --log-key says it");
+    return 0;
+}
+
+/* --log-key NAME+HASH+KEY, for each log its own. */
+static int given_keys(const struct cli *c, struct bundle_log logs[BUNDLE_LOGS],
+                      struct err *err)
+{
+    const char *text;
+    for (size_t n = 0; (text = opt_nth(c->opts, "log-key", n)) != NULL; n++) {
+        struct note_key key;
+        bool used = false;
+        if (note_key_parse(text, &key, err) != 0)
+            return err_prefix(err, "--log-key");
+        const char *slash = strrchr(key.name, '/');
+        for (int i = 0; i < BUNDLE_LOGS && slash != NULL; i++) {
+            if (strcmp(slash + 1, logs[i].name) != 0)
+                continue;
+            memset(&logs[i].root, 0, sizeof(logs[i].root));
+            logs[i].size = 0;
+            memcpy(logs[i].vkey, text, strlen(text) + 1);
+            used = true;
+        }
+        if (!used)
+            return err_set(err, ERR_USAGE,
+                           "--log-key: %.80s is neither MARKET/usage nor MARKET/ledger",
+                           key.name);
+    }
+    return 0;
+}
+
+static int verify_file(struct cli *c, const char *file, struct err *err)
+{
+    struct bundle_log known[BUNDLE_LOGS];
+    struct bundle_result result;
+    json_error_t where;
+    char *text, *path;
+    size_t len;
+    if (fsx_read(file, BUNDLE_BYTES_MAX, &text, &len, err) != 0)
+        return -1;
+    json_t *bundle = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
+    free(text);
+    if (bundle == NULL)
+        return err_set(err, ERR_BAD_REQUEST, "%s:%d: %.200s", file, where.line,
+                       where.text);
+    int rc = account_init(&c->account, cli_account_name(c), err);
+    if (rc == 0) {
+        path = kept_path(c);
+        rc = kept_read(path, known, err);
+        free(path);
+    }
+    if (rc == 0)
+        rc = given_keys(c, known, err);
+    if (rc == 0 && (rc = bundle_check(bundle, known, &result, err)) == 0) {
+        rc = print_result(c, &result, err);
+        bundle_result_done(&result);
+    }
+    json_decref(bundle);
+    return rc;
+}
+
+int cmd_verify(struct cli *c, struct err *err)
+{
+    if (c->opts->arg_count == 0)
+        return verify_heads(c, err);
+    return verify_file(c, c->opts->args[0], err);
+}
+
+int cli_save_bundle(struct cli *c, const char *what, const char *id, const char *file,
+                    struct err *err)
+{
+    struct strbuf path = STRBUF_INIT;
+    json_t *bundle = NULL;
+    strbuf_adds(&path, "/v1/log/proof");
+    cli_query(&path, what, id);
+    int rc = cli_get(c, strbuf_str(&path), &bundle, err);
+    strbuf_done(&path);
+    if (rc != 0)
+        return -1;
+    char *text = jsonx_dump(bundle);
+    rc = fsx_write(file, text, strlen(text), 0600, err);
+    if (rc == 0)
+        cli_note("%s: %zu records; check it with: neargpu verify %s", file,
+                 json_array_size(json_object_get(bundle, "entries")), file);
+    free(text);
+    json_decref(bundle);
+    return rc;
+}

@@ -1,0 +1,425 @@
+/* bundle: see bundle.h. */
+#include "client/lib/bundle.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/lib/b64.h"
+#include "client/lib/bounds.h"
+#include "client/lib/jws.h"
+#include "client/lib/logentry.h"
+#include "client/lib/money.h"
+#include "client/lib/xalloc.h"
+
+struct check {
+    const json_t *bundle, *entries, *receipts;
+    struct bundle_result *result;
+};
+
+static void breach(struct check *c, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+static void breach(struct check *c, const char *fmt, ...)
+{
+    char text[400];
+    va_list ap;
+    if (c->result->breach_count++ >= BUNDLE_BREACHES_MAX)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    strbuf_addf(&c->result->breaches, "%s\n", text);
+}
+
+static const char *text_of(const json_t *obj, const char *name)
+{
+    const char *text = json_string_value(json_object_get(obj, name));
+    return text != NULL ? text : "";
+}
+
+/* Micro-units and numbers beyond 2^53 stand in records as texts. */
+static bool number_of(const json_t *obj, const char *name, int64_t *ret)
+{
+    const char *text = text_of(obj, name);
+    char *end;
+    if (text[0] == '\0' || strlen(text) > 20)
+        return false;
+    *ret = strtoll(text, &end, 10);
+    return *end == '\0';
+}
+
+/* "transfer 12", "receipt RES/3", "invoice NUMBER". */
+static void name_of(const json_t *record, char *out, size_t cap)
+{
+    const char *type = text_of(record, "type");
+    if (strcmp(type, "receipt") == 0)
+        snprintf(out, cap, "receipt %.40s/%" JSON_INTEGER_FORMAT,
+                 text_of(record, "reservation"),
+                 json_integer_value(json_object_get(record, "seq")));
+    else
+        snprintf(out, cap, "%.20s %.40s", type,
+                 text_of(record, strcmp(type, "invoice") == 0 ? "number" : "id"));
+}
+
+/* --- heads --- */
+
+static int open_head(const char *vkey, const char *note, const char *origin,
+                     struct checkpoint *ret, struct err *err)
+{
+    struct note_key key;
+    char *text;
+    if (note_key_parse(vkey, &key, err) != 0 || note_open(note, &key, &text, err) != 0)
+        return -1;
+    int rc = checkpoint_parse(text, ret, err);
+    free(text);
+    if (rc == 0 && strcmp(ret->origin, origin) != 0)
+        return err_set(err, ERR_TOKEN, "the head is that of '%.60s', not of '%.60s'",
+                       ret->origin, origin);
+    return rc;
+}
+
+static const struct bundle_log *known_log(const struct bundle_log *known,
+                                          const char *name)
+{
+    for (int i = 0; known != NULL && i < BUNDLE_LOGS; i++)
+        if (strcmp(known[i].name, name) == 0 && known[i].vkey[0] != '\0')
+            return &known[i];
+    return NULL;
+}
+
+static void check_head(struct check *c, const struct bundle_log *known,
+                       struct bundle_log *log)
+{
+    const json_t *head = json_object_get(json_object_get(c->bundle, "logs"), log->name);
+    const struct bundle_log *before = known_log(known, log->name);
+    const char *vkey = text_of(head, "vkey");
+    struct checkpoint point;
+    struct err err;
+    char origin[NOTE_NAME_MAX];
+    if (vkey[0] == '\0') /* a log that has not begun */
+        return;
+    snprintf(origin, sizeof(origin), "%.90s/%s", text_of(c->bundle, "market"),
+             log->name);
+    if (before != NULL && strcmp(before->vkey, vkey) != 0) {
+        breach(c, "log %s: signed by %.100s, not by %.100s", log->name, vkey,
+               before->vkey);
+        return;
+    }
+    if (open_head(vkey, text_of(head, "checkpoint"), origin, &point, &err) != 0) {
+        breach(c, "log %s: %s", log->name, err.text);
+        return;
+    }
+    if (before != NULL && before->size == point.size && point.size > 0 &&
+        !merkle_equal(&before->root, &point.root)) {
+        breach(c, "log %s: another log than the one seen before has %" PRIu64 " leaves",
+               log->name, point.size);
+        return;
+    }
+    snprintf(log->vkey, sizeof(log->vkey), "%s", vkey);
+    log->size = point.size;
+    log->root = point.root;
+    c->result->pinned = c->result->pinned && before != NULL;
+}
+
+/* --- entries --- */
+
+static int proof_of(const json_t *list, struct merkle_proof *ret)
+{
+    size_t n = json_array_size(list);
+    if (!json_is_array(list) || n > MERKLE_PROOF_MAX)
+        return -1;
+    ret->count = n;
+    for (size_t i = 0; i < n; i++) {
+        const char *hex = json_string_value(json_array_get(list, i));
+        if (hex == NULL || !logentry_unhex(hex, ret->path[i].b, SHA256_LEN))
+            return -1;
+    }
+    return 0;
+}
+
+static const struct bundle_log *log_named(const struct check *c, const char *name)
+{
+    for (int i = 0; i < BUNDLE_LOGS; i++)
+        if (strcmp(c->result->logs[i].name, name) == 0)
+            return &c->result->logs[i];
+    return NULL;
+}
+
+static void check_entry(struct check *c, const json_t *entry)
+{
+    const json_t *record = json_object_get(entry, "record");
+    const struct bundle_log *log = log_named(c, text_of(entry, "log"));
+    json_int_t index = json_integer_value(json_object_get(entry, "index"));
+    uint8_t nonce[LOGENTRY_NONCE_LEN];
+    struct merkle_proof proof;
+    struct merkle_hash leaf;
+    struct err err;
+    char name[100];
+    name_of(record, name, sizeof(name));
+    c->result->records++;
+    if (log == NULL || index < 0 || !json_is_object(record) ||
+        !logentry_unhex(text_of(entry, "nonce"), nonce, sizeof(nonce)) ||
+        proof_of(json_object_get(entry, "proof"), &proof) != 0)
+        breach(c, "%s: its entry is malformed", name);
+    else if (logentry_leaf(record, nonce, &leaf, &err) != 0)
+        breach(c, "%s: %s", name, err.text);
+    else if (!merkle_includes((uint64_t)index, log->size, &leaf, &proof, &log->root))
+        breach(c, "%s: not what the log %s has as leaf %" JSON_INTEGER_FORMAT, name,
+               log->name, index);
+}
+
+/* --- receipts --- */
+
+struct chain {
+    char reservation[64], node[300];
+    int64_t seq, gpu_ms;
+    char prev[JWS_KID_MAX];
+};
+
+static const json_t *find_receipt(const struct check *c, const char *reservation,
+                                  const char *node, json_int_t seq)
+{
+    const json_t *entry;
+    size_t i;
+    json_array_foreach(c->entries, i, entry)
+    {
+        const json_t *r = json_object_get(entry, "record");
+        if (strcmp(text_of(r, "type"), "receipt") == 0 &&
+            json_integer_value(json_object_get(r, "seq")) == seq &&
+            strcmp(text_of(r, "reservation"), reservation) == 0 &&
+            strcmp(text_of(r, "node"), node) == 0)
+            return r;
+    }
+    return NULL;
+}
+
+/* Decodes a receipt that its node's key signed; new reference, NULL: a breach was told.
+ */
+static json_t *open_receipt(struct check *c, const json_t *row, size_t at)
+{
+    const char *text = text_of(row, "receipt"), *step;
+    uint8_t pub[JWS_ED25519_LEN];
+    struct jws_parts parts;
+    struct err err;
+    json_t *payload = NULL;
+    if (!logentry_unhex(text_of(row, "key"), pub, sizeof(pub))) {
+        breach(c, "receipt %zu: its node's key is malformed", at);
+        return NULL;
+    }
+    if (jws_split_max(text, strlen(text), RECEIPT_BYTES_MAX, &parts, &step, &err) !=
+        0) {
+        breach(c, "receipt %zu: %s", at, err.text);
+        return NULL;
+    }
+    EVP_PKEY *key =
+        EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, pub, sizeof(pub));
+    if (key == NULL || strcmp(parts.typ, JWS_TYP_USAGE) != 0 ||
+        jws_verify(&parts, key, &err) != 0)
+        breach(c, "receipt %zu: not signed by its node's receipt key", at);
+    else
+        payload = json_loadb(parts.payload, parts.payload_len, 0, NULL);
+    EVP_PKEY_free(key);
+    jws_parts_done(&parts);
+    return payload;
+}
+
+/* Receipts come by reservation, node and number; each names the one before. */
+static void check_receipt(struct check *c, const json_t *row, size_t at,
+                          struct chain *chain)
+{
+    json_t *p = open_receipt(c, row, at);
+    if (p == NULL)
+        return;
+    const char *resv = text_of(p, "reservation"), *node = text_of(row, "node"),
+               *text = text_of(row, "receipt");
+    json_int_t seq = json_integer_value(json_object_get(p, "seq")),
+               gpu_ms = json_integer_value(json_object_get(p, "gpu_ms"));
+    uint8_t sum[SHA256_LEN];
+    char hex[SHA256_HEX];
+    if (strcmp(chain->reservation, resv) != 0 || strcmp(chain->node, node) != 0) {
+        memset(chain, 0, sizeof(*chain));
+        snprintf(chain->reservation, sizeof(chain->reservation), "%s", resv);
+        snprintf(chain->node, sizeof(chain->node), "%s", node);
+    }
+    if (strcmp(text_of(p, "iss"), node) != 0)
+        breach(c, "receipt %.40s/%" JSON_INTEGER_FORMAT ": issued by another node",
+               resv, seq);
+    if (seq != chain->seq + 1)
+        breach(c,
+               "receipts of %.40s: %" PRId64 " is followed by %" JSON_INTEGER_FORMAT
+               ": one is missing",
+               resv, chain->seq, seq);
+    else if (strcmp(text_of(p, "prev"), chain->prev) != 0)
+        breach(c, "receipt %.40s/%" JSON_INTEGER_FORMAT ": follows another receipt",
+               resv, seq);
+    if (gpu_ms < chain->gpu_ms)
+        breach(c, "receipt %.40s/%" JSON_INTEGER_FORMAT ": less use than before", resv,
+               seq);
+    const json_t *record = find_receipt(c, resv, node, seq);
+    digest_sha256_hex(text, strlen(text), hex);
+    if (record == NULL)
+        breach(c, "receipt %.40s/%" JSON_INTEGER_FORMAT ": not in the log", resv, seq);
+    else if (strcmp(text_of(record, "sha256"), hex) != 0)
+        breach(c, "receipt %.40s/%" JSON_INTEGER_FORMAT ": not the one in the log",
+               resv, seq);
+    chain->seq = seq;
+    chain->gpu_ms = gpu_ms;
+    digest_sha256(text, strlen(text), sum);
+    b64_encode(sum, sizeof(sum), chain->prev);
+    json_decref(p);
+}
+
+/* --- money --- */
+
+/* What was captured (fees included) for a reservation in an invoice's period. Instants
+ * are texts of one form: their order is that of time. */
+static int64_t captured(const struct check *c, const char *reservation,
+                        const char *from, const char *to)
+{
+    const json_t *entry;
+    int64_t sum = 0, amount;
+    size_t i;
+    json_array_foreach(c->entries, i, entry)
+    {
+        const json_t *r = json_object_get(entry, "record");
+        const char *kind = text_of(r, "kind"), *at = text_of(r, "at");
+        if (strcmp(text_of(r, "type"), "transfer") == 0 &&
+            (strcmp(kind, "capture") == 0 || strcmp(kind, "fee") == 0) &&
+            strcmp(text_of(r, "reservation"), reservation) == 0 &&
+            strcmp(at, from) >= 0 && strcmp(at, to) < 0 &&
+            number_of(r, "amount_micro", &amount))
+            sum += amount;
+    }
+    return sum;
+}
+
+static int64_t minor_of(const char *currency)
+{
+    int digits = money_exponent(currency);
+    int64_t minor = MONEY_MICRO;
+    for (; digits > 0; digits--)
+        minor /= 10;
+    return digits < 0 ? 1 : minor;
+}
+
+/* Net is the sum of the lines, tax the rate of the net, both rounded once to the minor
+ * unit, half away from zero. */
+static void check_sums(struct check *c, const json_t *inv, int64_t lines)
+{
+    const char *number = text_of(inv, "number");
+    int64_t net, tax, total, units, ppm, minor = minor_of(text_of(inv, "currency"));
+    struct err err;
+    ppm = json_integer_value(json_object_get(inv, "tax_ppm"));
+    if (!number_of(inv, "net_micro", &net) || !number_of(inv, "tax_micro", &tax) ||
+        !number_of(inv, "total_micro", &total)) {
+        breach(c, "invoice %.40s: a sum is malformed", number);
+        return;
+    }
+    if (money_mul(lines, 1, minor, &units, &err) != 0 || units * minor != net)
+        breach(c, "invoice %.40s: its lines do not make its net sum", number);
+    if (money_mul(net, ppm, minor * 1000000, &units, &err) != 0 || units * minor != tax)
+        breach(c, "invoice %.40s: its tax is not its rate's", number);
+    if (net + tax != total)
+        breach(c, "invoice %.40s: net and tax do not make its total", number);
+}
+
+static void check_invoice(struct check *c, const json_t *inv)
+{
+    const json_t *line;
+    int64_t sum = 0, amount;
+    size_t i;
+    c->result->invoices++;
+    json_array_foreach(json_object_get(inv, "lines"), i, line)
+    {
+        const char *resv = text_of(line, "reservation");
+        if (!number_of(line, "amount_micro", &amount)) {
+            breach(c, "invoice %.40s: line %zu has no amount", text_of(inv, "number"),
+                   i + 1);
+            continue;
+        }
+        sum += amount;
+        int64_t was = captured(c, resv, text_of(inv, "from"), text_of(inv, "to"));
+        if (resv[0] != '\0' && was != amount)
+            breach(c,
+                   "invoice %.40s: line %zu is %" PRId64
+                   " micro, captured were %" PRId64,
+                   text_of(inv, "number"), i + 1, amount, was);
+    }
+    check_sums(c, inv, sum);
+}
+
+/* --- all of it --- */
+
+int bundle_check(const json_t *bundle, const struct bundle_log known[BUNDLE_LOGS],
+                 struct bundle_result *ret, struct err *err)
+{
+    static const char *const names[BUNDLE_LOGS] = {"usage", "ledger"};
+    struct check c = {.bundle = bundle, .result = ret};
+    struct chain chain = {.seq = 0};
+    const json_t *row;
+    size_t i;
+    c.entries = json_object_get(bundle, "entries");
+    c.receipts = json_object_get(bundle, "receipts");
+    if (strcmp(text_of(bundle, "format"), BUNDLE_FORMAT) != 0 ||
+        !json_is_array(c.entries) || !json_is_array(c.receipts))
+        return err_set(err, ERR_BAD_REQUEST, "this is no bundle (format %s)",
+                       BUNDLE_FORMAT);
+    memset(ret, 0, sizeof(*ret));
+    ret->pinned = true;
+    for (int n = 0; n < BUNDLE_LOGS; n++) {
+        snprintf(ret->logs[n].name, sizeof(ret->logs[n].name), "%s", names[n]);
+        check_head(&c, known, &ret->logs[n]);
+    }
+    json_array_foreach(c.entries, i, row)
+    {
+        const json_t *record = json_object_get(row, "record");
+        check_entry(&c, row);
+        if (strcmp(text_of(record, "type"), "invoice") == 0)
+            check_invoice(&c, record);
+    }
+    json_array_foreach(c.receipts, i, row)
+    {
+        ret->receipts++;
+        check_receipt(&c, row, i + 1, &chain);
+    }
+    return 0;
+}
+
+void bundle_result_done(struct bundle_result *r)
+{
+    strbuf_done(&r->breaches);
+}
+
+int bundle_follow(const json_t *head, struct bundle_log *log, struct err *err)
+{
+    const char *vkey = text_of(head, "vkey");
+    const char *slash;
+    struct checkpoint point;
+    struct note_key key;
+    struct merkle_proof proof = {.count = 0};
+    if (log->vkey[0] != '\0' && strcmp(log->vkey, vkey) != 0)
+        return err_set(err, ERR_TOKEN, "log %s: signed by %.100s, not by %.100s",
+                       log->name, vkey, log->vkey);
+    if (note_key_parse(vkey, &key, err) != 0 ||
+        open_head(vkey, text_of(head, "checkpoint"), key.name, &point, err) != 0)
+        return err_prefix(err, "log %s", log->name);
+    slash = strrchr(key.name, '/');
+    if (slash == NULL || strcmp(slash + 1, log->name) != 0)
+        return err_set(err, ERR_TOKEN, "log %s: this is the head of %.100s", log->name,
+                       key.name);
+    if (log->size > 0 && proof_of(json_object_get(head, "consistency"), &proof) != 0)
+        return err_set(err, ERR_TOKEN, "log %s: no proof that it extends the one seen",
+                       log->name);
+    if (log->size > 0 &&
+        !merkle_extends(log->size, point.size, &log->root, &point.root, &proof))
+        return err_set(err, ERR_TOKEN,
+                       "log %s: its %" PRIu64 " leaves do not extend the %" PRIu64
+                       " seen before: the market shows different logs",
+                       log->name, point.size, log->size);
+    snprintf(log->vkey, sizeof(log->vkey), "%s", vkey);
+    log->size = point.size;
+    log->root = point.root;
+    return 0;
+}
