@@ -131,6 +131,7 @@ static const int refused_calls[] = {
     SCMP_SYS(setns),
     SCMP_SYS(unshare),
     SCMP_SYS(ptrace),
+    SCMP_SYS(pidfd_getfd),
     SCMP_SYS(bpf),
     SCMP_SYS(kexec_load),
     SCMP_SYS(kexec_file_load),
@@ -153,6 +154,7 @@ static const int refused_calls[] = {
     SCMP_SYS(syslog),
     SCMP_SYS(acct),
     SCMP_SYS(quotactl),
+    SCMP_SYS(quotactl_fd),
     SCMP_SYS(iopl),
     SCMP_SYS(ioperm),
     SCMP_SYS(settimeofday),
@@ -191,8 +193,11 @@ static int seccomp_rules(scmp_filter_ctx ctx)
         rc |= refuse_masked(ctx, SCMP_SYS(mknod), 1, S_IFMT, kinds[i]);
         rc |= refuse_masked(ctx, SCMP_SYS(mknodat), 2, S_IFMT, kinds[i]);
     }
-    /* Typing into somebody's terminal. Only 32 bits of the request count. */
-    rc |= refuse_masked(ctx, SCMP_SYS(ioctl), 1, 0xffffffffULL, TIOCSTI);
+    /* Typing or pasting into somebody's terminal, and line disciplines, which load
+     * modules of the kernel. Only 32 bits of the request count. */
+    static const uint64_t requests[] = {TIOCSTI, TIOCLINUX, TIOCSETD};
+    for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++)
+        rc |= refuse_masked(ctx, SCMP_SYS(ioctl), 1, 0xffffffffULL, requests[i]);
     return rc;
 }
 

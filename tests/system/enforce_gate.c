@@ -158,6 +158,10 @@ START_TEST(test_a_job_cannot_detach_the_gate)
     ck_assert_int_eq(rig_in_cgroup(weak, 65534, open_rdwr, node), EPERM);
     ck_assert_int_eq(rig_in_cgroup(weak, 65534, detach, weak), 0);
     ck_assert_int_eq(rig_in_cgroup(weak, 65534, open_rdwr, node), ENXIO);
+    attach_with_flags_0(weak);
+    ck_assert_int_eq(rig_in_cgroup(weak, 65534, open_rdwr, node), EPERM);
+    ck_assert_int_eq(rig_in_cgroup(weak, 65534, detach_in_user_namespace, weak), 0);
+    ck_assert_int_eq(rig_in_cgroup(weak, 65534, open_rdwr, node), ENXIO);
     free(node);
     free(weak);
     free(dir);
