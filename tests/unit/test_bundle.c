@@ -1,0 +1,409 @@
+/* bundle: a market's invoice with its receipts and postings, whole; then altered at
+ * every place that matters, each alteration found; and the logs' heads as they grow, or
+ * not. */
+#include <stdio.h>
+#include <string.h>
+
+#include "client/lib/b64.h"
+#include "client/lib/bundle.h"
+#include "client/lib/jsonx.h"
+#include "client/lib/logentry.h"
+#include "client/lib/xalloc.h"
+#include "tests/unit/unit.h"
+
+#define RES  "0197a000-0000-7000-8000-000000000001"
+#define NODE "spiffe://test.local/site/a/node/n1"
+#define FILL 40 /* other leaves around ours */
+
+/* --- a small market --- */
+
+struct market {
+    EVP_PKEY *log_key, *node_key;
+    char vkey[BUNDLE_LOGS][NOTE_VKEY_MAX];
+    json_t *bundle;
+};
+
+static json_t *record(const char *text)
+{
+    json_error_t e;
+    json_t *v = json_loads(text, 0, &e);
+    ck_assert_msg(v != NULL, "%s: %s", e.text, text);
+    return v;
+}
+
+/* A receipt after the one with this text (NULL: the first). */
+static char *receipt(EVP_PKEY *key, int seq, const char *prev, int gpu_ms)
+{
+    char hash[JWS_KID_MAX] = "", *text;
+    uint8_t sum[SHA256_LEN];
+    struct err err;
+    if (prev != NULL) {
+        digest_sha256(prev, strlen(prev), sum);
+        b64_encode(sum, sizeof(sum), hash);
+    }
+    json_t *p = json_pack("{s:s, s:s, s:i, s:s, s:i}", "iss", NODE, "reservation", RES,
+                          "seq", seq, "prev", hash, "gpu_ms", gpu_ms);
+    ck_assert_int_eq(jws_sign(key, JWS_TYP_USAGE, p, &text, &err), 0);
+    json_decref(p);
+    return text;
+}
+
+/* Gives records their leaves in a log with others before and after; adds the entries.
+ */
+struct filling {
+    struct merkle_hash leaves[FILL];
+    unsigned count;
+};
+
+static int filled(void *arg, unsigned level, uint64_t index, unsigned count,
+                  struct merkle_hash *out, struct err *err)
+{
+    const struct filling *f = arg;
+    (void)err;
+    ck_assert_uint_eq(level, 0);
+    ck_assert_uint_eq(index, 0);
+    ck_assert_uint_le(count, f->count);
+    memcpy(out, f->leaves, count * sizeof(*out));
+    return 0;
+}
+
+static void put_log(struct market *m, int which, const char *name, json_t **records,
+                    size_t count)
+{
+    struct filling f = {.count = FILL};
+    struct merkle_tiles tiles = {filled, &f};
+    struct checkpoint c = {.size = FILL};
+    struct note_key k;
+    struct err err;
+    char origin[NOTE_NAME_MAX], hex[SHA256_HEX], *text, *note;
+    uint8_t nonces[FILL][LOGENTRY_NONCE_LEN];
+    for (int i = 0; i < FILL; i++)
+        f.leaves[i] = merkle_leaf(&i, sizeof(i));
+    for (size_t i = 0; i < count; i++) {
+        memset(nonces[i], (int)i + 1, LOGENTRY_NONCE_LEN);
+        ck_assert_int_eq(
+            logentry_leaf(records[i], nonces[i], &f.leaves[3 * i + 1], &err), 0);
+    }
+    snprintf(origin, sizeof(origin), "test.local/%s", name);
+    snprintf(c.origin, sizeof(c.origin), "%s", origin);
+    ck_assert_int_eq(merkle_root(&tiles, FILL, &c.root, &err), 0);
+    ck_assert_int_eq(note_key_make(origin, m->log_key, &k, &err), 0);
+    note_key_print(&k, m->vkey[which]);
+    text = checkpoint_print(&c);
+    ck_assert_int_eq(note_sign(text, origin, m->log_key, &note, &err), 0);
+    json_object_set_new(json_object_get(m->bundle, "logs"), name,
+                        json_pack("{s:s, s:i, s:s}", "vkey", m->vkey[which], "size",
+                                  FILL, "checkpoint", note));
+    for (size_t i = 0; i < count; i++) {
+        struct merkle_proof p;
+        json_t *path = json_array();
+        ck_assert_int_eq(merkle_prove_inclusion(&tiles, 3 * i + 1, FILL, &p, &err), 0);
+        for (size_t n = 0; n < p.count; n++) {
+            digest_hex(p.path[n].b, SHA256_LEN, hex);
+            json_array_append_new(path, json_string(hex));
+        }
+        digest_hex(nonces[i], LOGENTRY_NONCE_LEN, hex);
+        json_array_append_new(json_object_get(m->bundle, "entries"),
+                              json_pack("{s:s, s:i, s:s, s:o, s:o}", "log", name,
+                                        "index", (int)(3 * i + 1), "nonce", hex,
+                                        "record", records[i], "proof", path));
+    }
+    free(text);
+    free(note);
+}
+
+#define TRANSFER(id, kind, at, amount)                                            \
+    "{\"type\":\"transfer\",\"id\":\"" id "\",\"kind\":\"" kind "\",\"at\":\"" at \
+    "\",\"dr\":\"hold/t\",\"cr\":\"fee\",\"currency\":\"JPY\",\"amount_micro\":"  \
+    "\"" amount "\",\"reservation\":\"" RES "\",\"ref\":null,\"reverses\":null}"
+
+/* 1,050,000,000 and 50,000,000 captured: net 1,100 yen, tax 110. */
+static void market_open(struct market *m)
+{
+    struct err err;
+    char *texts[3], hex[SHA256_HEX];
+    uint8_t pub[JWS_ED25519_LEN];
+    json_t *usage[3], *ledger[4];
+    memset(m, 0, sizeof(*m));
+    ck_assert_int_eq(jws_keygen(&m->log_key, &err), 0);
+    ck_assert_int_eq(jws_keygen(&m->node_key, &err), 0);
+    ck_assert_int_eq(jws_public(m->node_key, pub, &err), 0);
+    m->bundle = json_pack("{s:s, s:s, s:{}, s:[], s:[]}", "format", BUNDLE_FORMAT,
+                          "market", "test.local", "logs", "entries", "receipts");
+    for (int i = 0; i < 3; i++) {
+        texts[i] = receipt(m->node_key, i + 1, i == 0 ? NULL : texts[i - 1], i * 60000);
+        digest_sha256_hex(texts[i], strlen(texts[i]), hex);
+        usage[i] =
+            json_pack("{s:s, s:s, s:s, s:i, s:s}", "type", "receipt", "reservation",
+                      RES, "node", NODE, "seq", i + 1, "sha256", hex);
+    }
+    digest_hex(pub, sizeof(pub), hex);
+    for (int i = 0; i < 3; i++) {
+        json_array_append_new(json_object_get(m->bundle, "receipts"),
+                              json_pack("{s:s, s:s, s:s}", "node", NODE, "key", hex,
+                                        "receipt", texts[i]));
+        free(texts[i]);
+    }
+    ledger[0] =
+        record(TRANSFER("1", "capture", "2026-11-02T00:00:00.000000Z", "1050000000"));
+    ledger[1] = record(TRANSFER("2", "fee", "2026-11-02T00:00:00.000000Z", "50000000"));
+    ledger[2] = record(TRANSFER("3", "capture", "2026-12-01T00:00:00.000000Z", "7"));
+    ledger[3] = record(
+        "{\"type\":\"invoice\",\"number\":\"INV-1\",\"currency\":\"JPY\",\"from\":"
+        "\"2026-11-01T00:00:00.000000Z\",\"to\":\"2026-12-01T00:00:00.000000Z\","
+        "\"net_micro\":\"1100000000\",\"tax_ppm\":100000,\"tax_micro\":\"110000000\","
+        "\"total_micro\":\"1210000000\",\"lines\":[{\"description\":\"8 x H100\","
+        "\"reservation\":\"" RES "\",\"quantity_gpu_ms\":\"120000\",\"amount_micro\":"
+        "\"1100000000\"}]}");
+    put_log(m, 0, "usage", usage, 3);
+    put_log(m, 1, "ledger", ledger, 4);
+}
+
+static void market_close(struct market *m)
+{
+    json_decref(m->bundle);
+    EVP_PKEY_free(m->log_key);
+    EVP_PKEY_free(m->node_key);
+}
+
+static void known_of(const struct market *m, struct bundle_log known[BUNDLE_LOGS])
+{
+    memset(known, 0, sizeof(*known) * BUNDLE_LOGS);
+    memcpy(known[0].name, "usage", 6);
+    memcpy(known[1].name, "ledger", 7);
+    for (int i = 0; i < BUNDLE_LOGS; i++)
+        memcpy(known[i].vkey, m->vkey[i], NOTE_VKEY_MAX);
+}
+
+/* --- */
+
+START_TEST(test_whole)
+{
+    struct market m;
+    struct bundle_log known[BUNDLE_LOGS];
+    struct bundle_result r;
+    struct err err;
+    market_open(&m);
+    known_of(&m, known);
+    ck_assert_int_eq(bundle_check(m.bundle, known, &r, &err), 0);
+    ck_assert_str_eq(strbuf_str(&r.breaches), "");
+    ck_assert_uint_eq(r.records, 7);
+    ck_assert_uint_eq(r.receipts, 3);
+    ck_assert_uint_eq(r.invoices, 1);
+    ck_assert(r.pinned);
+    bundle_result_done(&r);
+    ck_assert_int_eq(bundle_check(m.bundle, NULL, &r, &err), 0);
+    ck_assert(!r.pinned); /* right in itself, but whose log is it? */
+    ck_assert_uint_eq(r.breach_count, 0);
+    bundle_result_done(&r);
+    market_close(&m);
+}
+END_TEST
+
+/* path: members and indexes; value: what is put there (NULL: it is taken away). */
+struct forgery {
+    const char *path, *value, *breach;
+};
+static const struct forgery forgeries[] = {
+    {"entries.0.record.seq", "9", "not what the log usage has"},
+    {"entries.0.nonce", "\"00000000000000000000000000000000\"", "not what the log"},
+    {"entries.0.nonce", "\"0\"", "malformed"},
+    {"entries.0.index", "2", "not what the log"},
+    {"entries.0.index", "-1", "malformed"},
+    {"entries.0.log", "\"ledger\"", "not what the log ledger has"},
+    {"entries.0.log", "\"other\"", "malformed"},
+    {"entries.0.proof.0",
+     "\"00000000000000000000000000000000000000000000000000000000000000ff\"",
+     "not what the log"},
+    {"entries.0.proof.0", NULL, "not what the log"},
+    {"entries.0.proof", "\"\"", "malformed"},
+    {"entries.0", NULL, "not in the log"},
+    {"entries.3.record.amount_micro", "\"1060000000\"", "transfer 1: not what the log"},
+    {"entries.3", NULL, "captured were 50000000"},
+    {"entries.6.record.total_micro", "\"1\"", "net and tax do not make its total"},
+    {"entries.6.record.net_micro", "\"1101000000\"", "do not make its net"},
+    {"entries.6.record.tax_micro", "\"0\"", "its tax is not"},
+    {"entries.6.record.lines.0.amount_micro", "\"1\"", "line 1 is 1 micro"},
+    {"entries.6.record.lines.0.amount_micro", "1", "has no amount"},
+    {"receipts.0", NULL, "one is missing"},
+    {"receipts.1", NULL, "one is missing"},
+    {"receipts.1.receipt", "\"a.b.c\"", "receipt 2:"},
+    {"receipts.1.key",
+     "\"1111111111111111111111111111111111111111111111111111111111111111\"",
+     "not signed by its node"},
+    {"receipts.1.node", "\"spiffe://test.local/site/a/node/n2\"", "another node"},
+    {"logs.usage.checkpoint", "\"test.local/usage\\n40\\n\"", "log usage:"},
+    {"logs.usage.vkey", "\"x\"", "log usage: signed by"},
+    {"logs.usage", NULL, "not what the log usage has"},
+    {"market", "\"other.local\"", "not of 'other.local/usage'"},
+};
+
+/* The container of the last step of a path, and that step. */
+static json_t *walk(json_t *root, const char *path, char last[40])
+{
+    char part[40];
+    json_t *at = root;
+    for (;;) {
+        size_t n = strcspn(path, ".");
+        ck_assert_uint_lt(n, sizeof(part));
+        memcpy(part, path, n);
+        part[n] = '\0';
+        if (path[n] == '\0') {
+            memcpy(last, part, n + 1);
+            return at;
+        }
+        at = json_is_array(at) ? json_array_get(at, strtoul(part, NULL, 10))
+                               : json_object_get(at, part);
+        path += n + 1;
+    }
+}
+
+static void forge(json_t *bundle, const struct forgery *f)
+{
+    char last[40];
+    json_t *in = walk(bundle, f->path, last);
+    json_t *v = f->value != NULL ? json_loads(f->value, JSON_DECODE_ANY, NULL) : NULL;
+    if (json_is_array(in) && v != NULL)
+        json_array_set_new(in, strtoul(last, NULL, 10), v);
+    else if (json_is_array(in))
+        json_array_remove(in, strtoul(last, NULL, 10));
+    else if (v != NULL)
+        json_object_set_new(in, last, v);
+    else
+        json_object_del(in, last);
+}
+
+START_TEST(test_forged)
+{
+    struct market m;
+    struct bundle_log known[BUNDLE_LOGS];
+    struct err err;
+    market_open(&m);
+    known_of(&m, known);
+    for (size_t i = 0; i < sizeof(forgeries) / sizeof(forgeries[0]); i++) {
+        struct bundle_result r;
+        json_t *copy = json_deep_copy(m.bundle);
+        forge(copy, &forgeries[i]);
+        ck_assert_int_eq(bundle_check(copy, known, &r, &err), 0);
+        ck_assert_msg(strstr(strbuf_str(&r.breaches), forgeries[i].breach) != NULL,
+                      "%s: '%s' is not in: %s", forgeries[i].path, forgeries[i].breach,
+                      strbuf_str(&r.breaches));
+        bundle_result_done(&r);
+        json_decref(copy);
+    }
+    market_close(&m);
+}
+END_TEST
+
+/* Two receipts in each other's place: each is signed, none follows the one before. */
+START_TEST(test_swapped)
+{
+    struct market m;
+    struct bundle_result r;
+    struct err err;
+    market_open(&m);
+    json_t *list = json_object_get(m.bundle, "receipts");
+    json_t *second = json_incref(json_array_get(list, 1));
+    json_array_remove(list, 1);
+    json_array_append_new(list, second);
+    ck_assert_int_eq(bundle_check(m.bundle, NULL, &r, &err), 0);
+    ck_assert_uint_ge(r.breach_count, 2);
+    bundle_result_done(&r);
+    market_close(&m);
+}
+END_TEST
+
+START_TEST(test_no_bundle)
+{
+    static const char *const rows[] = {
+        "{}",
+        "[]",
+        "{\"format\":\"neargpu-bundle-v2\",\"entries\":[],\"receipts\":[]}",
+        "{\"format\":\"neargpu-bundle-v1\",\"entries\":{},\"receipts\":[]}",
+        "{\"format\":\"neargpu-bundle-v1\",\"entries\":[]}",
+    };
+    struct bundle_result r;
+    struct err err;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        json_t *v = record(rows[i]);
+        ck_assert_int_eq(bundle_check(v, NULL, &r, &err), -1);
+        ck_assert_int_eq(err.code, ERR_BAD_REQUEST);
+        json_decref(v);
+    }
+}
+END_TEST
+
+/* --- heads --- */
+
+static json_t *head_of(EVP_PKEY *key, const char *origin, unsigned size, unsigned from,
+                       int fork)
+{
+    struct filling f = {.count = size};
+    struct merkle_tiles tiles = {filled, &f};
+    struct checkpoint c = {.size = size};
+    struct merkle_proof p;
+    struct note_key k;
+    struct err err;
+    char vkey[NOTE_VKEY_MAX], hex[SHA256_HEX], *text, *note;
+    json_t *path = json_array();
+    for (int i = 0; i < (int)size; i++) {
+        int data = i == fork ? -1 : i;
+        f.leaves[i] = merkle_leaf(&data, sizeof(data));
+    }
+    snprintf(c.origin, sizeof(c.origin), "%s", origin);
+    ck_assert_int_eq(merkle_root(&tiles, size, &c.root, &err), 0);
+    ck_assert_int_eq(note_key_make(origin, key, &k, &err), 0);
+    note_key_print(&k, vkey);
+    text = checkpoint_print(&c);
+    ck_assert_int_eq(note_sign(text, origin, key, &note, &err), 0);
+    ck_assert_int_eq(merkle_prove_extension(&tiles, from, size, &p, &err), 0);
+    for (size_t n = 0; n < p.count; n++) {
+        digest_hex(p.path[n].b, SHA256_LEN, hex);
+        json_array_append_new(path, json_string(hex));
+    }
+    json_t *head = json_pack("{s:s, s:s, s:o}", "vkey", vkey, "checkpoint", note,
+                             "consistency", path);
+    free(text);
+    free(note);
+    return head;
+}
+
+static int follow_once(struct bundle_log *log, json_t *take_head, const char *why)
+{
+    struct err err = {.text = ""};
+    int rc = bundle_follow(take_head, log, &err);
+    ck_assert_msg(why == NULL || strstr(err.text, why) != NULL, "%s", err.text);
+    json_decref(take_head);
+    return rc;
+}
+
+START_TEST(test_follow)
+{
+    const char *origin = "test.local/usage";
+    struct bundle_log log = {.name = "usage"}, before;
+    EVP_PKEY *key, *other;
+    struct err err;
+    ck_assert_int_eq(jws_keygen(&key, &err), 0);
+    ck_assert_int_eq(jws_keygen(&other, &err), 0);
+    ck_assert_int_eq(follow_once(&log, head_of(key, origin, 5, 0, -1), NULL), 0);
+    ck_assert_uint_eq(log.size, 5);
+    ck_assert_int_eq(follow_once(&log, head_of(key, origin, 11, 5, -1), NULL), 0);
+    ck_assert_uint_eq(log.size, 11);
+    before = log;
+    ck_assert_int_eq(
+        follow_once(&log, head_of(key, origin, 20, 11, 3), "different logs"), -1);
+    ck_assert_int_eq(follow_once(&log, head_of(key, origin, 5, 5, -1), "do not extend"),
+                     -1);
+    ck_assert_int_eq(follow_once(&log, head_of(other, origin, 20, 11, -1), "signed by"),
+                     -1);
+    ck_assert_int_eq(
+        follow_once(&log, head_of(key, "test.local/ledger", 20, 11, -1), "signed by"),
+        -1);
+    ck_assert_mem_eq(&log, &before, sizeof(log)); /* nothing wrong was kept */
+    EVP_PKEY_free(key);
+    EVP_PKEY_free(other);
+}
+END_TEST
+
+UNIT_MAIN("bundle", UNIT_CASE(test_whole) UNIT_CASE(test_forged) UNIT_CASE(test_swapped)
+                        UNIT_CASE(test_no_bundle) UNIT_CASE(test_follow))
