@@ -151,6 +151,8 @@ void agent_take_desired(struct agent *a, struct desired *want_take, int64_t boot
         desired_done(&a->want);
     a->want = *want_take;
     a->have_want = true;
+    for (size_t i = 0; i < a->want.lease_count; i++)
+        leases_set_holders(a->leases, &a->want.leases[i]);
     memset(want_take, 0, sizeof(*want_take));
     agent_wake(a);
 }

@@ -14,25 +14,26 @@
 #n, t, r, offsetof(s, n), lo, hi \
     }
 
-struct lease_row {
+struct order_row {
     const char *reservation, *tenant, *on_lost;
-    json_t *gpus;
+    json_t *gpus, *holders;
     int64_t not_before, not_after, epoch, drain, memory_max_bytes, pids_max, generation;
     bool spot;
 };
 static const struct jsonx_field lease_fields[] = {
-    F(struct lease_row, reservation, JSONX_STRING, true, 36, 36),
-    F(struct lease_row, tenant, JSONX_STRING, true, 36, 36),
-    F(struct lease_row, gpus, JSONX_ARRAY, true, 1, GPUS_PER_NODE_MAX),
-    F(struct lease_row, not_before, JSONX_TIME, true, 0, 0),
-    F(struct lease_row, not_after, JSONX_TIME, true, 0, 0),
-    F(struct lease_row, epoch, JSONX_INT, true, 0, INT64_MAX),
-    F(struct lease_row, drain, JSONX_DURATION, false, 0, 24 * US_PER_HOUR),
-    F(struct lease_row, memory_max_bytes, JSONX_INT, false, 0, INT64_MAX),
-    F(struct lease_row, pids_max, JSONX_INT, false, 0, INT64_MAX),
-    F(struct lease_row, on_lost, JSONX_STRING, false, 1, 40),
-    F(struct lease_row, generation, JSONX_INT, false, 0, INT64_MAX),
-    F(struct lease_row, spot, JSONX_BOOL, false, 0, 0),
+    F(struct order_row, reservation, JSONX_STRING, true, 36, 36),
+    F(struct order_row, tenant, JSONX_STRING, true, 36, 36),
+    F(struct order_row, gpus, JSONX_ARRAY, true, 1, GPUS_PER_NODE_MAX),
+    F(struct order_row, not_before, JSONX_TIME, true, 0, 0),
+    F(struct order_row, not_after, JSONX_TIME, true, 0, 0),
+    F(struct order_row, epoch, JSONX_INT, true, 0, INT64_MAX),
+    F(struct order_row, drain, JSONX_DURATION, false, 0, 24 * US_PER_HOUR),
+    F(struct order_row, memory_max_bytes, JSONX_INT, false, 0, INT64_MAX),
+    F(struct order_row, pids_max, JSONX_INT, false, 0, INT64_MAX),
+    F(struct order_row, on_lost, JSONX_STRING, false, 1, 40),
+    F(struct order_row, generation, JSONX_INT, false, 0, INT64_MAX),
+    F(struct order_row, spot, JSONX_BOOL, false, 0, 0),
+    F(struct order_row, holders, JSONX_ARRAY, false, 0, 1024),
 };
 
 /* Decodes only the members the table knows. */
@@ -79,9 +80,22 @@ static int read_gpus(const json_t *list, struct order *o, const char *at,
     return 0;
 }
 
+/* They only open the way in by SSH: one that does not fit is left out, the lease is not
+ * refused for it. */
+static void read_holders(const json_t *list, struct order *o)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *text = json_string_value(json_array_get(list, i));
+        if (text == NULL || strlen(text) == 0 || strlen(text) >= JOURNAL_HOLDER_MAX ||
+            o->holder_count == JOURNAL_HOLDERS_MAX)
+            continue;
+        snprintf(o->holders[o->holder_count++], JOURNAL_HOLDER_MAX, "%s", text);
+    }
+}
+
 static int read_lease(const json_t *v, const char *at, struct order *o, struct err *err)
 {
-    struct lease_row row = {0};
+    struct order_row row = {0};
     if (jsonx_decode(v, lease_fields, JSONX_COUNT(lease_fields), &row, at, err) != 0)
         return -1;
     memset(o, 0, sizeof(*o));
@@ -103,6 +117,7 @@ static int read_lease(const json_t *v, const char *at, struct order *o, struct e
     o->pids_max = row.pids_max;
     if (read_on_lost(row.on_lost, &o->on_lost_us, err) != 0)
         return err_prefix(err, "%s/on_lost", at);
+    read_holders(row.holders, o);
     return read_gpus(row.gpus, o, at, err);
 }
 

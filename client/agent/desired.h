@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "client/agent/journal.h"
 #include "client/lib/bounds.h"
 #include "client/lib/err.h"
 #include "client/lib/token.h"
@@ -31,6 +32,9 @@ struct order {
     int64_t drain_us;
     int64_t memory_max_bytes, pids_max; /* 0: the node's default */
     int64_t on_lost_us;                 /* -1: run to the end */
+    /* OpenSSH public keys of the tenant; a token's order has none */
+    char holders[JOURNAL_HOLDERS_MAX][JOURNAL_HOLDER_MAX];
+    size_t holder_count;
     bool spot; /* ordered for a short term at a time; only orders move its end */
 };
 

@@ -20,7 +20,7 @@
 #include "client/lib/jsonx.h"
 #include "client/lib/xalloc.h"
 
-#define LEASE_JSON_MAX (64 * 1024) /* 64 GPUs and 256 rules take 20 KiB */
+#define LEASE_JSON_MAX (64 * 1024) /* 64 GPUs and 256 rules take 20 KiB, 16 keys 4 */
 #define SMALL_JSON_MAX 4096
 
 struct journal {
@@ -182,13 +182,22 @@ static json_t *rules_json(const struct journal_lease *l)
     return list;
 }
 
+static json_t *holders_json(const struct journal_lease *l)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < l->holder_count; i++)
+        json_array_append_new(list, json_string(l->holders[i]));
+    return list;
+}
+
 static json_t *lease_json(const struct journal_lease *l)
 {
     json_t *gpus = json_array();
     for (size_t i = 0; i < l->gpu_count; i++)
         json_array_append_new(gpus, json_string(l->gpus[i]));
     return json_pack(
-        "{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:I,s:I,s:I,s:I,s:s,s:b,s:s,s:o,s:o}",
+        "{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:I,s:I,s:I,s:I,s:s,s:b,s:s,s:o,s:o,s:"
+        "o}",
         "id", l->id, "tenant", l->tenant, "state", lease_state_name(l->state), "epoch",
         (json_int_t)l->epoch, "generation", (json_int_t)l->generation, "not_before_us",
         (json_int_t)l->not_before_us, "not_after_us", (json_int_t)l->not_after_us,
@@ -196,7 +205,8 @@ static json_t *lease_json(const struct journal_lease *l)
         "ended_boot_us", (json_int_t)l->ended_boot_us, "drain_us",
         (json_int_t)l->drain_us, "memory_max_bytes", (json_int_t)l->memory_max_bytes,
         "pids_max", (json_int_t)l->pids_max, "on_lost", l->on_lost, "ordered",
-        l->ordered, "reason", l->reason, "gpus", gpus, "rules", rules_json(l));
+        l->ordered, "reason", l->reason, "gpus", gpus, "rules", rules_json(l),
+        "holders", holders_json(l));
 }
 
 int journal_lease_write(struct journal *j, const struct journal_lease *lease,
@@ -231,7 +241,7 @@ struct lease_raw { /* what jsonx hands out, before it is copied */
     int64_t epoch, generation, not_before_us, not_after_us, deadline_boot_us,
         ended_boot_us, drain_us, memory_max_bytes, pids_max;
     bool ordered;
-    json_t *gpus, *rules;
+    json_t *gpus, *rules, *holders;
 };
 
 #define RAW(member) offsetof(struct lease_raw, member)
@@ -254,6 +264,7 @@ static const struct jsonx_field lease_fields[] = {
     {"reason", JSONX_STRING, true, RAW(reason), 0, 23},
     {"gpus", JSONX_ARRAY, true, RAW(gpus), 0, GPUS_PER_NODE_MAX},
     {"rules", JSONX_ARRAY, true, RAW(rules), 0, DEVPROG_RULES_MAX},
+    {"holders", JSONX_ARRAY, false, RAW(holders), 0, JOURNAL_HOLDERS_MAX},
 };
 
 static int rules_read(const json_t *list, struct journal_lease *l, struct err *err)
@@ -273,6 +284,21 @@ static int rules_read(const json_t *list, struct journal_lease *l, struct err *e
                                             (uint32_t)access};
     }
     l->rule_count = json_array_size(list);
+    return 0;
+}
+
+static int holders_read(const json_t *list, struct journal_lease *l, struct err *err)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach(list, i, item)
+    {
+        const char *text = json_string_value(item);
+        if (text == NULL || strlen(text) >= JOURNAL_HOLDER_MAX)
+            return err_set(err, ERR_BAD_REQUEST, "/holders/%zu: not a public key", i);
+        snprintf(l->holders[i], JOURNAL_HOLDER_MAX, "%s", text);
+    }
+    l->holder_count = json_array_size(list);
     return 0;
 }
 
@@ -308,6 +334,8 @@ static int lease_fill(const struct lease_raw *r, struct journal_lease *l,
         snprintf(l->gpus[i], JOURNAL_ID_MAX, "%s", uuid);
     }
     l->gpu_count = json_array_size(r->gpus);
+    if (holders_read(r->holders, l, err) != 0)
+        return -1;
     return rules_read(r->rules, l, err);
 }
 

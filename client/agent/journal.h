@@ -22,6 +22,8 @@
 
 #define JOURNAL_ID_MAX      64 /* reservation and job ids, GPU UUIDs, with NUL */
 #define JOURNAL_BOOT_ID_MAX 40
+#define JOURNAL_HOLDERS_MAX 16  /* keys of one tenant that open his leases by SSH */
+#define JOURNAL_HOLDER_MAX  256 /* bytes of one: ssh-ed25519, base64, a name */
 
 struct journal_lease {
     char id[JOURNAL_ID_MAX];
@@ -40,6 +42,9 @@ struct journal_lease {
     char reason[24]; /* why it ended; "" while it has not */
     char gpus[GPUS_PER_NODE_MAX][JOURNAL_ID_MAX]; /* UUIDs */
     size_t gpu_count;
+    /* OpenSSH public keys, "TYPE BASE64 [name]", that may use it by SSH */
+    char holders[JOURNAL_HOLDERS_MAX][JOURNAL_HOLDER_MAX];
+    size_t holder_count;
     struct devprog_rule rules[DEVPROG_RULES_MAX]; /* the gate, to reopen it */
     size_t rule_count;
 };

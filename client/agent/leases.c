@@ -197,6 +197,8 @@ static void fill(struct leases *l, const struct order *o, struct journal_lease *
     for (size_t i = 0; i < o->gpu_count; i++)
         snprintf(j->gpus[i], sizeof(j->gpus[i]), "%s", o->gpus[i]);
     j->gpu_count = o->gpu_count;
+    memcpy(j->holders, o->holders, sizeof(j->holders));
+    j->holder_count = o->holder_count;
 }
 
 static int claim_epochs(struct leases *l, const struct order *o, struct err *err)
@@ -349,6 +351,20 @@ int leases_shorten(struct leases *l, const struct order *o, struct err *err)
     return journal_lease_write(l->a->journal, &v->j, err);
 }
 
+void leases_set_holders(struct leases *l, const struct order *o)
+{
+    struct live *v = find(l, o->id);
+    struct err err;
+    if (v == NULL || (v->j.holder_count == o->holder_count &&
+                      memcmp(v->j.holders, o->holders,
+                             o->holder_count * sizeof(o->holders[0])) == 0))
+        return;
+    memcpy(v->j.holders, o->holders, sizeof(v->j.holders));
+    v->j.holder_count = o->holder_count;
+    if (journal_lease_write(l->a->journal, &v->j, &err) != 0)
+        log_warn("lease %s: its new keys may be forgotten: %s", v->j.id, err.text);
+}
+
 void leases_end(struct leases *l, const char *id, const char *reason)
 {
     struct live *v = find(l, id);
@@ -396,6 +412,10 @@ static int make_spec(struct leases *l, struct live *v, const struct leases_launc
     spec->drain_us = v->j.drain_us;
     spec->output_max = l->a->conf.job_output_max_mib * 1024 * 1024;
     spec->want_stdin = in->want_stdin;
+    spec->pty = in->pty;
+    spec->rows = in->rows;
+    spec->cols = in->cols;
+    spec->term = (char *)in->term;
     spec->files = (struct launch_file *)(uintptr_t)in->files;
     spec->file_count = in->file_count;
     return 0;
@@ -683,6 +703,9 @@ enum advert_hold leases_hold(void *arg, const char *uuid)
     for (const struct live *v = l->list; v != NULL; v = v->next) {
         if (v->j.state == LEASE_DONE)
             continue;
+        /* A cgroup without a journal: whichever GPUs it has, it may have this one. */
+        if (v->j.gpu_count == 0 && strcmp(v->j.reason, "orphan") == 0)
+            return ADVERT_HELD_QUARANTINED;
         for (size_t i = 0; i < v->j.gpu_count; i++) {
             if (strcmp(v->j.gpus[i], uuid) != 0)
                 continue;

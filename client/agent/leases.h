@@ -37,6 +37,8 @@ int leases_extend(struct leases *l, const struct order *o, struct err *err) MUST
 /* An earlier end (a preempted or shrunk reservation): never before now + the lease's
  * drain, so that its jobs are told, and never a later one. */
 int leases_shorten(struct leases *l, const struct order *o, struct err *err) MUST_USE;
+/* The keys that open it by SSH, as the market last told them; unknown lease: no-op. */
+void leases_set_holders(struct leases *l, const struct order *o);
 /* Ends now; `reason` is journalled (revoked, stopped, …). Unknown or ending: no-op. */
 void leases_end(struct leases *l, const char *id, const char *reason);
 
@@ -46,6 +48,9 @@ struct leases_launch {
     char **argv, **envp; /* NULL-terminated, borrowed */
     const char *cwd;     /* NULL: the work directory */
     bool want_stdin;
+    bool pty; /* a terminal of this many rows and columns (0: 24, 80) */
+    uint16_t rows, cols;
+    const char *term;                /* NULL: none */
     const struct launch_file *files; /* for the work directory, borrowed */
     size_t file_count;
 };
