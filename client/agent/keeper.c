@@ -85,16 +85,17 @@ static int take_lock(struct keeper *k, struct err *err)
     return 0;
 }
 
-/* Relative to the job's directory: its path may be longer than a socket's name. */
-static int listen_here(struct keeper *k, struct err *err)
+/* Relative to the job's directory: its path may be longer than a socket's name. Nobody
+ * can connect yet: the child that becomes lease-init has a copy for a moment, and if
+ * the keeper died in it, clients would be taken by a socket that nobody serves. */
+static int bind_here(struct keeper *k, struct err *err)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX, .sun_path = SOCKET_NAME};
     (void)unlinkat(k->job_fd, SOCKET_NAME, 0);
     k->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (k->listen_fd < 0 || fchdir(k->job_fd) < 0 ||
-        bind(k->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-        listen(k->listen_fd, KEEPER_CLIENTS_MAX) < 0)
-        return err_sys(err, errno, "listen on " SOCKET_NAME);
+        bind(k->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+        return err_sys(err, errno, "bind " SOCKET_NAME);
     return 0;
 }
 
@@ -143,7 +144,7 @@ static int setup(struct keeper *k, const char *job_dir, struct err *err)
     int64_t max = k->spec.output_max > 0 ? k->spec.output_max : KEEPER_OUTPUT_MAX;
     if (keeper_log_open(&k->log, k->job_fd, "output", max, err) < 0)
         return -1;
-    return listen_here(k, err);
+    return bind_here(k, err);
 }
 
 static void fd_close(int *fd)
@@ -206,22 +207,6 @@ static int start_new(struct keeper *k, struct err *err)
     return -1;
 }
 
-/* Start, adopt or only serve, by what is on disk. A job with an `exit` may still have
- * its lease-init, which waits for somebody to read the last output. */
-static int begin(struct keeper *k, struct err *err)
-{
-    if (!keeper_file_exists(k, "started"))
-        return start_new(k, err);
-    bool populated = false;
-    if (cgroup_populated(k->cgroup_dir, &populated, err) < 0)
-        return -1;
-    if (populated)
-        return keeper_adopt_job(k, err);
-    if (!load_exit(k))
-        finish(k, "lost");
-    return 0;
-}
-
 static void read_fifo(struct keeper *k, int *fd, char type)
 {
     static char block[RUN_FRAME_MAX];
@@ -236,6 +221,47 @@ static void read_fifo(struct keeper *k, int *fd, char type)
     }
 }
 
+/* The job has no process any more: what it wrote last is read, then its end is written
+ * down. A FIFO need not say so itself: one that was opened when its last writer had
+ * just gone, or that somebody else has open, never does. */
+static void end_of_job(struct keeper *k)
+{
+    if (k->out_r >= 0)
+        read_fifo(k, &k->out_r, 'o');
+    if (k->err_r >= 0)
+        read_fifo(k, &k->err_r, 'e');
+    fd_close(&k->out_r);
+    fd_close(&k->err_r);
+    finish(k, "killed");
+}
+
+static int adopt(struct keeper *k, struct err *err)
+{
+    bool populated = true;
+    if (keeper_adopt_job(k, err) < 0 ||
+        cgroup_populated(k->cgroup_dir, &populated, err) < 0)
+        return -1;
+    if (!populated)
+        end_of_job(k);
+    return 0;
+}
+
+/* Start, adopt or only serve, by what is on disk. A job with an `exit` may still have
+ * its lease-init, which waits for somebody to read the last output. */
+static int begin(struct keeper *k, struct err *err)
+{
+    if (!keeper_file_exists(k, "started"))
+        return start_new(k, err);
+    bool populated = false;
+    if (cgroup_populated(k->cgroup_dir, &populated, err) < 0)
+        return -1;
+    if (populated)
+        return adopt(k, err);
+    if (!load_exit(k))
+        finish(k, "lost");
+    return 0;
+}
+
 static void check_time(struct keeper *k)
 {
     deadline_refresh(&k->deadline, 0, clock_boot_us());
@@ -247,7 +273,7 @@ static void check_time(struct keeper *k)
     k->killed = true;
 }
 
-static void check_end(struct keeper *k)
+static void check_end(struct keeper *k, bool changed)
 {
     bool populated = true;
     if (k->events_fd >= 0) { /* reading it re-arms POLLPRI */
@@ -255,12 +281,12 @@ static void check_end(struct keeper *k)
         (void)!pread(k->events_fd, text, sizeof(text), 0);
     }
     struct err err;
-    if (k->out_r >= 0 || k->err_r >= 0)
+    if (!changed && (k->out_r >= 0 || k->err_r >= 0))
         return;
     if (cgroup_populated(k->cgroup_dir, &populated, &err) < 0)
         log_error("job %s: %s", k->spec.job, err.text);
     if (!populated)
-        finish(k, "killed");
+        end_of_job(k);
 }
 
 /* True when the keeper has to leave: told to, and the job is over. */
@@ -335,7 +361,7 @@ static void loop(struct keeper *k)
             if (fds[SLOT_CLIENTS + i].fd >= 0 && fds[SLOT_CLIENTS + i].revents != 0)
                 keeper_client_turn(k, &k->clients[i], fds[SLOT_CLIENTS + i].revents);
         if (k->exit_json == NULL)
-            check_end(k);
+            check_end(k, fds[SLOT_EVENTS].revents != 0);
     }
 }
 
@@ -381,6 +407,8 @@ int keeper_main(int argc, char **argv)
     int rc = setup(k, argv[1], &err);
     if (rc == 0)
         rc = begin(k, &err);
+    if (rc == 0 && listen(k->listen_fd, KEEPER_CLIENTS_MAX) < 0)
+        log_error("job %s: listen on " SOCKET_NAME ": %m", k->spec.job);
     if (rc < 0) {
         tell_error(k, &err);
         keeper_free(k);

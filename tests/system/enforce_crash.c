@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "client/lib/fsx.h"
@@ -276,11 +277,149 @@ START_TEST(test_lost_journal)
 }
 END_TEST
 
+/* Ends a lease as an agent does, and dies after so many steps. */
+static void end_and_die(const char *arg)
+{
+    struct err err;
+    static struct journal_lease l;
+    const struct enforce_ops *ops = rig.enforce->ops;
+    long steps = strtol(arg, NULL, 10);
+    char *dir = rig_lease_dir("res1");
+    rig_ok(journal_lease_read(rig_journal(), "res1", &l, &err), &err);
+    l.state = LEASE_DENIED;
+    if (steps >= 1)
+        rig_ok(journal_lease_write(rig_journal(), &l, &err), &err);
+    if (steps >= 2)
+        rig_ok(launch_set_reason(dir, "revoked", &err), &err);
+    if (steps >= 3)
+        rig_ok(ops->deny(rig.enforce, "res1", &err), &err);
+    if (steps >= 4)
+        rig_ok(ops->kill(rig.enforce, "res1", &err), &err);
+    if (steps >= 5)
+        ck_assert_int_ge(rig_wait_empty("res1", 5000), 0);
+    l.state = LEASE_CLEANING;
+    if (steps >= 6)
+        rig_ok(journal_lease_write(rig_journal(), &l, &err), &err);
+    if (steps >= 7)
+        rig_ok(launch_close(dir, &err), &err);
+    if (steps >= 8)
+        rig_ok(ops->close(rig.enforce, "res1", &err), &err);
+    l.state = LEASE_DONE;
+    if (steps >= 9)
+        rig_ok(journal_lease_write(rig_journal(), &l, &err), &err);
+    if (steps >= 10)
+        rig_ok(journal_lease_remove(rig_journal(), "res1", &err), &err);
+    kill(getpid(), SIGKILL);
+}
+
+static int open_there(const char *path)
+{
+    return rig_open_errno(path, O_RDWR);
+}
+
+START_TEST(test_ender_killed_after_each_step)
+{
+    static const struct {
+        const char *steps;
+        bool cgroup, denied;
+        enum lease_recovery recovery;
+    } rows[] = {
+        {"0", true, false, LEASE_REC_KEEP}, /* nothing was written down */
+        {"1", true, false, LEASE_REC_END},     {"2", true, false, LEASE_REC_END},
+        {"3", true, true, LEASE_REC_END},      {"4", true, true, LEASE_REC_END},
+        {"5", true, true, LEASE_REC_END},      {"6", true, true, LEASE_REC_END},
+        {"7", true, true, LEASE_REC_END},      {"8", false, false, LEASE_REC_END},
+        {"9", false, false, LEASE_REC_FORGET}, {"10", false, false, LEASE_REC_ORPHAN},
+    };
+    char *node = xasprintf("%s/gpu0", rig.nodes), *dir = rig_cgroup("res1", NULL);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct err err;
+        rig_lease("res1", 0, 20000);
+        rig_ok(rig_start("res1", "j1", 0, SH("trap '' TERM; while :; do sleep 1; done"),
+                         &err),
+               &err);
+        crash(end_and_die, rows[i].steps);
+        struct lease_found f = look("res1");
+        ck_assert_msg(f.cgroup == rows[i].cgroup, "after %s", rows[i].steps);
+        if (f.cgroup)
+            ck_assert_int_eq(rig_in_cgroup(dir, 65534, open_there, node),
+                             rows[i].denied ? EPERM : ENXIO);
+        enum lease_recovery r = lease_recover(&f, rig_now());
+        ck_assert_msg(r == rows[i].recovery, "after %s: %d", rows[i].steps, (int)r);
+        rig_end("res1"); /* the next agent does all of it again */
+        ck_assert(!look("res1").cgroup);
+    }
+    free(dir);
+    free(node);
+}
+END_TEST
+
+static long keeper_delay_us;
+
+/* Sends a keeper off and kills it, wherever it is by then. */
+static void launch_and_kill_keeper(const char *arg)
+{
+    struct err err;
+    struct launch_ready ready;
+    struct launch_spec s = rig_spec("res1", arg, -1, COUNT);
+    char *dir = rig_lease_dir("res1"), path[64];
+    rig_ok(launch_begin(dir, &s, NULL, &ready, &err), &err);
+    snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+    FILE *f = fopen(path, "r");
+    int pid = 0;
+    ck_assert(f != NULL && fscanf(f, "%d", &pid) == 1 && pid > 1);
+    struct timespec t = {0, keeper_delay_us * 1000};
+    (void)nanosleep(&t, NULL);
+    kill(pid, SIGKILL);
+    (void)waitpid(pid, NULL, 0); /* until then it has its lock */
+    kill(getpid(), SIGKILL);
+}
+
+/* Whatever the keeper had done: the job has run once or not at all, its end is told,
+ * and nothing of it is left. */
+START_TEST(test_keeper_killed_at_any_moment)
+{
+    int ran = 0, lost = 0, never = 0;
+    /* Later and later, until it has often been too late to prevent the start. */
+    for (int i = 0; i < 300 && i - never < 25; i++) {
+        struct err err;
+        char *x;
+        rig_lease("res1", -1, 20000);
+        keeper_delay_us = i * 200;
+        crash(launch_and_kill_keeper, "j1");
+        char *dir = rig_lease_dir("res1");
+        if (!launch_is_started(dir, "j1")) {
+            never++;
+            rig_ok(rig_start("res1", "j1", -1, COUNT, &err), &err);
+        }
+        char *out = rig_output("res1", "j1", 0, 5000, &x);
+        ck_assert_msg(x != NULL, "delay %ld us: no end is told", keeper_delay_us);
+        bool is_lost = strstr(x, "lost") != NULL || strstr(x, "killed") != NULL;
+        ck_assert_msg(strcmp(out, "1\n") == 0 || (is_lost && out[0] == '\0'),
+                      "delay %ld us: %s, %s", keeper_delay_us, x, out);
+        ran += out[0] != '\0';
+        lost += is_lost;
+        ck_assert_int_ge(rig_wait_empty("res1", 3000), 0);
+        ck_assert_int_eq(rig_start("res1", "j1", -1, COUNT, &err), -1);
+        free(out);
+        free(x);
+        free(dir);
+        rig_end("res1");
+    }
+    printf("keeper killed: %d ran, %d were lost, %d had to be started again\n", ran,
+           lost, never);
+    ck_assert_int_gt(never, 0);
+    ck_assert_int_gt(ran, 0);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("enforce_crash");
     rig_add(s, "launcher", test_launcher_killed_after_each_step);
     rig_add(s, "opener", test_opener_killed_after_each_step);
+    rig_add(s, "ender", test_ender_killed_after_each_step);
+    rig_add(s, "starting_keeper", test_keeper_killed_at_any_moment);
     rig_add(s, "restart", test_restart_sorts_what_it_finds);
     rig_add(s, "lost_journal", test_lost_journal);
     return s;
