@@ -11,6 +11,7 @@
 
 #include "client/agent/leases.h"
 #include "client/agent/runsrv.h"
+#include "client/agent/sshsrv.h"
 #include "client/agent/sync.h"
 #include "client/lib/clock.h"
 #include "client/lib/fsx.h"
@@ -340,7 +341,7 @@ static int open_parts(struct agent *a, struct err *err)
     event_add(a->sig_term, NULL);
     event_add(a->sig_int, NULL);
     if (probe_new(a->base, &probe, &a->probe, err) != 0 ||
-        runsrv_new(a, &a->runsrv, err) != 0)
+        runsrv_new(a, &a->runsrv, err) != 0 || sshsrv_new(a, &a->sshsrv, err) != 0)
         return -1;
     return sync_new(a, &a->sync, err);
 }
@@ -396,6 +397,7 @@ void agent_free(struct agent *a)
         return;
     sync_free(a->sync);
     runsrv_free(a->runsrv);
+    sshsrv_free(a->sshsrv);
     probe_free(a->probe);
     leases_free(a->leases);
     free_event(a->turn_timer);

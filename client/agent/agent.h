@@ -25,6 +25,7 @@
 struct leases;
 struct sync;
 struct runsrv;
+struct sshsrv;
 
 struct agent {
     struct event_base *base;
@@ -51,6 +52,7 @@ struct agent {
     struct probe *probe;
     struct sync *sync;
     struct runsrv *runsrv;
+    struct sshsrv *sshsrv; /* NULL: no SSH here */
 
     struct event *turn_timer, *sample_timer;
     bool wake_again; /* agent_wake() was called during a turn */

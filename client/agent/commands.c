@@ -11,6 +11,7 @@
 
 #include "client/agent/agent.h"
 #include "client/agent/policy_file.h"
+#include "client/agent/ssh_proto.h"
 #include "client/lib/fsx.h"
 #include "client/lib/jsonx.h"
 #include "client/lib/timefmt.h"
@@ -42,6 +43,11 @@ static const struct opt_def verify_opts[] = {
      false},
     {"now", 0, "TIME", "Check as of this time (RFC 3339; default: now).", false},
     {"lines", 0, NULL, "One token a line, one JSON line each.", false},
+};
+
+static const struct opt_def ssh_opts[] = {
+    {"socket", 0, "PATH", "The agent's socket for sshd (default " SSH_SOCKET ").",
+     false},
 };
 
 static const struct opt_example enroll_examples[] = {
@@ -115,6 +121,27 @@ static const struct opt_command list[] = {
              "receipts stay.",
      .opts = conf_opt,
      .opt_count = COUNT(conf_opt)},
+    {.name = "ssh-keys",
+     .args = "USER TYPE KEY",
+     .summary = "print what sshd is to do with a key (its AuthorizedKeysCommand)",
+     .text =
+         "Prints a line of authorized_keys when the key holds an open lease of this "
+         "node, else nothing. Run by sshd as `AuthorizedKeysCommand "
+         "/usr/sbin/neargpu-agent ssh-keys %u %t %k`.",
+     .opts = ssh_opts,
+     .opt_count = COUNT(ssh_opts),
+     .min_args = 3,
+     .max_args = 3},
+    {.name = "ssh-session",
+     .args = "TICKET",
+     .summary = "make an SSH session a job of its lease (the forced command)",
+     .text =
+         "Run by sshd as the forced command of a key. The session's exit status is "
+         "the job's, 128 plus the signal that ended it, or 255 when there was none.",
+     .opts = ssh_opts,
+     .opt_count = COUNT(ssh_opts),
+     .min_args = 1,
+     .max_args = 1},
     {.name = "check-conf",
      .args = "",
      .summary = "read the configuration and say what is wrong with it",
@@ -137,7 +164,8 @@ const struct opt_program commands_program = {
     .command_count = COUNT(list),
     .files = "/etc/neargpu/agent.conf  configuration\n"
              "/var/lib/neargpu/agent   identity, journal, receipts\n"
-             "/run/neargpu/agent.sock  local socket for tenants",
+             "/run/neargpu/agent.sock  local socket for tenants\n"
+             "/run/neargpu/ssh.sock    local socket for sshd's helpers",
     .exit_status =
         "0 done; 1 failed or refused; 2 usage or configuration; 5 not found; "
         "6 conflict; 8 market not reachable.",

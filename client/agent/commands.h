@@ -12,6 +12,8 @@ int command_verify(const struct opt_values *v);
 int command_inventory(const struct opt_values *v);
 int command_leases(const struct opt_values *v);
 int command_release(const struct opt_values *v);
+int command_ssh_keys(const struct opt_values *v);
+int command_ssh_session(const struct opt_values *v);
 int command_cleanup(const struct opt_values *v);
 int command_check_conf(const struct opt_values *v);
 int command_sample_conf(const struct opt_values *v);

@@ -23,6 +23,8 @@ static const struct {
     {"leases", command_leases},
     {"release", command_release},
     {"cleanup", command_cleanup},
+    {"ssh-keys", command_ssh_keys},
+    {"ssh-session", command_ssh_session},
     {"check-conf", command_check_conf},
     {"sample-conf", command_sample_conf},
 };

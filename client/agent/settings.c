@@ -108,6 +108,20 @@ const struct conf_key settings_keys[] = {
      0, 0},
     {"scrub_timeout", CONF_DURATION, AT(scrub_timeout_us), "60s",
      "Time scrub_command may take for one GPU.", 100000, US_PER_HOUR},
+    {"ssh_user", CONF_STRING, AT(ssh_user), NULL,
+     "User that sshd logs tenants in as; with it their SSH keys open their leases "
+     "(docs/ssh.md). Without it: no SSH.",
+     0, 0},
+    {"ssh_forward", CONF_STRING, AT(ssh_forward), "none",
+     "Ports an SSH session may forward: `none`, or `local` for connections from the "
+     "tenant's machine to this node's loopback.",
+     0, 0},
+    {"ssh_port", CONF_INT, AT(ssh_port), "22", "Port of sshd, told to tenants.", 1,
+     65535},
+    {"ssh_host_key", CONF_STRING, AT(ssh_host_key), "/etc/ssh/ssh_host_ed25519_key.pub",
+     "Public host key of sshd, told to tenants, who then need not trust the first "
+     "connection.",
+     0, 0},
     {"log_level", CONF_STRING, AT(log_level), "info",
      "Least level logged: debug, info, warn or error.", 0, 0},
 };
@@ -171,6 +185,9 @@ static int check(struct settings *s, struct err *err)
                        "inventory: \"%s\" is neither nvml nor sim", s->inventory);
     if (strcmp(s->inventory, "sim") == 0 && s->sim_file == NULL)
         return err_set(err, ERR_BAD_REQUEST, "inventory = sim needs sim_file");
+    if (strcmp(s->ssh_forward, "none") != 0 && strcmp(s->ssh_forward, "local") != 0)
+        return err_set(err, ERR_BAD_REQUEST,
+                       "ssh_forward: \"%s\" is neither none nor local", s->ssh_forward);
     if (s->currency != NULL && !money_currency_known(s->currency))
         return err_set(err, ERR_BAD_REQUEST, "currency: \"%s\" is not known",
                        s->currency);

@@ -31,6 +31,8 @@ struct settings {
     int64_t job_cpus, job_memory_mib, job_pids; /* per GPU of a lease; 0: no limit */
     char *scrub_command;
     int64_t scrub_timeout_us;
+    char *ssh_user, *ssh_forward, *ssh_host_key;
+    int64_t ssh_port;
     char *log_level;
 
     /* made of the above */
