@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "billing/export.h"
 #include "billing/pgtx.h"
 #include "billing/rounds.h"
 #include "billing/sequencer.h"
@@ -73,6 +74,14 @@ static const struct opt_def invoice_opts[] = {
     {"tenant", 't', "NAME", "whose use to invoice", false},
     {"until", 'u', "TIME", "RFC 3339 instant, or `now`: use captured before it", false},
 };
+static const struct opt_def export_opts[] = {
+    {"from", 0, "TIME", "RFC 3339 instant: transfers from here on", false},
+    {"to", 0, "TIME", "RFC 3339 instant, or `now`: transfers before this", false},
+};
+static const struct opt_example export_examples[] = {
+    {"neargpu-billd export >ledger.journal && hledger -f ledger.journal check --strict",
+     "have another program count the whole ledger"},
+};
 static const struct opt_def reverse_opts[] = {
     {"transfer", 'n', "ID", "the top-up's number, as `neargpu wallet` shows it", false},
 };
@@ -106,6 +115,13 @@ static const struct opt_command commands[] = {
     {.name = "check",
      .args = "",
      .summary = "print what the check views hold; exit 6 when it is not nothing"},
+    {.name = "export",
+     .args = "",
+     .summary = "print the ledger as a journal of hledger",
+     .opts = export_opts,
+     .opt_count = 2,
+     .examples = export_examples,
+     .example_count = 1},
     {.name = "verify-log",
      .args = "",
      .summary = "read the whole verifiable log again: is every record what was logged, "
@@ -295,13 +311,14 @@ static int run(const struct billd_conf *conf, bool once, struct err *err)
     }
 }
 
-static int until_text(const char *text, char out[TIMEFMT_MAX], struct err *err)
+static int until_text(const char *option, const char *text, char out[TIMEFMT_MAX],
+                      struct err *err)
 {
     int64_t us;
     if (strcmp(text, "now") == 0)
         us = clock_now_us();
     else if (timefmt_parse(text, &us, err) != 0)
-        return err_prefix(err, "--until");
+        return err_prefix(err, "%s", option);
     timefmt_utc(us, out);
     return 0;
 }
@@ -315,11 +332,13 @@ static int invoice(const struct billd_conf *conf, const struct opt_values *v,
     int rated;
     if (tenant == NULL || until == NULL)
         return err_set(err, ERR_USAGE, "invoice needs --tenant NAME and --until TIME");
-    if (until_text(until, when, err) != 0 || connect_database(conf, &pg, err) != 0)
+    if (until_text("--until", until, when, err) != 0 ||
+        connect_database(conf, &pg, err) != 0)
         return -1;
     int rc = rounds_rate(pg, &rated, err);
     if (rc == 0)
-        rc = until_text(until, when, err); /* `now` is after what was just rated */
+        rc = until_text("--until", until, when,
+                        err); /* `now` is after what was just rated */
     if (rc == 0)
         rc = rounds_invoice(pg, tenant, when, number, sizeof(number), err);
     if (rc == 0)
@@ -367,6 +386,25 @@ static int check(const struct billd_conf *conf, struct err *err)
     return clean ? 0 : err_set(err, ERR_CONFLICT, "what must be empty is not");
 }
 
+static int export(const struct billd_conf *conf, const struct opt_values *v,
+                  struct err *err)
+{
+    const char *from = opt_get(v, "from"), *to = opt_get(v, "to");
+    char from_text[TIMEFMT_MAX], to_text[TIMEFMT_MAX];
+    PGconn *pg;
+    int64_t count;
+    if (from != NULL && until_text("--from", from, from_text, err) != 0)
+        return -1;
+    if (to != NULL && until_text("--to", to, to_text, err) != 0)
+        return -1;
+    if (connect_database(conf, &pg, err) != 0)
+        return -1;
+    int rc = export_hledger(pg, from != NULL ? from_text : NULL,
+                            to != NULL ? to_text : NULL, stdout, &count, err);
+    PQfinish(pg);
+    return rc;
+}
+
 static int verify_log(const struct billd_conf *conf, struct err *err)
 {
     PGconn *pg;
@@ -398,6 +436,8 @@ static int dispatch(const struct opt_values *v, const struct billd_conf *conf,
         return reverse(conf, v, err);
     if (strcmp(name, "check") == 0)
         return check(conf, err);
+    if (strcmp(name, "export") == 0)
+        return export(conf, v, err);
     if (strcmp(name, "verify-log") == 0)
         return verify_log(conf, err);
     if (strcmp(name, "sample-conf") == 0) {

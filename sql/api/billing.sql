@@ -652,3 +652,26 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = report, ng, pg_temp AS $$
     UNION ALL SELECT 'check_receipt_fork', count(*) FROM check_receipt_fork
     UNION ALL SELECT 'check_log', count(*) FROM check_log
 $$;
+
+-- The ledger as it stands, a page at a time by number, for export. Accounts by the names of
+-- their owners.
+CREATE OR REPLACE FUNCTION ng.account_name(p_id integer) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN a.tenant_id IS NOT NULL THEN 'tenant:' || t.name || ':' || a.kind
+                WHEN a.provider_id IS NOT NULL THEN 'provider:' || p.name || ':' || substr(a.kind, 10)
+                ELSE 'market:' || a.kind END
+      FROM ng.account a LEFT JOIN ng.tenant t ON t.id = a.tenant_id LEFT JOIN ng.provider p ON p.id = a.provider_id
+     WHERE a.id = p_id
+$$;
+CREATE OR REPLACE FUNCTION api.billing_ledger(p_from timestamptz, p_to timestamptz, p_after bigint, p_limit integer)
+RETURNS TABLE (id bigint, at_us bigint, kind text, dr text, cr text, currency text, amount_micro bigint, reservation uuid, ref text, reverses bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    SELECT t.id, us(t.at), t.kind, account_name(t.dr), account_name(t.cr), t.currency, t.amount_micro, t.reservation_id, t.ref, t.reverses
+      FROM transfer t
+     WHERE t.id > p_after AND (p_from IS NULL OR t.at >= p_from) AND (p_to IS NULL OR t.at < p_to)
+     ORDER BY t.id LIMIT p_limit
+$$;
+CREATE OR REPLACE FUNCTION api.billing_accounts() RETURNS TABLE (name text, currency text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    SELECT account_name(a.id), a.currency FROM account a ORDER BY a.currency, 1
+$$;
