@@ -163,6 +163,8 @@ static bool is_unheld(struct leases *l, struct live *v, const struct gpu_info **
     return false;
 }
 
+#define CLEAN_PAUSED (INT64_MAX / 2) /* its time limit does not run */
+
 /* The provider's own program, when there is one. */
 static bool is_scrubbed(struct leases *l, struct live *v, const struct gpu_info **gpus,
                         size_t count)
@@ -178,11 +180,14 @@ static bool is_scrubbed(struct leases *l, struct live *v, const struct gpu_info 
                          &err);
     if (rc == 0)
         rc = scrub_poll(v->scrub, &err);
-    if (rc > 0)
+    if (rc > 0) {
+        if (v->cleaning_boot_us == CLEAN_PAUSED)
+            v->cleaning_boot_us = clock_boot_us();
         return true;
+    }
     /* It has its own time limit: that of cleaning begins when it has ended, and is over
      * at once when it failed. */
-    v->cleaning_boot_us = clock_boot_us() - (rc < 0 ? 2 * LEASES_CLEAN_US : 0);
+    v->cleaning_boot_us = rc < 0 ? clock_boot_us() - 2 * LEASES_CLEAN_US : CLEAN_PAUSED;
     snprintf(v->obstacle, sizeof(v->obstacle), "%.118s",
              rc < 0 ? err.text : "its GPUs are being scrubbed");
     if (rc < 0) {
