@@ -1,4 +1,5 @@
-/* token_impl: what the files of the token module share; nobody else includes it. */
+/* token_impl: what the files of the token module and keyset.c share; nobody else
+ * includes it. */
 #ifndef NEARGPU_TOKEN_IMPL_H
 #define NEARGPU_TOKEN_IMPL_H
 #include "client/lib/jsonr.h"
