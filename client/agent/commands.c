@@ -133,7 +133,7 @@ static const struct opt_command list[] = {
      .min_args = 3,
      .max_args = 3},
     {.name = "ssh-session",
-     .args = "TICKET",
+     .args = "[--] TICKET",
      .summary = "make an SSH session a job of its lease (the forced command)",
      .text =
          "Run by sshd as the forced command of a key. The session's exit status is "

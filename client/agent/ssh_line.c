@@ -34,7 +34,7 @@ int ssh_line_make(const struct ssh_line *in, char **ret, struct err *err)
         !ssh_key_is_plausible(in->type, in->key))
         return err_set(err, ERR_BAD_REQUEST,
                        "a path, ticket or key that does not fit into authorized_keys");
-    *ret = xasprintf("restrict,pty%s,command=\"%s ssh-session --socket %s %s\" %s %s",
+    *ret = xasprintf("restrict,pty%s,command=\"%s ssh-session --socket %s -- %s\" %s %s",
                      forward, in->exe, in->socket, in->ticket, in->type, in->key);
     return 0;
 }
