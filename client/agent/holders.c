@@ -101,6 +101,8 @@ static int look(const struct holders_query *q, int proc_fd, const char *pid,
     if (fstatat(proc_fd, pid, &st, 0) != 0)
         return 0;
     bool job = st.st_uid == q->job_uid;
+    if (!job && began_us(proc_fd, pid) <= q->began_boot_us)
+        return 0; /* most of a machine's processes: no need to look into them */
     int rc = holds(q, proc_fd, pid, "fd");
     if (rc == 0) {
         rc = holds(q, proc_fd, pid, "map_files");
@@ -108,7 +110,7 @@ static int look(const struct holders_query *q, int proc_fd, const char *pid,
     }
     if (rc < 0)
         return job ? 1 : 0;
-    return rc == 1 && (job || began_us(proc_fd, pid) > q->began_boot_us);
+    return rc;
 }
 
 int holders_find(const struct holders_query *q, struct holder *ret, struct err *err)
