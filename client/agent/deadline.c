@@ -4,16 +4,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/inotify.h>
+#include <sys/signalfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "client/lib/clock.h"
 #include "client/lib/fsx.h"
 #include "client/lib/xalloc.h"
+
+#define REREAD_US INT64_C(1000000) /* where the kernel does not tell of changes */
 
 int deadline_boot_id(char ret[DEADLINE_BOOT_ID_MAX], struct err *err)
 {
@@ -61,17 +64,27 @@ int deadline_read(int dir_fd, const char *boot_id, int64_t *ret_boot_us,
     return 0;
 }
 
+void deadline_watch(struct deadline *d)
+{
+    d->is_told = fcntl(d->dir_fd, F_NOTIFY, DN_RENAME | DN_CREATE | DN_MULTISHOT) == 0;
+}
+
 int deadline_open(struct deadline *d, const char *lease_dir, struct err *err)
 {
-    *d = (struct deadline){-1, -1, -1, 0, ""};
+    *d = (struct deadline){.dir_fd = -1, .watch_fd = -1, .timer_fd = -1};
     if (deadline_boot_id(d->boot_id, err) < 0)
         return -1;
     d->dir_fd = open(lease_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (d->dir_fd < 0)
         return err_sys(err, errno, "open %s", lease_dir);
-    d->watch_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    if (d->watch_fd < 0 || inotify_add_watch(d->watch_fd, lease_dir, IN_MOVED_TO) < 0)
-        return err_sys(err, errno, "watch %s", lease_dir);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGIO);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    d->watch_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (d->watch_fd < 0)
+        return err_sys(err, errno, "signalfd");
+    deadline_watch(d);
     d->timer_fd = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
     if (d->timer_fd < 0)
         return err_sys(err, errno, "timerfd");
@@ -105,6 +118,8 @@ void deadline_refresh(struct deadline *d, int64_t drain_us, int64_t now_boot_us)
     int64_t at = d->end_boot_us - drain_us;
     if (at <= now_boot_us)
         at = d->end_boot_us;
+    if (!d->is_told && at > now_boot_us + REREAD_US)
+        at = now_boot_us + REREAD_US;
     if (at <= 0)
         at = 1; /* 0 would disarm the timer */
     struct itimerspec when = {.it_value = {at / 1000000, (at % 1000000) * 1000}};

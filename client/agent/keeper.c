@@ -394,7 +394,7 @@ int keeper_main(int argc, char **argv)
     }
     struct keeper *k = xcalloc(1, sizeof(*k));
     struct err err;
-    k->deadline = (struct deadline){-1, -1, -1, 0, ""};
+    k->deadline = (struct deadline){.dir_fd = -1, .watch_fd = -1, .timer_fd = -1};
     k->job_fd = k->lock_fd = k->signal_fd = k->listen_fd = k->events_fd = -1;
     k->ctl = k->out_r = k->err_r = k->in_w = k->log.fd = -1;
     k->ready_fd = argc >= 3 ? (int)strtol(argv[2], NULL, 10) : -1;

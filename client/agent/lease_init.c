@@ -334,6 +334,7 @@ void lease_init_run(struct lease_init *li)
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
     close_inherited(li);
+    deadline_watch(&li->deadline);
     (void)prctl(PR_SET_NAME, "neargpu-init", 0, 0, 0);
     char *work = xasprintf("%s/work", li->lease_dir);
     if (enter_v1(li, &err) < 0)
