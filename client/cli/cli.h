@@ -40,6 +40,7 @@ enum cli_cmd {
     CMD_CANCEL,
     CMD_TOKEN,
     CMD_RUN,
+    CMD_SSH,
     CMD_USAGE,
     CMD_WALLET,
     CMD_INVOICE_LIST,
@@ -173,12 +174,13 @@ typedef int cli_fn(struct cli *c, struct err *err);
 cli_fn cmd_login, cmd_logout, cmd_whoami, cmd_data_add, cmd_data_list, cmd_data_show,
     cmd_data_rm, cmd_profiles, cmd_offers, cmd_calendar, cmd_explain, cmd_quote,
     cmd_reserve, cmd_list, cmd_show, cmd_extend, cmd_shrink, cmd_move, cmd_cancel,
-    cmd_token, cmd_run, cmd_usage, cmd_wallet, cmd_invoice_list, cmd_invoice_show,
-    cmd_verify, cmd_provider_join_code, cmd_provider_nodes, cmd_provider_price,
-    cmd_admin_tenant_create, cmd_admin_tenant_list, cmd_admin_tenant_set,
-    cmd_admin_tenant_topup, cmd_admin_provider_create, cmd_admin_provider_list,
-    cmd_admin_site_add, cmd_admin_site_list, cmd_admin_path_add, cmd_admin_path_list,
-    cmd_admin_path_set, cmd_admin_drill, cmd_admin_report, cmd_admin_status;
+    cmd_token, cmd_run, cmd_ssh, cmd_usage, cmd_wallet, cmd_invoice_list,
+    cmd_invoice_show, cmd_verify, cmd_provider_join_code, cmd_provider_nodes,
+    cmd_provider_price, cmd_admin_tenant_create, cmd_admin_tenant_list,
+    cmd_admin_tenant_set, cmd_admin_tenant_topup, cmd_admin_provider_create,
+    cmd_admin_provider_list, cmd_admin_site_add, cmd_admin_site_list,
+    cmd_admin_path_add, cmd_admin_path_list, cmd_admin_path_set, cmd_admin_drill,
+    cmd_admin_report, cmd_admin_status;
 
 /* Reservations, for several families (cmd_resv.c). */
 int cli_print_reservation(struct cli *c, const json_t *resv, struct err *err) MUST_USE;

@@ -139,6 +139,18 @@ static const struct opt_def run_opts[] = {
     {"address", 0, "ADDRESS", "Agent's address: HOST:PORT or unix:/PATH."},
     {"token-file", 0, "FILE", "Use this token instead of asking the server for one."},
 };
+static const struct opt_def ssh_opts[] = {
+    {"node", 0, "NODE", "Node to go to, of a reservation with several."},
+    {"identity", 'i', "FILE",
+     "SSH key to use, one of this account's (neargpu key list). Default: the account's "
+     "own."},
+    {"config", 0, NULL, "Print a block for ~/.ssh/config instead, for scp and others."},
+    {"host", 0, "HOST", "Name or address of the node. Default: the agent's."},
+    {"port", 0, "PORT", "Port of its sshd. Default: as the node told."},
+    {"user", 0, "NAME",
+     "User to log in as. Default: neargpu-ssh, or as the node told."},
+    {"host-key", 0, "FILE", "Its public host key. Default: as the node told."},
+};
 static const struct opt_def usage_opts[] = {
     {"reservation", 0, "ID", "Only this reservation."},
     {"from", 0, "TIME", "Usage from here on."},
@@ -304,6 +316,15 @@ EXAMPLES(
     {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --per-gpu --output-dir logs "
      "-- python3 train.py",
      "One rank for each GPU, each with files of its own."});
+EXAMPLES(
+    ssh_ex,
+    {"neargpu ssh 01993f2e-5c1a-7abc-8def-0123456789ab", "A shell on the node."},
+    {"neargpu ssh 01993f2e-5c1a-7abc-8def-0123456789ab -- nvidia-smi -L",
+     "A command; its exit status comes back."},
+    {"neargpu ssh 01993f2e-5c1a-7abc-8def-0123456789ab -- -N -L 8888:localhost:8888",
+     "A notebook in the lease, where the provider allows forwarding."},
+    {"neargpu ssh 01993f2e-5c1a-7abc-8def-0123456789ab --config >lease.conf",
+     "Then scp -F lease.conf and rsync -e 'ssh -F lease.conf' work."});
 EXAMPLES(usage_ex, {"neargpu usage --from 2026-11-01 --to 2026-12-01",
                     "GPU hours and their price in November."});
 EXAMPLES(wallet_ex, {"neargpu wallet", "Money there is, money held, and what moved."});
@@ -459,6 +480,15 @@ static const struct opt_command commands[CMD_COUNT] = {
          "when one rank fails the others are ended, first by SIGTERM, and the exit "
          "status is that of the first that failed.",
          OPTS(run_opts), ARGS(1, -1), EX(run_ex)},
+    [CMD_SSH] =
+        {"ssh", "ID [-- SSH-ARGUMENT ...]", "log in to a reserved node by ssh",
+         "Runs the system's ssh with the node's address and host key, and with this "
+         "account's key. What follows the reservation is ssh's own: a command, or "
+         "options "
+         "such as -L. The session runs in the lease, with its GPUs only, and ends with "
+         "it; what shall go on without you is started by neargpu run --detach. With "
+         "--config, scp ID:FILE and rsync -e ssh work as well.",
+         OPTS(ssh_opts), ARGS(1, -1), EX(ssh_ex)},
     [CMD_USAGE] = {"usage", "", "show metered use and its price", NULL,
                    OPTS(usage_opts), ARGS(0, 0), EX(usage_ex)},
     [CMD_WALLET] = {"wallet", "", "show the wallet and its last transfers", NULL, NULL,
