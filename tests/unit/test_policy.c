@@ -54,83 +54,60 @@ START_TEST(test_tenants)
 END_TEST
 
 /* 2026-01-05 is a Monday. */
+static const struct {
+    const char *rules[3];
+    int offset_s;
+    const char *from, *to;
+    bool good;
+} hours[] = {
+    {{NULL}, 0, "2026-01-05T10:00:00Z", "2026-02-01T00:00:00Z", true},
+    {{"mon-fri 09:00-17:00"}, 0, "2026-01-05T10:00:00Z", "2026-01-05T17:00:00Z", true},
+    {{"mon-fri 09:00-17:00"}, 0, "2026-01-05T10:00:00Z", "2026-01-05T17:00:01Z", false},
+    {{"mon-fri 09:00-17:00"}, 0, "2026-01-05T08:59:59Z", "2026-01-05T10:00:00Z", false},
+    {{"mon-fri 09:00-17:00"}, 0, "2026-01-04T10:00:00Z", "2026-01-04T11:00:00Z", false},
+    /* the same hours in Tokyo */
+    {{"mon-fri 09:00-17:00"},
+     32400,
+     "2026-01-05T00:00:00Z",
+     "2026-01-05T08:00:00Z",
+     true},
+    {{"mon-fri 09:00-17:00"},
+     32400,
+     "2026-01-05T10:00:00Z",
+     "2026-01-05T11:00:00Z",
+     false},
+    /* over midnight, and rules that touch */
+    {{"mon 18:00-08:00"}, 0, "2026-01-05T20:00:00Z", "2026-01-06T08:00:00Z", true},
+    {{"mon 18:00-24:00", "tue 00:00-06:00"},
+     0,
+     "2026-01-05T20:00:00Z",
+     "2026-01-06T06:00:00Z",
+     true},
+    {{"mon 18:00-24:00", "tue 00:01-06:00"},
+     0,
+     "2026-01-05T20:00:00Z",
+     "2026-01-06T06:00:00Z",
+     false},
+    /* longer than windows are told ahead */
+    {{"daily 00:00-24:00"}, 0, "2026-01-05T20:00:00Z", "2026-02-05T20:00:00Z", true},
+    {{"mon-sat 00:00-24:00"}, 0, "2026-01-05T20:00:00Z", "2026-02-05T20:00:00Z", false},
+};
+
 START_TEST(test_hours)
 {
-    static const struct {
-        const char *rules[3];
-        int offset_s;
-        const char *from, *to;
-        bool good;
-    } rows[] = {
-        {{NULL}, 0, "2026-01-05T10:00:00Z", "2026-02-01T00:00:00Z", true},
-        {{"mon-fri 09:00-17:00"},
-         0,
-         "2026-01-05T10:00:00Z",
-         "2026-01-05T17:00:00Z",
-         true},
-        {{"mon-fri 09:00-17:00"},
-         0,
-         "2026-01-05T10:00:00Z",
-         "2026-01-05T17:00:01Z",
-         false},
-        {{"mon-fri 09:00-17:00"},
-         0,
-         "2026-01-05T08:59:59Z",
-         "2026-01-05T10:00:00Z",
-         false},
-        {{"mon-fri 09:00-17:00"},
-         0,
-         "2026-01-04T10:00:00Z",
-         "2026-01-04T11:00:00Z",
-         false},
-        /* the same hours in Tokyo */
-        {{"mon-fri 09:00-17:00"},
-         32400,
-         "2026-01-05T00:00:00Z",
-         "2026-01-05T08:00:00Z",
-         true},
-        {{"mon-fri 09:00-17:00"},
-         32400,
-         "2026-01-05T10:00:00Z",
-         "2026-01-05T11:00:00Z",
-         false},
-        /* over midnight, and rules that touch */
-        {{"mon 18:00-08:00"}, 0, "2026-01-05T20:00:00Z", "2026-01-06T08:00:00Z", true},
-        {{"mon 18:00-24:00", "tue 00:00-06:00"},
-         0,
-         "2026-01-05T20:00:00Z",
-         "2026-01-06T06:00:00Z",
-         true},
-        {{"mon 18:00-24:00", "tue 00:01-06:00"},
-         0,
-         "2026-01-05T20:00:00Z",
-         "2026-01-06T06:00:00Z",
-         false},
-        /* longer than windows are told ahead */
-        {{"daily 00:00-24:00"},
-         0,
-         "2026-01-05T20:00:00Z",
-         "2026-02-05T20:00:00Z",
-         true},
-        {{"mon-sat 00:00-24:00"},
-         0,
-         "2026-01-05T20:00:00Z",
-         "2026-02-05T20:00:00Z",
-         false},
-    };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+    for (size_t i = 0; i < sizeof(hours) / sizeof(hours[0]); i++) {
         struct advert_rule rules[3];
         struct err err;
-        struct policy p = {.hours = rules, .offset_s = rows[i].offset_s};
-        while (rows[i].rules[p.hour_count] != NULL) {
-            ck_assert_int_eq(advert_rule_parse(rows[i].rules[p.hour_count],
+        struct policy p = {.hours = rules, .offset_s = hours[i].offset_s};
+        while (hours[i].rules[p.hour_count] != NULL) {
+            ck_assert_int_eq(advert_rule_parse(hours[i].rules[p.hour_count],
                                                &rules[p.hour_count], &err),
                              0);
             p.hour_count++;
         }
-        struct order o = order_of(rows[i].from, rows[i].to);
+        struct order o = order_of(hours[i].from, hours[i].to);
         int rc = policy_check(&p, &o, 0, &err);
-        ck_assert_msg((rc == 0) == rows[i].good, "row %zu: %s", i,
+        ck_assert_msg((rc == 0) == hours[i].good, "row %zu: %s", i,
                       rc != 0 ? err.text : "accepted");
     }
 }
