@@ -10,9 +10,8 @@
 #include <string.h>
 
 #include "client/agent/leases.h"
-#include "client/agent/runsrv.h"
 #include "client/agent/sshsrv.h"
-#include "client/agent/sync.h"
+#include "client/agent/warden.h"
 #include "client/lib/clock.h"
 #include "client/lib/fsx.h"
 #include "client/lib/jsonx.h"
@@ -22,7 +21,6 @@
 
 #define SAMPLE_FAILURES_MAX 3 /* then every GPU counts as lost */
 #define RECEIPT_INTERVAL_US (60 * US_PER_S)
-#define PROBE_INTERVAL_US   (60 * US_PER_S)
 #define TIME_KEEP_US        1000 /* a better estimate by this much is written down */
 #define FLOOR_STEP_US       (60 * US_PER_S) /* so old may the floor on disk be */
 
@@ -51,7 +49,7 @@ void agent_wake(struct agent *a)
 void agent_changed(struct agent *a)
 {
     (void)advert_hold(&a->advert, leases_hold, a->leases);
-    sync_poke(a->sync);
+    warden_changed(a->warden);
     agent_wake(a);
 }
 
@@ -145,9 +143,6 @@ void agent_take_desired(struct agent *a, struct desired *want_take, int64_t boot
     revoke_kids(a);
     if (want_take->receipt_interval_us > 0)
         a->receipt_interval_us = want_take->receipt_interval_us;
-    if (a->conf.probe_interval_us == 0 && want_take->probe_interval_us > 0)
-        probe_set_interval(a->probe, want_take->probe_interval_us);
-    probe_set(a->probe, want_take->probes, want_take->probe_count);
     if (a->have_want)
         desired_done(&a->want);
     a->want = *want_take;
@@ -274,17 +269,6 @@ static void sample(evutil_socket_t fd, short what, void *arg)
 
 /* --- life --- */
 
-static bool probe_now(void *arg, int64_t *ret_us)
-{
-    return agent_now(arg, ret_us);
-}
-
-static void probe_changed(void *arg)
-{
-    const struct agent *a = arg;
-    sync_poke(a->sync);
-}
-
 static void stop(evutil_socket_t fd, short what, void *arg)
 {
     struct agent *a = arg;
@@ -323,27 +307,14 @@ static int open_gpus(struct agent *a, struct err *err)
     return a->gpu_ops->open(&source, &a->gpu, err);
 }
 
-static int open_parts(struct agent *a, struct err *err)
+static void open_events(struct agent *a)
 {
-    struct probe_conf probe = {.source = a->conf.probe_source,
-                               .samples = (size_t)a->conf.probe_samples,
-                               .interval_us = a->conf.probe_interval_us > 0
-                                                  ? a->conf.probe_interval_us
-                                                  : PROBE_INTERVAL_US,
-                               .now = probe_now,
-                               .changed = probe_changed,
-                               .arg = a};
-    a->leases = leases_new(a);
     a->turn_timer = evtimer_new(a->base, turn, a);
     a->sample_timer = evtimer_new(a->base, sample, a);
     a->sig_term = evsignal_new(a->base, SIGTERM, stop, a);
     a->sig_int = evsignal_new(a->base, SIGINT, stop, a);
     event_add(a->sig_term, NULL);
     event_add(a->sig_int, NULL);
-    if (probe_new(a->base, &probe, &a->probe, err) != 0 ||
-        runsrv_new(a, &a->runsrv, err) != 0 || sshsrv_new(a, &a->sshsrv, err) != 0)
-        return -1;
-    return sync_new(a, &a->sync, err);
 }
 
 int agent_new(const char *conf_path, struct agent **ret, struct err *err)
@@ -361,10 +332,14 @@ int agent_new(const char *conf_path, struct agent **ret, struct err *err)
     if (rc == 0)
         rc = open_gpus(a, err);
     if (rc == 0)
-        rc = open_parts(a, err);
+        rc = warden_new(a, &a->warden, err);
     if (rc == 0) {
+        a->leases = leases_new(a);
+        open_events(a);
         sample(-1, 0, a);
         rc = leases_recover(a->leases, err);
+        if (rc == 0)
+            rc = sshsrv_new(a, &a->sshsrv, err);
         (void)advert_hold(&a->advert, leases_hold, a->leases);
     }
     if (rc != 0) {
@@ -380,7 +355,7 @@ void agent_run(struct agent *a)
     log_info("%s of market %s: %zu GPUs (%s), %s", a->id.spiffe_id, a->id.market,
              a->advert.count, a->gpu_ops->name,
              signedtime_is_known(&a->time) ? "time known" : "no signed time yet");
-    sync_start(a->sync);
+    warden_start(a->warden);
     arm(a->turn_timer, 0);
     event_base_dispatch(a->base);
 }
@@ -395,10 +370,8 @@ void agent_free(struct agent *a)
 {
     if (a == NULL)
         return;
-    sync_free(a->sync);
-    runsrv_free(a->runsrv);
+    warden_free(a->warden);
     sshsrv_free(a->sshsrv);
-    probe_free(a->probe);
     leases_free(a->leases);
     free_event(a->turn_timer);
     free_event(a->sample_timer);

@@ -1,5 +1,6 @@
-/* agent: the running daemon as one struct: what its parts share. Each part keeps its
- * own state behind its own header; what is here is read by several.
+/* agent: the privileged process of a running agent, the warden, as one struct: what its
+ * parts share. Each part keeps its own state behind its own header; what is here is
+ * read by several. It has no network: that is the front's (warden.h).
  *
  * One thread, one event base. `agent_turn` compares desired with actual and acts; it is
  * run after every sync, after every sample, and whenever a part calls agent_wake(). */
@@ -15,7 +16,6 @@
 #include "client/agent/gpu.h"
 #include "client/agent/identity.h"
 #include "client/agent/journal.h"
-#include "client/agent/probe.h"
 #include "client/agent/reconcile.h"
 #include "client/agent/settings.h"
 #include "client/agent/signedtime.h"
@@ -23,8 +23,7 @@
 #include "client/lib/token.h"
 
 struct leases;
-struct sync;
-struct runsrv;
+struct warden;
 struct sshsrv;
 
 struct agent {
@@ -49,9 +48,7 @@ struct agent {
     struct enforce *enforce;
     struct spool *spool;
     struct leases *leases;
-    struct probe *probe;
-    struct sync *sync;
-    struct runsrv *runsrv;
+    struct warden *warden; /* NULL: nobody is told anything (tests) */
     struct sshsrv *sshsrv; /* NULL: no SSH here */
 
     struct event *turn_timer, *sample_timer;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "client/agent/agent.h"
+#include "client/agent/front_confine.h"
 #include "client/agent/policy_file.h"
 #include "client/agent/ssh_proto.h"
 #include "client/lib/fsx.h"
@@ -150,6 +151,15 @@ static const struct opt_command list[] = {
     {.name = "sample-conf",
      .args = "",
      .summary = "print a configuration file with every key and its default"},
+    {.name = "front-selftest",
+     .args = "",
+     .summary = "try what the agent's network process must not be able to do",
+     .text = "Confines a process exactly as the agent's front is and lets it try to "
+             "load a device program, reach devices, journal, receipt key and the "
+             "privileged process, and more; prints each attempt with the kernel's "
+             "answer and exits 0 when all were refused.",
+     .opts = conf_opt,
+     .opt_count = COUNT(conf_opt)},
 };
 
 const struct opt_program commands_program = {
@@ -414,4 +424,15 @@ int command_sample_conf(const struct opt_values *v)
     fputs(text, stdout);
     free(text);
     return 0;
+}
+
+int command_front_selftest(const struct opt_values *v)
+{
+    struct settings conf;
+    struct err err;
+    if (settings_load(command_conf_path(v), &conf, &err) != 0)
+        return command_fail(&err);
+    int rc = front_selftest(conf.state_dir, conf.front_uid, conf.front_gid);
+    settings_done(&conf);
+    return rc;
 }

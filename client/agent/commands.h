@@ -17,6 +17,7 @@ int command_ssh_session(const struct opt_values *v);
 int command_cleanup(const struct opt_values *v);
 int command_check_conf(const struct opt_values *v);
 int command_sample_conf(const struct opt_values *v);
+int command_front_selftest(const struct opt_values *v);
 
 /* One line on stderr; the exit status for it. */
 int command_fail(const struct err *err);

@@ -3,16 +3,13 @@
 
 #include "client/agent/identity.h"
 
-#include <errno.h>
-#include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "client/agent/nodecert.h"
 #include "client/lib/bounds.h"
 #include "client/lib/cafetch.h"
 #include "client/lib/fsx.h"
@@ -20,7 +17,6 @@
 #include "client/lib/jsonx.h"
 #include "client/lib/jws.h"
 #include "client/lib/timefmt.h"
-#include "client/lib/tlsx.h"
 #include "client/lib/token.h"
 #include "client/lib/xalloc.h"
 
@@ -35,101 +31,20 @@ static char *in_dir(const struct identity *id, const char *name)
 static void set_paths(struct identity *id, const char *state_dir)
 {
     id->dir = xasprintf("%s/identity", state_dir);
-    id->key_file = in_dir(id, "node.key");
-    id->cert_file = in_dir(id, "node.pem");
     id->ca_file = in_dir(id, "ca.pem");
-    id->new_key_file = in_dir(id, "node.key.new");
-    id->new_cert_file = in_dir(id, "node.pem.new");
+    id->front_dir = xasprintf("%s/front", state_dir);
 }
 
 void identity_done(struct identity *id)
 {
-    char *texts[] = {id->dir,       id->server,  id->market,       id->issuer,
-                     id->site,      id->node,    id->spiffe_id,    id->key_file,
-                     id->cert_file, id->ca_file, id->new_key_file, id->new_cert_file};
+    char *texts[] = {id->dir,  id->server,    id->market,  id->issuer,   id->site,
+                     id->node, id->spiffe_id, id->ca_file, id->front_dir};
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         free(texts[i]);
     json_decref(id->jwks);
     keyring_free(id->keys);
     EVP_PKEY_free(id->receipt_key);
     memset(id, 0, sizeof(*id));
-}
-
-static X509 *pem_cert(const char *pem)
-{
-    BIO *bio = BIO_new_mem_buf(pem, -1);
-    X509 *cert = bio != NULL ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
-    BIO_free(bio);
-    return cert;
-}
-
-static X509 *file_cert(const char *path)
-{
-    char *pem = NULL;
-    X509 *cert = NULL;
-    if (fsx_read(path, PEM_FILE_MAX, &pem, NULL, NULL) == 0)
-        cert = pem_cert(pem);
-    free(pem);
-    return cert;
-}
-
-/* Is the private key in the file the one of the certificate? */
-static bool key_fits(const char *key_file, X509 *cert)
-{
-    char *pem = NULL;
-    size_t len;
-    bool fits = false;
-    if (fsx_read_secret(key_file, PEM_FILE_MAX, &pem, &len, NULL) != 0)
-        return false;
-    BIO *bio = BIO_new_mem_buf(pem, (int)len);
-    EVP_PKEY *key = bio != NULL ? PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL) : NULL;
-    if (key != NULL)
-        fits = X509_check_private_key(cert, key) == 1;
-    EVP_PKEY_free(key);
-    BIO_free(bio);
-    OPENSSL_cleanse(pem, len);
-    free(pem);
-    ERR_clear_error();
-    return fits;
-}
-
-static int64_t asn1_us(const ASN1_TIME *t)
-{
-    struct tm tm;
-    if (ASN1_TIME_to_tm(t, &tm) != 1)
-        return 0;
-    return (int64_t)timegm(&tm) * US_PER_S;
-}
-
-/* What a renewal that was cut off has left. The key is renamed first, so a new
- * certificate that fits the key in place only lacks its own rename. */
-static void mend(struct identity *id)
-{
-    X509 *cert = file_cert(id->new_cert_file);
-    if (cert != NULL && key_fits(id->key_file, cert))
-        (void)rename(id->new_cert_file, id->cert_file);
-    else if (cert != NULL && key_fits(id->new_key_file, cert))
-        id->has_new = true;
-    X509_free(cert);
-    if (!id->has_new)
-        identity_renew_abort(id);
-}
-
-static int load_cert(struct identity *id, struct err *err)
-{
-    X509 *cert = file_cert(id->cert_file);
-    int rc = 0;
-    if (cert == NULL)
-        return err_set(err, ERR_NOT_FOUND, "%s: no certificate", id->cert_file);
-    if (!key_fits(id->key_file, cert))
-        rc = err_set(err, ERR_IO,
-                     "%s is not the key of %s, or others may read it; enrol again, or "
-                     "chmod 600",
-                     id->key_file, id->cert_file);
-    id->cert_from_us = asn1_us(X509_get0_notBefore(cert));
-    id->cert_to_us = asn1_us(X509_get0_notAfter(cert));
-    X509_free(cert);
-    return rc;
 }
 
 static int load_receipt_key(struct identity *id, struct err *err)
@@ -203,12 +118,8 @@ int identity_load(const char *state_dir, struct identity *ret, struct err *err)
                      "enroll` with a join code of your provider account",
                      market);
     free(market);
-    if (rc == 0) {
-        mend(&id);
-        rc = load_market(&id, err);
-    }
     if (rc == 0)
-        rc = load_cert(&id, err);
+        rc = load_market(&id, err);
     if (rc == 0)
         rc = load_receipt_key(&id, err);
     if (rc != 0) {
@@ -258,55 +169,6 @@ int identity_set_jwks(struct identity *id, json_t *jwks, struct err *err)
     return 0;
 }
 
-bool identity_is_due(const struct identity *id, int64_t now_us)
-{
-    return now_us >= id->cert_from_us + (id->cert_to_us - id->cert_from_us) / 2;
-}
-
-int identity_renew_begin(struct identity *id, char **ret_csr, struct err *err)
-{
-    char *key = NULL, *csr = NULL;
-    if (tlsx_make_csr(id->spiffe_id, &key, &csr, err) != 0)
-        return -1;
-    int rc = fsx_write(id->new_key_file, key, strlen(key), 0600, err);
-    OPENSSL_cleanse(key, strlen(key));
-    free(key);
-    if (rc != 0)
-        free(csr);
-    else
-        *ret_csr = csr;
-    return rc;
-}
-
-int identity_renew_store(struct identity *id, const char *cert_pem, struct err *err)
-{
-    X509 *cert = pem_cert(cert_pem);
-    int rc = 0;
-    if (cert == NULL || !key_fits(id->new_key_file, cert))
-        rc = err_set(err, ERR_BAD_REQUEST,
-                     "the certificate that came back is not one for the new key");
-    X509_free(cert);
-    if (rc == 0)
-        rc = fsx_write(id->new_cert_file, cert_pem, strlen(cert_pem), 0600, err);
-    return rc;
-}
-
-int identity_renew_commit(struct identity *id, struct err *err)
-{
-    if (rename(id->new_key_file, id->key_file) != 0 ||
-        rename(id->new_cert_file, id->cert_file) != 0)
-        return err_sys(err, errno, "%s: rename", id->dir);
-    id->has_new = false;
-    return load_cert(id, err);
-}
-
-void identity_renew_abort(struct identity *id)
-{
-    id->has_new = false;
-    (void)unlink(id->new_cert_file);
-    (void)unlink(id->new_key_file);
-}
-
 /* --- enrolment --- */
 
 struct reply_row {
@@ -340,14 +202,7 @@ static int store_reply(struct identity *id, const char *server, const json_t *bo
     if (keyring_from_jwks(row.jwks, &keys, err) != 0)
         return err_prefix(err, "the market's key set");
     keyring_free(keys);
-    X509 *cert = pem_cert(row.certificate);
-    bool fits = cert != NULL && key_fits(id->key_file, cert);
-    X509_free(cert);
-    if (!fits)
-        return err_set(err, ERR_BAD_REQUEST,
-                       "the certificate that came back is not one for our key");
-    if (fsx_write(id->cert_file, row.certificate, strlen(row.certificate), 0600, err) !=
-        0)
+    if (nodecert_store_first(id->front_dir, row.certificate, err) != 0)
         return -1;
     struct market_row m = {server,   row.market,    row.issuer, row.site,
                            row.node, row.spiffe_id, row.jwks};
@@ -356,13 +211,11 @@ static int store_reply(struct identity *id, const char *server, const json_t *bo
 
 static int make_keys(struct identity *id, json_t *body, struct err *err)
 {
-    char *key = NULL, *csr = NULL, *path = in_dir(id, "receipt.key"), *pem = NULL;
+    char *csr = NULL, *path = in_dir(id, "receipt.key"), *pem = NULL;
     uint8_t pub[JWS_ED25519_LEN];
     EVP_PKEY *receipt = NULL;
     /* The market names the node; what a CSR says of itself has no weight. */
-    int rc = tlsx_make_csr("spiffe://neargpu/unnamed", &key, &csr, err);
-    if (rc == 0)
-        rc = fsx_write(id->key_file, key, strlen(key), 0600, err);
+    int rc = nodecert_make_first(id->front_dir, "spiffe://neargpu/unnamed", &csr, err);
     if (rc == 0)
         rc = jws_keygen(&receipt, err);
     if (rc == 0) {
@@ -378,7 +231,6 @@ static int make_keys(struct identity *id, json_t *body, struct err *err)
     EVP_PKEY_free(receipt);
     free(pem);
     free(path);
-    free(key);
     free(csr);
     return rc;
 }
@@ -434,6 +286,8 @@ int identity_enrol(const struct identity_enrol *in, struct err *err)
                      id.dir);
     if (rc == 0)
         rc = fsx_mkdirs(id.dir, 0700, err);
+    if (rc == 0)
+        rc = fsx_mkdirs(id.front_dir, 0700, err);
     if (rc == 0)
         rc = pin_ca(&id, in, err);
     if (rc == 0)

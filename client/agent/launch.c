@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,10 +31,16 @@
 static void (*step_hook)(const char *step);
 static pid_t children[KEEPERS_MAX];
 static size_t child_count;
+static int netns_fd = -1;
 
 void launch_set_step_hook(void (*hook)(const char *step))
 {
     step_hook = hook;
+}
+
+void launch_set_netns(int fd)
+{
+    netns_fd = fd;
 }
 
 static void step(const char *name)
@@ -97,6 +104,8 @@ keeper_exec(char *const argv[], int ready, int log)
     sigemptyset(&none);
     setsid();
     sigprocmask(SIG_SETMASK, &none, NULL);
+    if (netns_fd >= 0 && setns(netns_fd, CLONE_NEWNET) < 0)
+        _exit(127);
     if (null < 0 || dup2(ready, 3) < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 ||
         dup2(log >= 0 ? log : null, 2) < 0)
         _exit(127);

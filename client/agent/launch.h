@@ -143,6 +143,9 @@ void launch_reap(void);
  * them still has a job. */
 int launch_close(const char *lease_dir, struct err *err) MUST_USE;
 
+/* Keepers, and so jobs, are started in this network namespace instead of the caller's;
+ * -1: in the caller's. The descriptor stays the caller's. */
+void launch_set_netns(int fd);
 /* Fault injection: called by name after each durable step of launch_start. NULL: none.
  */
 void launch_set_step_hook(void (*hook)(const char *step));

@@ -1,5 +1,6 @@
 /* main: neargpu-agent. Finds the verb and calls it. `keeper` is the program of a
- * running job (keeper.h): not for people, so not in the help. */
+ * running job (keeper.h), `front` the daemon's other process (front.h): not for people,
+ * so not in the help. */
 #include "config.h"
 
 #include <stdio.h>
@@ -7,6 +8,7 @@
 #include <string.h>
 
 #include "client/agent/commands.h"
+#include "client/agent/front.h"
 #include "client/agent/keeper.h"
 #include "client/lib/err.h"
 #include "client/lib/log.h"
@@ -27,6 +29,7 @@ static const struct {
     {"ssh-session", command_ssh_session},
     {"check-conf", command_check_conf},
     {"sample-conf", command_sample_conf},
+    {"front-selftest", command_front_selftest},
 };
 
 static int print(char *text)
@@ -79,6 +82,8 @@ int main(int argc, char **argv)
     struct err err;
     if (argc > 1 && strcmp(argv[1], "keeper") == 0)
         return keeper_main(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "front") == 0)
+        return front_main(argc - 1, argv + 1);
     log_init("neargpu-agent", LOG_LVL_INFO);
     if (wants_run(argc, argv)) {
         argv = with_verb(argc, argv, "run");

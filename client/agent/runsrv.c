@@ -10,7 +10,6 @@
 #include <event2/bufferevent.h>
 #include <event2/bufferevent_ssl.h>
 #include <event2/listener.h>
-#include <inttypes.h>
 #include <netinet/tcp.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
@@ -21,12 +20,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "client/agent/runauth.h"
-#include "client/agent/runjobs.h"
 #include "client/lib/addr.h"
-#include "client/lib/b64.h"
-#include "client/lib/clock.h"
-#include "client/lib/digest.h"
 #include "client/lib/frame.h"
 #include "client/lib/fsx.h"
 #include "client/lib/jsonx.h"
@@ -38,12 +32,13 @@
 #define PIPE_MAX                                                        \
     (256 * 1024) /* waiting for a slow side: then the other is not read \
                   */
-#define LINGER_US   INT64_C(2000000) /* for the peer to read the last frame */
-#define RUN_VERSION 1
+#define LINGER_US INT64_C(2000000)  /* for the peer to read the last frame */
+#define ANSWER_US INT64_C(60000000) /* more than any start of a job takes */
 
 enum client_state {
+    CLIENT_COMING,    /* the warden is asked for a nonce */
     CLIENT_ASKING,    /* nonce sent, waiting for the request */
-    CLIENT_STARTING,  /* its job is being started */
+    CLIENT_WAITING,   /* the warden has the request */
     CLIENT_ATTACHED,  /* frames pass */
     CLIENT_FLUSHING,  /* the last frame is being written */
     CLIENT_LINGERING, /* write side shut, waiting for the peer's end */
@@ -53,35 +48,22 @@ enum client_state {
 struct client {
     struct runsrv *srv;
     struct client *next;
+    int64_t id; /* never used again in the life of this process */
     enum client_state state;
     struct bufferevent *tenant, *keeper;
     bool tls;
     struct frame_reader in;
     struct event *timer;
-    char nonce[JWS_KID_MAX];
-    char tenant_id[UUID_TEXT]; /* "": not known yet */
-    struct starting *starting; /* what it waits for; NULL: nothing */
-};
-
-/* A job whose keeper has not said yet that it runs. Its client may leave meanwhile. */
-struct starting {
-    struct runsrv *srv;
-    struct starting *next;
-    struct client *client; /* NULL: gone */
-    struct event *event;   /* the keeper's word, or its time is over */
-    struct launch_ready ready;
-    char lease[JOURNAL_ID_MAX], job[JOURNAL_ID_MAX];
 };
 
 struct runsrv {
-    struct agent *a;
+    struct front *f;
     SSL_CTX *ctx;
     struct evconnlistener *tcp, *local;
-    char *local_path;
     char address[300];
     struct client *clients;
     size_t count;
-    struct starting *starting;
+    int64_t last_id;
     struct event *reaper;
 };
 
@@ -94,8 +76,6 @@ static void set_state(struct client *c, enum client_state s)
 
 static void client_free(struct client *c)
 {
-    if (c->starting != NULL)
-        c->starting->client = NULL;
     if (c->keeper != NULL)
         bufferevent_free(c->keeper);
     if (c->tenant != NULL)
@@ -118,6 +98,7 @@ static void reap(evutil_socket_t fd, short what, void *arg)
         }
         *p = c->next;
         r->count--;
+        front_tell(r->f, LINK_GONE, json_pack("{s:I}", "client", (json_int_t)c->id));
         client_free(c);
     }
 }
@@ -138,12 +119,12 @@ static void send_frame(struct client *c, char type, const void *data, size_t len
     strbuf_done(&b);
 }
 
-static void send_json(struct client *c, char type, json_t *take)
+static void send_json(struct client *c, char type, const json_t *doc)
 {
-    char *text = jsonx_dump(take);
-    send_frame(c, type, text, strlen(text)); /* all of ours fit: runjobs.h */
+    char *text = jsonx_dump(doc);
+    size_t len = strlen(text);
+    send_frame(c, type, text, len <= RUN_FRAME_MAX ? len : 0);
     free(text);
-    json_decref(take);
 }
 
 static void linger(struct client *c)
@@ -171,18 +152,16 @@ static void finish(struct client *c)
         linger(c);
 }
 
+/* What is refused here is no request at all. */
 static void refuse(struct client *c, const char *step, const struct err *err)
 {
     json_t *o = json_object();
     json_object_set_new(o, "error", json_string(err_code_name(err->code)));
     json_object_set_new(o, "step", json_string(step));
     json_object_set_new(o, "detail", json_string(err->text));
-    /* Anyone can send rubbish; only what got as far as a token is worth a line. */
-    if (strcmp(step, "frame") == 0 || strcmp(step, "request") == 0)
-        log_debug("run: refused at %s: %s", step, err->text);
-    else
-        log_info("run: refused at %s: %s", step, err->text);
+    log_debug("run: refused at %s: %s", step, err->text);
     send_json(c, 'E', o);
+    json_decref(o);
     finish(c);
 }
 
@@ -218,233 +197,129 @@ static void keeper_event(struct bufferevent *bev, short what, void *arg)
     finish(c);
 }
 
-static void attach(struct client *c, const char *dir, const char *job, int64_t offset)
+static void attach(struct client *c, int fd)
 {
-    struct err err;
-    int fd;
-    if (launch_attach(dir, job, &fd, &err) != 0) {
-        refuse(c, "attach", &err);
-        return;
-    }
-    json_t *r = json_object();
-    json_object_set_new(r, "job", json_string(job));
-    json_object_set_new(r, "offset", json_integer(offset));
-    json_object_set_new(r, "state", json_string(runjobs_state(dir, job)));
-    send_json(c, 'r', r);
-    struct strbuf b = STRBUF_INIT;
-    char text[64];
-    int len = snprintf(text, sizeof(text), "{\"offset\":%" PRId64 "}", offset);
-    frame_put(&b, 'a', text, (size_t)len);
-    c->keeper = bufferevent_socket_new(c->srv->a->base, fd, BEV_OPT_CLOSE_ON_FREE);
+    (void)evutil_make_socket_nonblocking(fd);
+    c->keeper = bufferevent_socket_new(c->srv->f->base, fd, BEV_OPT_CLOSE_ON_FREE);
     bufferevent_setcb(c->keeper, keeper_read, keeper_write, keeper_event, c);
     bufferevent_setwatermark(c->keeper, EV_READ, 0, PIPE_MAX);
     bufferevent_enable(c->keeper, EV_READ | EV_WRITE);
-    bufferevent_write(c->keeper, b.data, b.len);
-    strbuf_done(&b);
     event_del(c->timer);
     set_state(c, CLIENT_ATTACHED);
 }
 
 /* --- requests --- */
 
-static void starting_free(struct starting *s)
+/* Who is at the other end of the local socket; -1: remote. */
+static int64_t peer_uid(const struct client *c)
 {
-    for (struct starting **p = &s->srv->starting; *p != NULL; p = &(*p)->next) {
-        if (*p == s) {
-            *p = s->next;
-            break;
-        }
-    }
-    if (s->client != NULL)
-        s->client->starting = NULL;
-    if (s->ready.fd >= 0)
-        close(s->ready.fd);
-    event_free(s->event);
-    free(s);
-}
-
-static void tenant_read(struct bufferevent *bev, void *arg);
-
-static void start_told(evutil_socket_t fd, short what, void *arg)
-{
-    struct starting *s = arg;
-    struct client *c = s->client;
-    struct leases *leases = s->srv->a->leases;
-    struct err err;
-    (void)fd;
-    (void)what;
-    int rc = launch_take_ready(&s->ready, &err);
-    if (rc == 0)
-        return;
-    if (rc > 0) {
-        log_info("lease %s: job %s started", s->lease, s->job);
-        leases_job_started(leases, s->lease);
-    }
-    if (c != NULL && c->state == CLIENT_STARTING && rc < 0) {
-        refuse(c, "launch", &err);
-    } else if (c != NULL && c->state == CLIENT_STARTING) {
-        char *dir = leases_dir(leases, s->lease);
-        attach(c, dir, s->job, 0);
-        free(dir);
-        bufferevent_enable(c->tenant, EV_READ);
-        if (c->state == CLIENT_ATTACHED) /* what came behind the request */
-            tenant_read(c->tenant, c);
-    } else if (rc < 0) {
-        log_warn("lease %s: job %s: %s", s->lease, s->job, err.text);
-    }
-    starting_free(s);
-}
-
-static void wait_for_start(struct client *c, const char *lease,
-                           const struct leases_launched *out)
-{
-    struct runsrv *r = c->srv;
-    struct starting *s = xcalloc(1, sizeof(*s));
-    int64_t left_us = out->ready.until_us - clock_boot_us();
-    struct timeval tv = {left_us / US_PER_S + 1, 0};
-    s->srv = r;
-    s->client = c;
-    s->ready = out->ready;
-    snprintf(s->lease, sizeof(s->lease), "%s", lease);
-    snprintf(s->job, sizeof(s->job), "%s", out->job);
-    s->next = r->starting;
-    r->starting = s;
-    s->event = event_new(r->a->base, s->ready.fd, EV_READ | EV_PERSIST, start_told, s);
-    event_add(s->event, &tv);
-    c->starting = s;
-    event_del(c->timer);
-    bufferevent_disable(c->tenant, EV_READ);
-    set_state(c, CLIENT_STARTING);
-}
-
-static bool is_starting(const struct runsrv *r, const char *job)
-{
-    const struct starting *s = r->starting;
-    while (s != NULL && strcmp(s->job, job) != 0)
-        s = s->next;
-    return s != NULL;
-}
-
-static int open_for_launch(struct client *c, struct runauth *r, const char **ret_step,
-                           struct err *err)
-{
-    struct leases *leases = c->srv->a->leases;
-    struct order *o = xcalloc(1, sizeof(*o));
-    order_from_token(&r->claims, o);
-    const struct journal_lease *j = leases_find(leases, o->id);
-    int rc = j != NULL && o->not_after_us > j->not_after_us
-                 ? leases_extend(leases, o, err)
-                 : leases_open(leases, o, ret_step, err);
-    free(o);
-    return rc;
-}
-
-static void do_launch(struct client *c, struct runauth *r)
-{
-    struct agent *a = c->srv->a;
-    struct leases_launch in = {.claims = &r->claims,
-                               .argv_hash = r->argv_hash,
-                               .argv = r->argv,
-                               .envp = r->envp,
-                               .cwd = r->cwd,
-                               .want_stdin = r->want_stdin,
-                               .files = r->files,
-                               .file_count = r->file_count};
-    struct leases_launched out = {0};
-    const char *step = "lease", *lease = r->claims.lease.reservation;
-    struct err err;
-    int rc = is_starting(c->srv, r->claims.jti)
-                 ? err_set(&err, ERR_UNAVAILABLE, "the job is being started")
-                 : open_for_launch(c, r, &step, &err);
-    if (rc == 0) {
-        rc = leases_launch(a->leases, &in, &out, &err);
-        step = out.step;
-    }
-    if (rc != 0) {
-        refuse(c, step, &err);
-    } else if (!out.again) {
-        wait_for_start(c, lease, &out);
-    } else {
-        char *dir = leases_dir(a->leases, lease);
-        log_info("lease %s: job %s asked for again", lease, out.job);
-        attach(c, dir, out.job, 0);
-        free(dir);
-    }
-}
-
-static void do_attach(struct client *c, struct runauth *r)
-{
-    char *dir = leases_dir(c->srv->a->leases, r->claims.lease.reservation);
-    char job[JOURNAL_ID_MAX];
-    struct err err;
-    if (r->job != NULL)
-        snprintf(job, sizeof(job), "%s", r->job);
-    if (r->job == NULL && runjobs_latest(dir, job, &err) != 0)
-        refuse(c, "attach", &err);
-    else
-        attach(c, dir, job, r->offset);
-    free(dir);
-}
-
-static void do_jobs(struct client *c, struct runauth *r)
-{
-    char *dir = leases_dir(c->srv->a->leases, r->claims.lease.reservation);
-    json_t *o = json_object();
-    json_object_set_new(o, "jobs", runjobs_json(dir));
-    send_json(c, 'r', o);
-    finish(c);
-    free(dir);
-}
-
-static void do_stop(struct client *c, struct runauth *r)
-{
-    leases_end(c->srv->a->leases, r->claims.lease.reservation, "stopped");
-    send_json(c, 'r', json_pack("{s:s}", "state", "stopped"));
-    finish(c);
-}
-
-/* One tenant's connections leave room for those of the others. */
-static int check_share(struct client *c, const char *tenant, struct err *err)
-{
-    size_t same = 0;
-    for (const struct client *o = c->srv->clients; o != NULL; o = o->next)
-        same +=
-            o != c && o->state <= CLIENT_ATTACHED && strcmp(o->tenant_id, tenant) == 0;
-    if (same >= RUNSRV_TENANT_MAX)
-        return err_set(err, ERR_QUOTA, "%d connections of this tenant are open already",
-                       RUNSRV_TENANT_MAX);
-    snprintf(c->tenant_id, sizeof(c->tenant_id), "%s", tenant);
-    return 0;
+    struct ucred who;
+    socklen_t len = sizeof(who);
+    if (c->tls || getsockopt(bufferevent_getfd(c->tenant), SOL_SOCKET, SO_PEERCRED,
+                             &who, &len) != 0)
+        return -1;
+    return who.uid;
 }
 
 static void take_request(struct client *c, const struct frame *f)
 {
-    static void (*const serve[])(struct client *, struct runauth *) = {
-        [RUNAUTH_LAUNCH] = do_launch,
-        [RUNAUTH_ATTACH] = do_attach,
-        [RUNAUTH_JOBS] = do_jobs,
-        [RUNAUTH_STOP] = do_stop,
-    };
-    struct runauth *r = xcalloc(1, sizeof(*r));
-    const char *step;
+    const char type[2] = {f->type, '\0'};
+    json_t *o = json_object();
+    json_t *text = json_stringn((const char *)f->data, f->len);
     struct err err;
-    if (runauth_check(c->srv->a, f->type, f->data, f->len, c->nonce, r, &step, &err) !=
-        0) {
-        refuse(c, step, &err);
+    int rc = -1;
+    json_object_set_new(o, "client", json_integer(c->id));
+    json_object_set_new(o, "uid", json_integer(peer_uid(c)));
+    if (text == NULL || json_object_set_new(o, "payload", text) != 0 ||
+        json_object_set_new(o, "type", json_stringn(type, 1)) != 0) {
+        (void)err_set(&err, ERR_BAD_REQUEST, "the request is no text");
+        json_decref(o);
     } else {
-        if (check_share(c, r->claims.sub, &err) == 0)
-            serve[r->kind](c, r);
-        else
-            refuse(c, "share", &err);
-        runauth_done(r);
+        rc = link_send(c->srv->f->link, LINK_REQUEST, o, -1, &err);
     }
-    free(r);
+    if (rc != 0) {
+        refuse(c, "request", &err);
+        return;
+    }
+    set_state(c, CLIENT_WAITING);
+    bufferevent_disable(c->tenant, EV_READ);
+    arm(c, ANSWER_US);
+}
+
+static struct client *find(const struct runsrv *r, int64_t id)
+{
+    for (struct client *c = r->clients; c != NULL; c = c->next)
+        if (c->id == id)
+            return c;
+    return NULL;
+}
+
+static void tenant_read(struct bufferevent *bev, void *arg);
+
+int runsrv_take_nonce(struct runsrv *r, const json_t *doc, struct err *err)
+{
+    struct row {
+        int64_t client;
+        const char *nonce, *audience;
+    } row = {0};
+    static const struct jsonx_field fields[] = {
+        {"client", JSONX_INT, true, offsetof(struct row, client), 1, INT64_MAX},
+        {"nonce", JSONX_STRING, true, offsetof(struct row, nonce), 1, 200},
+        {"audience", JSONX_STRING, true, offsetof(struct row, audience), 1, 600},
+    };
+    if (jsonx_decode(doc, fields, JSONX_COUNT(fields), &row, "", err) != 0)
+        return -1;
+    struct client *c = find(r, row.client);
+    if (c == NULL || c->state != CLIENT_COMING)
+        return 0; /* gone meanwhile */
+    json_t *o = json_object();
+    json_object_set_new(o, "nonce", json_string(row.nonce));
+    json_object_set_new(o, "audience", json_string(row.audience));
+    json_object_set_new(o, "version", json_integer(RUNSRV_VERSION));
+    send_json(c, 'n', o);
+    json_decref(o);
+    set_state(c, CLIENT_ASKING);
+    tenant_read(c->tenant, c);
+    return 0;
+}
+
+int runsrv_take_answer(struct runsrv *r, const json_t *doc, int fd_take,
+                       struct err *err)
+{
+    struct row {
+        int64_t client;
+        const char *type;
+        json_t *payload;
+        bool fd;
+    } row = {0};
+    static const struct jsonx_field fields[] = {
+        {"client", JSONX_INT, true, offsetof(struct row, client), 1, INT64_MAX},
+        {"type", JSONX_STRING, true, offsetof(struct row, type), 1, 1},
+        {"payload", JSONX_OBJECT, true, offsetof(struct row, payload), 0, 0},
+        {"fd", JSONX_BOOL, true, offsetof(struct row, fd), 0, 0},
+    };
+    int rc = jsonx_decode(doc, fields, JSONX_COUNT(fields), &row, "", err);
+    struct client *c = rc == 0 ? find(r, row.client) : NULL;
+    if (c == NULL || c->state != CLIENT_WAITING) {
+        if (fd_take >= 0)
+            close(fd_take);
+        return rc;
+    }
+    send_json(c, row.type[0], row.payload);
+    if (fd_take < 0) {
+        finish(c);
+        return 0;
+    }
+    attach(c, fd_take);
+    bufferevent_enable(c->tenant, EV_READ);
+    tenant_read(c->tenant, c); /* what came behind the request */
+    return 0;
 }
 
 static void take_attached(struct client *c, const struct frame *f)
 {
     struct strbuf b = STRBUF_INIT;
-    if (f->type != 'i' && f->type != 'I' && f->type != 's') {
+    if (strchr("iIsw", f->type) == NULL || f->type == '\0') {
         struct err err;
         (void)err_set(&err, ERR_BAD_REQUEST, "a frame of type 0x%02x in a job's stream",
                       (unsigned char)f->type);
@@ -522,18 +397,6 @@ static void client_late(evutil_socket_t fd, short what, void *arg)
 
 /* --- listening --- */
 
-static void greet(struct client *c)
-{
-    uint8_t raw[32];
-    digest_random(raw, sizeof(raw));
-    b64_encode(raw, sizeof(raw), c->nonce);
-    json_t *o = json_object();
-    json_object_set_new(o, "nonce", json_string(c->nonce));
-    json_object_set_new(o, "audience", json_string(c->srv->a->id.spiffe_id));
-    json_object_set_new(o, "version", json_integer(RUN_VERSION));
-    send_json(c, 'n', o);
-}
-
 /* Who vanished without a word (a laptop closed, a path cut) is noticed in about two
  * minutes, though his job may print nothing for days. */
 static void tune_tcp(evutil_socket_t fd)
@@ -554,16 +417,17 @@ static void add_client(struct runsrv *r, evutil_socket_t fd, SSL *ssl)
 {
     struct client *c = xcalloc(1, sizeof(*c));
     c->srv = r;
+    c->id = ++r->last_id;
     c->tls = ssl != NULL;
     frame_reader_init(&c->in);
-    c->timer = evtimer_new(r->a->base, client_late, c);
+    c->timer = evtimer_new(r->f->base, client_late, c);
     if (ssl != NULL)
         tune_tcp(fd);
     c->tenant = ssl != NULL
-                    ? bufferevent_openssl_socket_new(r->a->base, fd, ssl,
+                    ? bufferevent_openssl_socket_new(r->f->base, fd, ssl,
                                                      BUFFEREVENT_SSL_ACCEPTING,
                                                      BEV_OPT_CLOSE_ON_FREE)
-                    : bufferevent_socket_new(r->a->base, fd, BEV_OPT_CLOSE_ON_FREE);
+                    : bufferevent_socket_new(r->f->base, fd, BEV_OPT_CLOSE_ON_FREE);
     c->next = r->clients;
     r->clients = c;
     r->count++;
@@ -572,7 +436,7 @@ static void add_client(struct runsrv *r, evutil_socket_t fd, SSL *ssl)
     bufferevent_setwatermark(c->tenant, EV_WRITE, PIPE_MAX / 2, 0);
     bufferevent_enable(c->tenant, EV_READ | EV_WRITE);
     arm(c, RUNSRV_FIRST_US);
-    greet(c);
+    front_tell(r->f, LINK_GREET, json_pack("{s:I}", "client", (json_int_t)c->id));
 }
 
 static void accepted(struct evconnlistener *l, evutil_socket_t fd,
@@ -607,28 +471,26 @@ static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_l
     return SSL_TLSEXT_ERR_OK;
 }
 
-static int make_ctx(const struct agent *a, SSL_CTX **ret, struct err *err)
+static int make_ctx(const struct front *f, SSL_CTX **ret, struct err *err)
 {
-    struct tlsx_files files = {.cert_file = a->id.cert_file,
-                               .key_file = a->id.key_file};
+    struct tlsx_files files = {.cert_file = f->cert.cert_file,
+                               .key_file = f->cert.key_file};
     if (tlsx_server_ctx(&files, false, ret, err) != 0)
         return -1;
     SSL_CTX_set_alpn_select_cb(*ret, choose_alpn, NULL);
     return 0;
 }
 
-void runsrv_new_identity(struct runsrv *r)
+int runsrv_new_identity(struct runsrv *r, struct err *err)
 {
-    struct err err;
     SSL_CTX *ctx;
-    if (r == NULL || r->tcp == NULL)
-        return;
-    if (make_ctx(r->a, &ctx, &err) != 0) {
-        log_error("run listener: %s", err.text);
-        return;
-    }
+    if (r->tcp == NULL)
+        return 0;
+    if (make_ctx(r->f, &ctx, err) != 0)
+        return err_prefix(err, "run listener");
     SSL_CTX_free(r->ctx);
     r->ctx = ctx;
+    return 0;
 }
 
 /* "ADDRESS:PORT" or "[IPV6]:PORT"; port 0 lets the system choose, which libevent's own
@@ -657,16 +519,14 @@ static int listen_address(const char *text, struct sockaddr_storage *addr,
 
 static int listen_tcp(struct runsrv *r, struct err *err)
 {
-    const struct settings *conf = &r->a->conf;
+    const struct front_conf *conf = &r->f->conf;
     struct sockaddr_storage addr;
     socklen_t len = sizeof(addr);
     if (strcmp(conf->listen, "none") == 0)
         return 0;
     if (listen_address(conf->listen, &addr, &len, err) != 0)
         return -1;
-    if (make_ctx(r->a, &r->ctx, err) != 0)
-        return -1;
-    r->tcp = evconnlistener_new_bind(r->a->base, accepted, r,
+    r->tcp = evconnlistener_new_bind(r->f->base, accepted, r,
                                      LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC |
                                          LEV_OPT_REUSEABLE,
                                      128, (struct sockaddr *)&addr, (int)len);
@@ -688,29 +548,28 @@ static int listen_tcp(struct runsrv *r, struct err *err)
 static int listen_local(struct runsrv *r, struct err *err)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    if (fsx_mkdirs(r->a->conf.runtime_dir, 0755, err) != 0)
+    const char *dir = r->f->conf.runtime_dir;
+    if (fsx_mkdirs(dir, 0755, err) != 0)
         return -1;
-    r->local_path = xasprintf("%s/agent.sock", r->a->conf.runtime_dir);
-    if (strlen(r->local_path) >= sizeof(addr.sun_path))
-        return err_set(err, ERR_BAD_REQUEST, "runtime_dir: %s is too long",
-                       r->local_path);
-    memcpy(addr.sun_path, r->local_path, strlen(r->local_path));
-    (void)unlink(r->local_path);
+    if ((size_t)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/agent.sock", dir) >=
+        sizeof(addr.sun_path))
+        return err_set(err, ERR_BAD_REQUEST, "runtime_dir: %s is too long", dir);
+    (void)unlink(addr.sun_path);
     mode_t old = umask(0117);
-    r->local = evconnlistener_new_bind(r->a->base, accepted, r,
+    r->local = evconnlistener_new_bind(r->f->base, accepted, r,
                                        LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC,
                                        16, (struct sockaddr *)&addr, sizeof(addr));
     (void)umask(old);
     if (r->local == NULL)
-        return err_sys(err, errno, "%s", r->local_path);
+        return err_sys(err, errno, "%s", addr.sun_path);
     return 0;
 }
 
-int runsrv_new(struct agent *a, struct runsrv **ret, struct err *err)
+int runsrv_new(struct front *f, struct runsrv **ret, struct err *err)
 {
     struct runsrv *r = xcalloc(1, sizeof(*r));
-    r->a = a;
-    r->reaper = event_new(a->base, -1, 0, reap, r);
+    r->f = f;
+    r->reaper = event_new(f->base, -1, 0, reap, r);
     if (listen_tcp(r, err) != 0 || listen_local(r, err) != 0) {
         runsrv_free(r);
         return -1;
@@ -725,8 +584,6 @@ void runsrv_free(struct runsrv *r)
 {
     if (r == NULL)
         return;
-    while (r->starting != NULL)
-        starting_free(r->starting);
     while (r->clients != NULL) {
         struct client *c = r->clients;
         r->clients = c->next;
@@ -734,11 +591,8 @@ void runsrv_free(struct runsrv *r)
     }
     if (r->tcp != NULL)
         evconnlistener_free(r->tcp);
-    if (r->local != NULL) {
+    if (r->local != NULL)
         evconnlistener_free(r->local);
-        (void)unlink(r->local_path);
-    }
-    free(r->local_path);
     SSL_CTX_free(r->ctx);
     event_free(r->reaper);
     free(r);

@@ -70,6 +70,10 @@ const struct conf_key settings_keys[] = {
      "Round trips of one measurement.", 1, 100},
     {"job_user", CONF_STRING, AT(job_user), "nobody",
      "User under whom jobs run; never root.", 0, 0},
+    {"front_user", CONF_STRING, AT(front_user), NULL,
+     "User of the process that speaks with the network; never root nor job_user; "
+     "without it `neargpu-agent` when there is one, else `nobody`.",
+     0, 0},
     {"cgroup_base", CONF_STRING, AT(cgroup_base), NULL,
      "Directory of the leases below the cgroup mount; without it `neargpu` for the "
      "default state_dir, and one named after the state_dir for others: what is in it "
@@ -127,6 +131,27 @@ const struct conf_key settings_keys[] = {
 };
 const size_t settings_key_count = sizeof(settings_keys) / sizeof(settings_keys[0]);
 
+/* Without a user made for it, as in a test, the front shares one with the jobs: they do
+ * not see each other's processes. */
+static int check_front_user(struct settings *s, struct err *err)
+{
+    const char *name = s->front_user != NULL ? s->front_user : "neargpu-agent";
+    const struct passwd *pw = getpwnam(name);
+    if (pw == NULL && s->front_user == NULL)
+        pw = getpwnam(name = "nobody");
+    if (pw == NULL)
+        return err_set(err, ERR_BAD_REQUEST, "front_user: there is no user %s", name);
+    if (pw->pw_uid == 0 || pw->pw_gid == 0)
+        return err_set(err, ERR_BAD_REQUEST,
+                       "front_user: the front must not run as %s (root's ids)", name);
+    if (s->front_user != NULL && pw->pw_uid == s->uid)
+        return err_set(err, ERR_BAD_REQUEST,
+                       "front_user: the front must not run as the job_user %s", name);
+    s->front_uid = pw->pw_uid;
+    s->front_gid = pw->pw_gid;
+    return 0;
+}
+
 static int check_user(struct settings *s, struct err *err)
 {
     const struct passwd *pw = getpwnam(s->job_user);
@@ -138,7 +163,7 @@ static int check_user(struct settings *s, struct err *err)
                        "job_user: jobs must not run as %s (root's ids)", s->job_user);
     s->uid = pw->pw_uid;
     s->gid = pw->pw_gid;
-    return 0;
+    return check_front_user(s, err);
 }
 
 static int check_windows(struct settings *s, struct err *err)

@@ -23,7 +23,7 @@ struct settings {
     char *windows_utc_offset;
     char *probe_source;
     int64_t probe_interval_us, probe_samples;
-    char *job_user, *cgroup_base;
+    char *job_user, *front_user, *cgroup_base;
     int64_t job_output_max_mib;
     int64_t max_gpus_per_tenant, max_duration_us;
     char **allowed_tenants;
@@ -40,6 +40,7 @@ struct settings {
     size_t rule_count;
     int offset_s;
     uint32_t uid, gid; /* of job_user */
+    uint32_t front_uid, front_gid;
 };
 
 extern const struct conf_key settings_keys[];

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/agent/leases.h"
+#include "client/agent/desired.h"
+#include "client/agent/probe.h"
 #include "client/agent/runsrv.h"
 #include "client/lib/clock.h"
 #include "client/lib/digest.h"
@@ -24,16 +25,18 @@
 enum renewal { RENEW_IDLE, RENEW_ASKING, RENEW_PROVING };
 
 struct sync {
-    struct agent *a;
+    struct front *f;
     struct httpc *http;
-    struct httpc_op *poll, *post, *renew;
-    struct event *timer;      /* next poll */
-    struct event *post_timer; /* next posting of receipts */
+    struct httpc_op *poll, *post, *renew, *fetch;
+    struct event *timer; /* next poll */
+    json_t *observed;    /* NULL: not told yet */
+    bool fresh, awaits;  /* the warden's word on the last reply is awaited */
     int64_t seq;
     int64_t poll_started_us;
-    int64_t backoff_us, post_backoff_us;
+    int64_t backoff_us;
     bool poked; /* observed state changed since the poll in progress was sent */
     bool was_failing;
+    char told[24]; /* code of the refusal that was logged last */
     enum renewal renewal;
     int64_t renew_after_us; /* boot time */
 };
@@ -57,15 +60,15 @@ static int64_t grown(int64_t backoff_us)
     return next > SYNC_BACKOFF_MAX ? SYNC_BACKOFF_MAX : next;
 }
 
-static int make_http(struct agent *a, bool fresh, struct httpc **ret, struct err *err)
+static int make_http(struct front *f, bool fresh, struct httpc **ret, struct err *err)
 {
     struct httpc_conf conf = {
-        .base_url = a->conf.server != NULL ? a->conf.server : a->id.server,
-        .ca_file = a->id.ca_file,
-        .cert_file = fresh ? a->id.new_cert_file : a->id.cert_file,
-        .key_file = fresh ? a->id.new_key_file : a->id.key_file,
+        .base_url = f->conf.server,
+        .ca_file = f->ca_path,
+        .cert_file = fresh ? f->cert.new_cert_file : f->cert.cert_file,
+        .key_file = fresh ? f->cert.new_key_file : f->cert.key_file,
         .user_agent = "neargpu-agent/" PACKAGE_VERSION};
-    return httpc_new(&conf, a->base, ret, err);
+    return httpc_new(&conf, f->base, ret, err);
 }
 
 /* --- certificate renewal --- */
@@ -73,7 +76,7 @@ static int make_http(struct agent *a, bool fresh, struct httpc **ret, struct err
 static void renew_failed(struct sync *s, const char *why)
 {
     log_warn("certificate renewal: %s; tried again later", why);
-    identity_renew_abort(&s->a->id);
+    nodecert_renew_abort(&s->f->cert);
     s->renewal = RENEW_IDLE;
     s->renew_after_us = clock_boot_us() + jittered(RENEW_RETRY_US);
 }
@@ -89,15 +92,20 @@ static void cancel(struct httpc_op **op)
 static int switch_client(struct sync *s, bool fresh, struct err *err)
 {
     struct httpc *http;
-    if (make_http(s->a, fresh, &http, err) != 0)
+    if (make_http(s->f, fresh, &http, err) != 0)
         return -1;
     cancel(&s->poll);
-    cancel(&s->post);
     cancel(&s->renew);
+    if (s->post != NULL)
+        front_tell(s->f, LINK_ACKED, json_pack("{s:s}", "error", "cut off"));
+    if (s->fetch != NULL)
+        front_tell(s->f, LINK_KEYS, json_pack("{s:s}", "error", "cut off"));
+    cancel(&s->post);
+    cancel(&s->fetch);
     httpc_free(s->http);
     s->http = http;
-    arm(s->timer, 0);
-    arm(s->post_timer, jittered(US_PER_S));
+    if (!s->awaits)
+        arm(s->timer, 0);
     return 0;
 }
 
@@ -126,14 +134,14 @@ static void renew_done(void *arg, const struct httpc_reply *reply,
         renew_failed(s, "the reply has no certificate");
         return;
     }
-    if (identity_renew_store(&s->a->id, pem, &why) != 0) {
+    if (nodecert_renew_store(&s->f->cert, pem, &why) != 0) {
         renew_failed(s, why.text);
         return;
     }
     s->renewal = RENEW_PROVING;
     /* Not from inside a callback of the client that is to be freed. */
     struct timeval now = {0, 0};
-    event_base_once(s->a->base, -1, EV_TIMEOUT, renew_switch, s, &now);
+    event_base_once(s->f->base, -1, EV_TIMEOUT, renew_switch, s, &now);
 }
 
 static void renew_if_due(struct sync *s)
@@ -141,10 +149,10 @@ static void renew_if_due(struct sync *s)
     int64_t now;
     struct err err;
     char *csr = NULL;
-    if (s->renewal != RENEW_IDLE || !agent_now(s->a, &now) ||
-        !identity_is_due(&s->a->id, now) || clock_boot_us() < s->renew_after_us)
+    if (s->renewal != RENEW_IDLE || !front_now(s->f, &now) ||
+        !nodecert_is_due(&s->f->cert, now) || clock_boot_us() < s->renew_after_us)
         return;
-    if (identity_renew_begin(&s->a->id, &csr, &err) != 0) {
+    if (nodecert_renew_begin(&s->f->cert, &csr, &err) != 0) {
         renew_failed(s, err.text);
         return;
     }
@@ -169,7 +177,7 @@ static void renew_prove(struct sync *s, bool worked)
         return;
     if (worked) {
         s->renewal = RENEW_IDLE;
-        if (identity_renew_commit(&s->a->id, &err) != 0)
+        if (nodecert_renew_commit(&s->f->cert, &err) != 0)
             log_error("certificate renewal: %s", err.text);
         else
             log_info("certificate renewed");
@@ -177,128 +185,76 @@ static void renew_prove(struct sync *s, bool worked)
         renew_failed(s, "the new certificate was not accepted");
     }
     struct timeval now = {0, 0};
-    event_base_once(s->a->base, -1, EV_TIMEOUT, renew_switch, s, &now);
-    if (worked)
-        runsrv_new_identity(s->a->runsrv);
+    event_base_once(s->f->base, -1, EV_TIMEOUT, renew_switch, s, &now);
+    if (worked && runsrv_new_identity(s->f->runsrv, &err) != 0)
+        log_error("%s", err.text);
 }
 
-/* --- receipts --- */
-
-static void take_rejected(struct sync *s, const json_t *list)
-{
-    size_t i;
-    const json_t *v;
-    json_array_foreach(list, i, v)
-    {
-        const char *id = json_string_value(json_object_get(v, "reservation"));
-        const char *code = json_string_value(json_object_get(v, "code"));
-        const char *detail = json_string_value(json_object_get(v, "detail"));
-        if (id == NULL)
-            continue;
-        log_error("the market refused receipt %lld of %s: %s: %s",
-                  (long long)json_integer_value(json_object_get(v, "seq")), id,
-                  code != NULL ? code : "?", detail != NULL ? detail : "");
-        spool_hold(s->a->spool, id, clock_boot_us() + SPOOL_HOLD_US);
-    }
-}
-
-static void take_acks(struct agent *a, const struct desired_ack *acks, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        spool_ack(a->spool, acks[i].id, acks[i].seq);
-}
+/* --- receipts, key set: the warden asked, and is told what came --- */
 
 static void post_done(void *arg, const struct httpc_reply *reply, const struct err *err)
 {
     struct sync *s = arg;
-    struct err why;
-    struct desired_ack *acks = NULL;
-    size_t count = 0;
+    json_t *o = json_object();
     s->post = NULL;
-    if (err != NULL) {
-        s->post_backoff_us = grown(s->post_backoff_us);
-        log_warn("receipts: %s", err->text);
-    } else if (desired_parse_acks(json_object_get(reply->body, "acks"), "/acks", &acks,
-                                  &count, &why) != 0) {
-        s->post_backoff_us = grown(s->post_backoff_us);
-        log_warn("receipts: %s", why.text);
+    if (err == NULL && json_is_object(reply->body)) {
+        json_t *acks = json_object_get(reply->body, "acks");
+        json_t *rejected = json_object_get(reply->body, "rejected");
+        json_object_set(o, "acks", acks != NULL ? acks : json_null());
+        json_object_set(o, "rejected", rejected != NULL ? rejected : json_null());
     } else {
-        const json_t *rejected = json_object_get(reply->body, "rejected");
-        /* An answer about nothing that was sent would come again and again. */
-        bool about_none = count == 0 && json_array_size(rejected) == 0;
-        s->post_backoff_us = about_none ? grown(s->post_backoff_us) : 0;
-        take_acks(s->a, acks, count);
-        take_rejected(s, rejected);
-        free(acks);
+        json_object_set_new(o, "error",
+                            json_string(err != NULL ? err->text : "no JSON came"));
     }
-    if (s->post_backoff_us > 0)
-        arm(s->post_timer, jittered(s->post_backoff_us));
-    else if (spool_has_pending(s->a->spool, clock_boot_us()))
-        arm(s->post_timer, 10000);
+    front_tell(s->f, LINK_ACKED, o);
 }
 
-static void post_receipts(evutil_socket_t fd, short what, void *arg)
+int sync_post(struct sync *s, const json_t *doc, struct err *err)
 {
-    struct sync *s = arg;
-    (void)fd;
-    (void)what;
-    if (s->post != NULL || !spool_has_pending(s->a->spool, clock_boot_us()))
-        return;
-    json_t *list = spool_pending(s->a->spool, SPOOL_BATCH_MAX, clock_boot_us());
-    if (json_array_size(list) == 0) {
-        json_decref(list);
-        return;
-    }
-    json_t *body = json_object();
-    json_object_set_new(body, "receipts", list);
+    if (s->post != NULL)
+        return err_set(err, ERR_CONFLICT, "receipts are being posted");
     struct httpc_request rq = {.method = "POST",
                                .path = "/v1/agent/receipts",
-                               .body = body,
+                               .body = (json_t *)(uintptr_t)doc,
                                .timeout_us = RECEIPT_TIMEOUT_US};
     s->post = httpc_start(s->http, &rq, post_done, s);
-    json_decref(body);
+    return 0;
 }
 
-static void post_soon(struct sync *s)
+static void fetch_done(void *arg, const struct httpc_reply *reply,
+                       const struct err *err)
 {
-    if (s->post == NULL && s->post_backoff_us == 0)
-        arm(s->post_timer, POKE_DELAY_US);
+    struct sync *s = arg;
+    const char *name = err != NULL ? "error" : "key_set";
+    const char *text = err != NULL ? err->text : reply->text;
+    s->fetch = NULL;
+    json_t *v = json_string(text != NULL ? text : "");
+    json_t *o = json_object();
+    json_object_set_new(o, name, v != NULL ? v : json_string(""));
+    front_tell(s->f, LINK_KEYS, o);
+}
+
+void sync_fetch_keys(struct sync *s)
+{
+    struct httpc_request rq = {
+        .method = "GET", .path = "/v1/keyset", .timeout_us = RECEIPT_TIMEOUT_US};
+    if (s->fetch == NULL)
+        s->fetch = httpc_start(s->http, &rq, fetch_done, s);
 }
 
 /* --- the poll --- */
 
-static bool has_fresh_status(const struct agent *a)
+/* The warden's part, and what this process alone knows. */
+static json_t *make_body(struct sync *s)
 {
-    int64_t now;
-    return a->have_want && a->have_status && agent_now(a, &now) &&
-           now - a->status.iat_us < TOKEN_STATUS_STALE_US / 2;
-}
-
-static json_t *observed(struct sync *s)
-{
-    struct agent *a = s->a;
-    struct advert_window windows[ADVERT_WINDOWS_MAX];
-    struct advert_body b = {
-        .version = PACKAGE_VERSION,
-        .boot_id = a->boot_id,
-        .address = runsrv_address(a->runsrv),
-        .fabric = a->conf.fabric,
-        .seq = ++s->seq,
-        .gpus = &a->advert,
-        .currency = a->conf.price_micro > 0 ? a->conf.currency : NULL,
-        .price_micro = a->conf.price_micro,
-        .windows = windows,
-        /* No status, no starts: then the whole is asked for anew. */
-        .desired_version = has_fresh_status(a) ? a->want.version : "",
-        .wait = SYNC_WAIT};
-    int64_t now;
-    if (!agent_now(a, &now))
-        now = clock_now_us(); /* the market sees its own clock in a window's place */
-    b.window_count = advert_windows(a->conf.rules, a->conf.rule_count, a->conf.offset_s,
-                                    now, windows, ADVERT_WINDOWS_MAX);
-    b.leases = leases_json(a->leases);
-    b.probes = probe_json(a->probe);
-    return advert_sync_body(&b);
+    json_t *body = json_copy(s->observed);
+    json_t *agent = json_copy(json_object_get(s->observed, "agent"));
+    json_object_set_new(agent, "seq", json_integer(++s->seq));
+    json_object_set_new(agent, "address", json_string(runsrv_address(s->f->runsrv)));
+    json_object_set_new(body, "agent", agent);
+    json_object_set_new(body, "probes", probe_json(s->f->probe));
+    json_object_set_new(body, "wait", json_string(SYNC_WAIT));
+    return body;
 }
 
 static void poll_failed(struct sync *s, const char *why)
@@ -313,10 +269,37 @@ static void poll_failed(struct sync *s, const char *why)
 /* A market that answers every poll at once is not asked more often than this. */
 static int64_t next_poll_us(const struct sync *s)
 {
-    if (!s->poked && !has_fresh_status(s->a))
+    if (!s->poked && !s->fresh)
         return NO_STATUS_US;
     bool quick = clock_boot_us() - s->poll_started_us < POKE_DELAY_US;
     return s->poked || quick ? POKE_DELAY_US : 0;
+}
+
+/* Refusals that a person has to do something about are told once, in his words. */
+static void tell_refused(struct sync *s, const struct httpc_reply *reply)
+{
+    static const struct {
+        const char *code, *what;
+    } known[] = {
+        {"cloned", "two agents go on with the identity of this node: the market speaks "
+                   "with neither until the provider attests the node again"},
+        {"banned", "the market has banned this node"},
+    };
+    const char *code = json_string_value(json_object_get(reply->body, "code"));
+    for (size_t i = 0; code != NULL && i < sizeof(known) / sizeof(known[0]); i++) {
+        if (strcmp(code, known[i].code) != 0 || strcmp(code, s->told) == 0)
+            continue;
+        snprintf(s->told, sizeof(s->told), "%s", code);
+        log_error("sync refused (%s): %s; running leases go on", code, known[i].what);
+    }
+}
+
+static void take_wants(struct sync *s, const struct desired *want)
+{
+    struct front *f = s->f;
+    if (f->conf.probe_interval_us == 0 && want->probe_interval_us > 0)
+        probe_set_interval(f->probe, want->probe_interval_us);
+    probe_set(f->probe, want->probes, want->probe_count);
 }
 
 static void poll_done(void *arg, const struct httpc_reply *reply, const struct err *err)
@@ -326,6 +309,7 @@ static void poll_done(void *arg, const struct httpc_reply *reply, const struct e
     struct err why;
     s->poll = NULL;
     if (err != NULL) {
+        tell_refused(s, reply);
         if (reply->status == 401 || reply->status == 403)
             renew_prove(s, false);
         poll_failed(s, err->text);
@@ -335,16 +319,23 @@ static void poll_done(void *arg, const struct httpc_reply *reply, const struct e
         poll_failed(s, reply->body == NULL ? "the reply is no JSON" : why.text);
         return;
     }
+    json_t *o = json_object();
+    json_object_set(o, "body", reply->body);
+    if (link_send(s->f->link, LINK_REPLY, o, -1, &why) != 0) {
+        desired_done(&want);
+        poll_failed(s, why.text);
+        return;
+    }
     if (s->was_failing)
         log_info("sync: the market answers again");
     s->was_failing = false;
+    s->told[0] = '\0';
     s->backoff_us = 0;
-    take_acks(s->a, want.acks, want.ack_count);
-    post_soon(s); /* what running leases have written since the last poll */
-    agent_take_desired(s->a, &want, clock_boot_us());
+    take_wants(s, &want);
+    desired_done(&want);
+    s->awaits = true; /* the next poll says what the warden made of it */
     renew_prove(s, true);
     renew_if_due(s);
-    arm(s->timer, next_poll_us(s));
 }
 
 static void poll_now(evutil_socket_t fd, short what, void *arg)
@@ -352,9 +343,9 @@ static void poll_now(evutil_socket_t fd, short what, void *arg)
     struct sync *s = arg;
     (void)fd;
     (void)what;
-    if (s->poll != NULL)
+    if (s->poll != NULL || s->observed == NULL)
         return;
-    json_t *body = observed(s);
+    json_t *body = make_body(s);
     struct httpc_request rq = {.method = "POST",
                                .path = "/v1/agent/sync",
                                .body = body,
@@ -369,7 +360,6 @@ void sync_poke(struct sync *s)
 {
     if (s == NULL)
         return;
-    post_soon(s);
     if (s->poll == NULL || s->poked) {
         s->poked = true; /* not yet sent, or on its way to be given up already */
         return;
@@ -379,14 +369,28 @@ void sync_poke(struct sync *s)
     arm(s->timer, POKE_DELAY_US);
 }
 
-int sync_new(struct agent *a, struct sync **ret, struct err *err)
+void sync_observe(struct sync *s, const json_t *body, bool fresh, bool changed)
+{
+    bool first = s->observed == NULL;
+    json_decref(s->observed);
+    s->observed = json_incref((json_t *)(uintptr_t)body);
+    s->fresh = fresh;
+    if (first)
+        arm(s->timer, 0);
+    else if (s->awaits)
+        arm(s->timer, next_poll_us(s));
+    s->awaits = false;
+    if (changed)
+        sync_poke(s);
+}
+
+int sync_new(struct front *f, struct sync **ret, struct err *err)
 {
     struct sync *s = xcalloc(1, sizeof(*s));
-    s->a = a;
-    s->timer = evtimer_new(a->base, poll_now, s);
-    s->post_timer = evtimer_new(a->base, post_receipts, s);
-    s->renewal = a->id.has_new ? RENEW_PROVING : RENEW_IDLE;
-    if (make_http(a, a->id.has_new, &s->http, err) != 0) {
+    s->f = f;
+    s->timer = evtimer_new(f->base, poll_now, s);
+    s->renewal = f->cert.has_new ? RENEW_PROVING : RENEW_IDLE;
+    if (make_http(f, f->cert.has_new, &s->http, err) != 0) {
         sync_free(s);
         return -1;
     }
@@ -401,14 +405,9 @@ void sync_free(struct sync *s)
     cancel(&s->poll);
     cancel(&s->post);
     cancel(&s->renew);
+    cancel(&s->fetch);
     httpc_free(s->http);
     event_free(s->timer);
-    event_free(s->post_timer);
+    json_decref(s->observed);
     free(s);
-}
-
-void sync_start(struct sync *s)
-{
-    arm(s->timer, 0);
-    arm(s->post_timer, US_PER_S);
 }
