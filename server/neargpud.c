@@ -41,11 +41,13 @@
 #include "server/flow/pathhook.h"
 #include "server/flow/secret.h"
 #include "server/flow/world.h"
+#include "server/keys_cmd.h"
 #include "server/net/net.h"
 
 /* How long the first look at the database may take. */
 #define START_WAIT_S 60
 #define CERT_CHECK_S (24 * 3600)
+#define KEYS_CHECK_S 2 /* a stat of one file */
 #define API_KEY_MAX  256
 
 struct app {
@@ -62,7 +64,7 @@ struct app {
     struct flow_runner *runner;
     SSL_CTX *ctx;
     struct net *net;
-    struct event *on_term, *on_int, *on_day;
+    struct event *on_term, *on_int, *on_day, *on_keys;
     char *market, *currency; /* as the database has them */
     int64_t tax_ppm;
     char *issuer_url;
@@ -302,11 +304,27 @@ static void on_day(evutil_socket_t fd, short what, void *arg)
     a->ctx = ctx;
 }
 
+/* A rotation by hand, by another server, or because it is time. */
+static void on_keys(evutil_socket_t fd, short what, void *arg)
+{
+    struct app *a = arg;
+    struct err err;
+    bool changed = false;
+    (void)fd, (void)what;
+    if (issuer_renew(a->issuer, clock_now_us(), &changed, &err) != 0)
+        log_error("the key set cannot be renewed: %s", err.text);
+    else if (changed)
+        log_info("another key set is in force");
+    if (changed)
+        world_new_keys(a->world);
+}
+
 static int open_keys(struct app *a, struct err *err)
 {
     a->issuer_url = xasprintf("https://%s", a->market);
     if (ca_open(a->conf.pki_dir, a->market, clock_now_us(), &a->ca, err) != 0 ||
-        issuer_open(a->conf.pki_dir, a->issuer_url, &a->issuer, err) != 0 ||
+        issuer_open(a->conf.pki_dir, a->issuer_url, clock_now_us(), &a->issuer, err) !=
+            0 ||
         ensure_certificate(a, err) != 0)
         return -1;
     return make_ctx(a, &a->ctx, err);
@@ -443,6 +461,9 @@ static int start_net(struct app *a, struct err *err)
     struct timeval day = {CERT_CHECK_S, 0};
     a->on_day = event_new(a->base, -1, EV_PERSIST, on_day, a);
     event_add(a->on_day, &day);
+    struct timeval keys = {KEYS_CHECK_S, 0};
+    a->on_keys = event_new(a->base, -1, EV_PERSIST, on_keys, a);
+    event_add(a->on_keys, &keys);
     return write_listen(a, err);
 }
 
@@ -508,8 +529,8 @@ static void stop(struct app *a)
     SSL_CTX_free(a->ctx);
     ca_free(a->ca);
     issuer_free(a->issuer);
-    struct event *events[] = {a->on_term, a->on_int, a->on_day};
-    for (size_t i = 0; i < 3; i++)
+    struct event *events[] = {a->on_term, a->on_int, a->on_day, a->on_keys};
+    for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
         if (events[i] != NULL)
             event_free(events[i]);
     cluster_stop(a->cluster);
@@ -629,6 +650,11 @@ static int run(const struct opt_values *v)
     if (v->command != NULL && strcmp(v->command->name, "check-conf") == 0) {
         server_conf_done(&conf);
         return 0;
+    }
+    if (v->command != NULL && strncmp(v->command->name, "keys ", 5) == 0) {
+        int rc = keys_cmd(v, conf.pki_dir);
+        server_conf_done(&conf);
+        return rc;
     }
     return serve(&conf);
 }

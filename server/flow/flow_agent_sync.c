@@ -89,13 +89,14 @@ static enum flow_turn sync_check(struct flow *f)
                    STORE_ARGS(S_INT(n->id), S_JSON(s->seen.store), S_INT(f->now_us)));
 }
 
-/* Of the leases as the database says, and of the data sets to measure. */
+/* Of the leases as the database says, the data sets to measure, and the key set. */
 static void set_version(struct flow *f)
 {
     struct sync *s = f->state;
     const struct world *w = world_of(f);
     const char *leases = json_string_value(json_object_get(s->db.json, "version"));
     uint64_t sum = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
+    sum = (sum ^ (uint64_t)issuer_seq(w->issuer)) * UINT64_C(0x100000001b3);
     int data[WORLD_PROBES_MAX];
     size_t count = world_probes_of(w, node_of(f), f->now_us, data);
     for (size_t i = 0; i < count; i++)
@@ -188,13 +189,13 @@ static enum flow_turn sync_reply(struct flow *f)
                   "receipt_interval", duration(w->receipt_interval_us));
     return flow_reply_json(
         f, 200,
-        json_pack("{s:s, s:o, s:o, s:O, s:s, s:o, s:o, s:o, s:O}", "desired_version",
-                  s->version, "now", jsonx_time(f->now_us), "leases",
+        json_pack("{s:s, s:o, s:o, s:O, s:s, s:o, s:s, s:o, s:o, s:O}",
+                  "desired_version", s->version, "now", jsonx_time(f->now_us), "leases",
                   leases_json(json_object_get(desired, "leases")), "end",
                   json_object_get(desired, "end"), "status",
                   status != NULL ? status : "", "jwks", issuer_jwks(w->issuer),
-                  "probes", probes_json(f), "settings", settings, "acks",
-                  json_object_get(desired, "acks")));
+                  "key_set", issuer_key_set(w->issuer), "probes", probes_json(f),
+                  "settings", settings, "acks", json_object_get(desired, "acks")));
 }
 
 static void sync_done(struct flow *f)

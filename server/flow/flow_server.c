@@ -5,6 +5,7 @@
 
 #include "config.h"
 
+#include "client/lib/jsonx.h"
 #include "client/lib/strbuf.h"
 #include "server/flow/call.h"
 #include "server/flow/flows.h"
@@ -32,6 +33,18 @@ static enum flow_turn jwks_reply(struct flow *f)
     return flow_reply_json(f, 200, issuer_jwks(world_of(f)->issuer));
 }
 SERVER_KIND(jwks, jwks_reply);
+
+static enum flow_turn keyset_reply(struct flow *f)
+{
+    struct err err;
+    if (!db_no_query(f, &err))
+        return flow_fail(f, &err);
+    const struct issuer *is = world_of(f)->issuer;
+    return flow_reply_json(f, 200,
+                           json_pack("{s:s, s:o}", "key_set", issuer_key_set(is),
+                                     "root", issuer_root(is)));
+}
+SERVER_KIND(keyset, keyset_reply);
 
 static enum flow_turn status_reply(struct flow *f)
 {
@@ -150,22 +163,38 @@ static json_t *doubtful_sites(const struct world *w)
     return out;
 }
 
+/* Which key signs, until when the key set is believed, and where the root is. */
+static json_t *keys_json(const struct world *w, int64_t now_us)
+{
+    bool root = issuer_has_root(w->issuer);
+    return json_pack("{s:o, s:b, s:s}", "expires_at",
+                     jsonx_time(issuer_expires_us(w->issuer)), "root_here", root,
+                     "advice",
+                     issuer_expires_us(w->issuer) <= now_us
+                         ? "the key set has expired: nodes start nothing; see neargpud "
+                           "keys"
+                     : root ? "the root key is on this server: move it away"
+                            : "");
+}
+
 static enum flow_turn admin_reply(struct flow *f)
 {
     const struct world *w = world_of(f);
+    char kid[JWS_KID_MAX];
     if (db_failed(f))
         return db_fail(f);
     json_t *reply = render_times(db_of(f)->json);
     json_object_set_new(reply, "market", json_string(w->market));
     json_object_set_new(reply, "currency", json_string(w->currency));
     json_object_set_new(reply, "doubtful_sites", doubtful_sites(w));
-    json_object_set_new(reply, "server",
-                        json_pack("{s:s, s:s, s:I, s:I, s:I, s:s}", "version",
-                                  PACKAGE_VERSION, "signer", issuer_kid(w->issuer),
-                                  "offers", (json_int_t)w->offer_count, "bookings",
-                                  (json_int_t)calendar_booking_count(w->calendar),
-                                  "waiting", (json_int_t)w->order_count, "ca_sha256",
-                                  ca_sha256(w->ca)));
+    json_object_set_new(reply, "keys", keys_json(w, f->now_us));
+    issuer_kid(w->issuer, f->now_us, kid);
+    json_object_set_new(
+        reply, "server",
+        json_pack("{s:s, s:s, s:I, s:I, s:I, s:s}", "version", PACKAGE_VERSION,
+                  "signer", kid, "offers", (json_int_t)w->offer_count, "bookings",
+                  (json_int_t)calendar_booking_count(w->calendar), "waiting",
+                  (json_int_t)w->order_count, "ca_sha256", ca_sha256(w->ca)));
     return flow_reply_json(f, 200, reply);
 }
 

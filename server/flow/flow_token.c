@@ -38,9 +38,12 @@ static int actions_of(const json_t *list, unsigned *ret, struct err *err)
             *ret |= TOKEN_LAUNCH;
         else if (strcmp(name, "stop") == 0)
             *ret |= TOKEN_STOP;
+        else if (strcmp(name, "adopt") == 0)
+            *ret |= TOKEN_ADOPT;
         else
-            return err_set(err, ERR_BAD_REQUEST,
-                           "/actions/%zu: expected \"launch\" or \"stop\"", i);
+            return err_set(
+                err, ERR_BAD_REQUEST,
+                "/actions/%zu: expected \"launch\", \"stop\" or \"adopt\"", i);
     }
     return 0;
 }
@@ -54,7 +57,7 @@ static enum flow_turn token_read(struct flow *f)
     static const struct jsonx_field fields[] = {
         {"jwk", JSONX_OBJECT, true, offsetof(struct body, jwk)},
         {"node", JSONX_STRING, false, offsetof(struct body, node), 1, NAME_BYTES_MAX},
-        {"actions", JSONX_ARRAY, false, offsetof(struct body, actions), 1, 2},
+        {"actions", JSONX_ARRAY, false, offsetof(struct body, actions), 1, 3},
     };
     struct token *s = f->state;
     const char *id = flow_param(f, "id");
@@ -133,7 +136,7 @@ static int grant(struct flow *f, const json_t *allocation, json_t *log, struct e
     struct world *w = world_of(f);
     struct token_claims *c = xcalloc(1, sizeof(*c));
     uint8_t random[10];
-    char *text = NULL;
+    char *text = NULL, kid[JWS_KID_MAX];
     fill_lease(f, allocation, &c->lease);
     if (c->lease.not_after_us <= c->lease.not_before_us) {
         free(c);
@@ -152,6 +155,7 @@ static int grant(struct flow *f, const json_t *allocation, json_t *log, struct e
     c->nbf_us = c->iat_us;
     c->exp_us = c->iat_us + TOKEN_LIFE_US;
     c->status_seq = w->revoked_seq;
+    issuer_kid(w->issuer, c->iat_us, kid);
     int rc = issuer_grant(w->issuer, c, &text, err);
     if (rc == 0) {
         json_array_append_new(
@@ -162,8 +166,8 @@ static int grant(struct flow *f, const json_t *allocation, json_t *log, struct e
         json_array_append_new(
             log, json_pack("{s:s, s:O, s:s, s:s, s:I, s:I}", "jti", c->jti, "node_id",
                            json_object_get(allocation, "node_id"), "jkt", c->jkt, "kid",
-                           issuer_kid(w->issuer), "issued_us", (json_int_t)c->iat_us,
-                           "expires_us", (json_int_t)c->exp_us));
+                           kid, "issued_us", (json_int_t)c->iat_us, "expires_us",
+                           (json_int_t)c->exp_us));
     }
     free(text);
     free(c);

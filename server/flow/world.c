@@ -228,6 +228,14 @@ void world_wake_node(struct world *w, int node)
         flow_wake(w->runner, w->nodes[node].sync_flow);
 }
 
+void world_new_keys(struct world *w)
+{
+    free(w->status_doc);
+    w->status_doc = NULL;
+    for (size_t i = 0; i < w->node_count; i++)
+        world_wake_node(w, (int)i);
+}
+
 /* ---- the status document ---- */
 
 /* Signing each poll's answer afresh would cost a core at 20,000 agents a second; a

@@ -336,6 +336,8 @@ void world_tick(struct world *w, int64_t now_us);
 /* The signed status document, at most a blink old; NULL while the list of revoked
  * leases is too old to be vouched for. Borrowed. */
 const char *world_status_doc(struct world *w, int64_t now_us);
+/* Another key set is in force: every node's poll is answered. */
+void world_new_keys(struct world *w);
 
 /* ---- used between world*.c ---- */
 void world_put_sites(struct world *w, const struct store_result *r);

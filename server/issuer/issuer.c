@@ -1,74 +1,28 @@
 #include "server/issuer/issuer.h"
 
-#include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/lib/bounds.h"
-#include "client/lib/fsx.h"
 #include "client/lib/jws.h"
 #include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
-
-#define SIGNER_PEM_MAX 4096
+#include "server/issuer/keystore.h"
 
 struct issuer {
-    EVP_PKEY *key;
-    uint8_t pub[JWS_ED25519_LEN];
-    char kid[JWS_KID_MAX];
+    struct keystore *keys;
     char *url;
 };
 
-static int signer_make(const char *path, EVP_PKEY **ret, struct err *err)
-{
-    EVP_PKEY *key = NULL;
-    if (jws_keygen(&key, err) != 0)
-        return -1;
-    char *pem = jws_key_to_pem(key);
-    int rc = fsx_write(path, pem, strlen(pem), 0600, err);
-    OPENSSL_cleanse(pem, strlen(pem));
-    free(pem);
-    if (rc == 0)
-        *ret = key;
-    else
-        EVP_PKEY_free(key);
-    return rc;
-}
-
-static int signer_load(const char *path, EVP_PKEY **ret, struct err *err)
-{
-    char *pem = NULL;
-    size_t len;
-    struct err why;
-    if (fsx_read_secret(path, SIGNER_PEM_MAX, &pem, &len, &why) != 0) {
-        if (why.code == ERR_NOT_FOUND)
-            return signer_make(path, ret, err);
-        if (err != NULL)
-            *err = why;
-        return -1;
-    }
-    int rc = jws_key_from_pem(pem, len, ret, err);
-    OPENSSL_cleanse(pem, len);
-    free(pem);
-    return rc == 0 ? 0 : err_prefix(err, "%s", path);
-}
-
-int issuer_open(const char *dir, const char *url, struct issuer **ret, struct err *err)
+int issuer_open(const char *dir, const char *url, int64_t now_us, struct issuer **ret,
+                struct err *err)
 {
     struct issuer *is = xcalloc(1, sizeof(*is));
-    char *path = xasprintf("%s/signer.key", dir);
     is->url = xstrdup(url);
-    int rc = fsx_mkdirs(dir, 0700, err);
-    if (rc == 0)
-        rc = signer_load(path, &is->key, err);
-    if (rc == 0)
-        rc = jws_public(is->key, is->pub, err);
-    free(path);
-    if (rc != 0) {
+    if (keystore_open(dir, url, now_us, &is->keys, err) != 0) {
         issuer_free(is);
         return -1;
     }
-    jws_thumbprint(is->pub, is->kid);
     *ret = is;
     return 0;
 }
@@ -77,7 +31,7 @@ void issuer_free(struct issuer *is)
 {
     if (is == NULL)
         return;
-    EVP_PKEY_free(is->key);
+    keystore_free(is->keys);
     free(is->url);
     free(is);
 }
@@ -87,18 +41,61 @@ const char *issuer_url(const struct issuer *is)
     return is->url;
 }
 
-const char *issuer_kid(const struct issuer *is)
+void issuer_kid(const struct issuer *is, int64_t now_us, char ret_kid[JWS_KID_MAX])
 {
-    return is->kid;
+    if (keystore_signer(is->keys, now_us, ret_kid) == NULL)
+        ret_kid[0] = '\0';
 }
 
 json_t *issuer_jwks(const struct issuer *is)
 {
-    json_t *jwk = jws_jwk(is->pub);
-    json_object_set_new(jwk, "kid", json_string(is->kid));
-    json_object_set_new(jwk, "alg", json_string("EdDSA"));
-    json_object_set_new(jwk, "use", json_string("sig"));
-    return json_pack("{s:[o]}", "keys", jwk);
+    return keyset_jwks(keystore_set(is->keys));
+}
+
+const char *issuer_key_set(const struct issuer *is)
+{
+    return keystore_text(is->keys);
+}
+
+json_t *issuer_root(const struct issuer *is)
+{
+    return keystore_root_jwk(is->keys);
+}
+
+int64_t issuer_seq(const struct issuer *is)
+{
+    return keystore_set(is->keys)->seq;
+}
+
+int64_t issuer_expires_us(const struct issuer *is)
+{
+    return keystore_set(is->keys)->exp_us;
+}
+
+bool issuer_has_root(const struct issuer *is)
+{
+    return keystore_has_root(is->keys);
+}
+
+int issuer_renew(struct issuer *is, int64_t now_us, bool *ret_changed, struct err *err)
+{
+    bool read, made = false;
+    if (keystore_reload(is->keys, now_us, &read, err) != 0)
+        return -1;
+    int rc = keystore_refresh(is->keys, now_us, &made, err);
+    *ret_changed = read || made;
+    return rc;
+}
+
+static int sign(const struct issuer *is, const char *typ, const json_t *payload,
+                int64_t now_us, char **ret_token, struct err *err)
+{
+    char kid[JWS_KID_MAX];
+    EVP_PKEY *key = keystore_signer(is->keys, now_us, kid);
+    if (key == NULL)
+        return err_set(err, ERR_UNAVAILABLE,
+                       "no signing key of the key set is valid now and on this server");
+    return jws_sign(key, typ, payload, ret_token, err);
 }
 
 /* The signer's own limits: a mistake of the caller must not become a signed promise. */
@@ -134,9 +131,8 @@ int issuer_grant(const struct issuer *is, const struct token_claims *claims,
     struct token_claims *own = xmalloc(sizeof(*own));
     *own = *claims;
     memcpy(own->iss, is->url, strlen(is->url) + 1);
-    memcpy(own->kid, is->kid, sizeof(own->kid));
     json_t *payload = token_build(own);
-    int rc = jws_sign(is->key, JWS_TYP_GRANT, payload, ret_token, err);
+    int rc = sign(is, JWS_TYP_GRANT, payload, claims->iat_us, ret_token, err);
     json_decref(payload);
     free(own);
     return rc;
@@ -151,11 +147,16 @@ int issuer_status(const struct issuer *is, const struct issuer_status *doc,
     json_t *revoked = json_array();
     for (size_t i = 0; i < doc->revoked_count; i++)
         json_array_append_new(revoked, json_string(doc->revoked[i]));
-    json_t *payload = json_pack("{s:s, s:I, s:I, s:I, s:o, s:[]}", "iss", is->url,
-                                "iat", (json_int_t)(doc->now_us / US_PER_S), "seq",
+    const struct keyset *set = keystore_set(is->keys);
+    json_t *kids = json_array();
+    for (size_t i = 0; i < set->count; i++)
+        if (set->keys[i].revoked)
+            json_array_append_new(kids, json_string(set->keys[i].kid));
+    json_t *payload = json_pack("{s:s, s:I, s:I, s:I, s:o, s:o}", "iss", is->url, "iat",
+                                (json_int_t)(doc->now_us / US_PER_S), "seq",
                                 (json_int_t)doc->seq, "now_us", (json_int_t)doc->now_us,
-                                "revoked", revoked, "revoked_kids");
-    int rc = jws_sign(is->key, JWS_TYP_STATUS, payload, ret_token, err);
+                                "revoked", revoked, "revoked_kids", kids);
+    int rc = sign(is, JWS_TYP_STATUS, payload, doc->now_us, ret_token, err);
     json_decref(payload);
     return rc;
 }

@@ -1,15 +1,16 @@
-/* issuer: the signing key and nothing else. It takes a message (plain data), checks it
- * against its own limits, and answers with a signed text. It has no caches, no
- * database and no clock, so that it can move into a process of its own behind a pipe
- * without its callers changing.
+/* issuer: the signing keys and nothing else. It takes a message (plain data), checks it
+ * against its own limits, and answers with a signed text. It has no database and no
+ * clock: which key signs follows from the time in the message and the key set
+ * (keystore.h).
  *
  * What it refuses, whoever asks: another market's name, a grant without a holder's key,
  * devices or window, one that starts later than TOKEN_LIFE_MAX_US after its issue, a
  * lease longer than LEASE_MAX_US, a status document with more than STATUS_REVOKED_MAX
- * entries. An edge only in issuer_open (reads or makes DIR/signer.key, 0600). */
+ * entries. An edge only in issuer_open and issuer_renew (files). */
 #ifndef NEARGPU_ISSUER_H
 #define NEARGPU_ISSUER_H
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,13 +20,26 @@
 struct issuer;
 
 /* issuer_url: "https://MARKET", the iss of all it signs. */
-int issuer_open(const char *dir, const char *issuer_url, struct issuer **ret,
-                struct err *err) MUST_USE;
+int issuer_open(const char *dir, const char *issuer_url, int64_t now_us,
+                struct issuer **ret, struct err *err) MUST_USE;
 void issuer_free(struct issuer *is);
 const char *issuer_url(const struct issuer *is);
-const char *issuer_kid(const struct issuer *is);
-/* {"keys":[…]} with kid, alg and use; new reference. */
+/* Of the key that signs at this time; "" when none may. */
+void issuer_kid(const struct issuer *is, int64_t now_us, char ret_kid[JWS_KID_MAX]);
+/* {"keys":[…]} of all that are not revoked; new reference. */
 json_t *issuer_jwks(const struct issuer *is);
+/* The set signed by the root, and the root to pin: {kty, crv, x}, new reference. */
+const char *issuer_key_set(const struct issuer *is);
+json_t *issuer_root(const struct issuer *is);
+int64_t issuer_seq(const struct issuer *is); /* the set's number */
+/* Until when the set is believed, and whether the root's private key is here, where it
+ * does not belong. */
+int64_t issuer_expires_us(const struct issuer *is);
+bool issuer_has_root(const struct issuer *is);
+/* A new set in the directory is taken over; with the root at hand an ageing one is
+ * followed by the next. *ret_changed: another set than before. */
+int issuer_renew(struct issuer *is, int64_t now_us, bool *ret_changed,
+                 struct err *err) MUST_USE;
 
 /* claims->iss and kid are set by the issuer. Caller frees *ret_token. */
 int issuer_grant(const struct issuer *is, const struct token_claims *claims,

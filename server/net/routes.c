@@ -75,6 +75,7 @@ const struct route net_routes[] = {
 
     /* the server itself */
     {"GET", "/v1/events", ROLE_KEYED, &flow_events, RATE_READ, ROUTE_EVENTS},
+    {"GET", "/v1/keyset", ROLE_ANY, &flow_keyset, RATE_READ, 0},
     {"GET", "/.well-known/jwks.json", ROLE_ANY, &flow_jwks, RATE_READ, 0},
     {"GET", "/v1/status", ROLE_ANY, &flow_status, RATE_READ, 0},
     {"GET", "/v1/admin/status", ROLE_ADMIN, &flow_admin_status, RATE_READ, 0},

@@ -18,7 +18,8 @@ is "ready" "$code" 200
 ask "$admin" GET /v1/whoami
 is "whoami" "$(get '.role + " " + .market + " " + .currency')" "admin neargpu.local USD"
 is "admin.key mode" "$(stat -c %a "$admin")" 600
-is "signer.key mode" "$(stat -c %a "$run/s/pki/signer.key")" 600
+is "signing keys' mode" "$(stat -c %a "$run"/s/pki/signer/*.key)" 600
+is "root key's mode" "$(stat -c %a "$run/s/pki/root.key")" 600
 ask "$admin" POST /v1/sites '{"name":"tokyo","city":"Tokyo","lat":35.69,"lon":139.69,"residency":"jp"}'
 is "site" "$code" 201
 ask "$admin" POST /v1/sites '{"name":"tokyo","city":"Tokyo","lat":35.69,"lon":139.69,"residency":"jp"}'

@@ -236,12 +236,17 @@ START_TEST(test_grant)
 {
     int64_t now = clock_now_us() / US_PER_S * US_PER_S;
     struct issuer *is, *again;
-    char *text;
+    char *text, kid[JWS_KID_MAX], kid_again[JWS_KID_MAX];
     const char *step;
     setup_dir();
-    ck_assert_int_eq(issuer_open(dir, "https://neargpu.local", &is, &err), 0);
-    ck_assert_int_eq(issuer_open(dir, "https://neargpu.local", &again, &err), 0);
-    ck_assert_str_eq(issuer_kid(is), issuer_kid(again));
+    ck_assert_int_eq(
+        issuer_open(dir, "https://neargpu.local", clock_now_us(), &is, &err), 0);
+    ck_assert_int_eq(
+        issuer_open(dir, "https://neargpu.local", clock_now_us(), &again, &err), 0);
+    issuer_kid(is, now, kid);
+    issuer_kid(again, now, kid_again);
+    ck_assert_uint_eq(strlen(kid), 43);
+    ck_assert_str_eq(kid, kid_again);
     struct token_claims *c = claims_new(now);
     ck_assert_msg(issuer_grant(is, c, &text, &err) == 0, "%s", err.text);
     json_t *jwks = issuer_jwks(again);
@@ -275,7 +280,8 @@ START_TEST(test_signer_has_limits)
     struct issuer *is;
     char *text;
     setup_dir();
-    ck_assert_int_eq(issuer_open(dir, "https://neargpu.local", &is, &err), 0);
+    ck_assert_int_eq(
+        issuer_open(dir, "https://neargpu.local", clock_now_us(), &is, &err), 0);
     for (int i = 0; i < 7; i++) {
         struct token_claims *c = claims_new(now);
         switch (i) {
@@ -305,7 +311,8 @@ START_TEST(test_status)
     struct issuer *is;
     char *text;
     setup_dir();
-    ck_assert_int_eq(issuer_open(dir, "https://neargpu.local", &is, &err), 0);
+    ck_assert_int_eq(
+        issuer_open(dir, "https://neargpu.local", clock_now_us(), &is, &err), 0);
     struct issuer_status doc = {now, 7, revoked, 2};
     ck_assert_int_eq(issuer_status(is, &doc, &text, &err), 0);
     json_t *jwks = issuer_jwks(is);
