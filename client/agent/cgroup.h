@@ -48,9 +48,12 @@ int cgroup_kill(const char *dir, struct err *err) MUST_USE;
 
 /* Gate: at most one program of ours on a directory, attached with ALLOW_MULTI (with
  * flags 0 or ALLOW_OVERRIDE an unprivileged job could detach it). cgroup_gate_set
- * replaces atomically or attaches the first. */
+ * replaces atomically or attaches the first; ERR_UNAVAILABLE when a foreign program
+ * there or above suffers no second one. */
 int cgroup_gate_set(const char *dir, const struct devprog *prog,
                     struct err *err) MUST_USE;
+/* Takes ours off again, where the cgroup is not ours; none is fine. */
+int cgroup_gate_clear(const char *dir, struct err *err) MUST_USE;
 /* Number of device programs directly on dir, and whether attached with ALLOW_MULTI. */
 int cgroup_gate_query(const char *dir, uint32_t *ret_count, bool *ret_multi,
                       struct err *err) MUST_USE;

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "client/agent/devprog.h"
 #include "client/lib/err.h"
@@ -50,6 +51,14 @@ struct enforce_ops {
     /* Ids of every lease cgroup there is. Caller frees each and the array. */
     int (*list)(struct enforce *e, char ***ret_ids, size_t *ret_count, struct err *err);
     void (*free)(struct enforce *e);
+    /* Takes a cgroup that others made into an open lease (adopt.h, which has the errors
+     * and what is weaker then); open, deny, kill, status and close hold for it from
+     * then on. uid: who asks. */
+    int (*adopt)(struct enforce *e, const struct enforce_lease *lease,
+                 const char *cgroup, uid_t uid, struct err *err);
+    /* A signal to every process of the adopted cgroups, and to no other. */
+    int (*signal_adopted)(struct enforce *e, const char *id, int signo,
+                          struct err *err);
 };
 
 struct enforce {

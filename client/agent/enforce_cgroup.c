@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "client/agent/adopt.h"
 #include "client/agent/cgroup.h"
 #include "client/agent/journal.h"
 #include "client/lib/xalloc.h"
@@ -37,6 +38,11 @@ static int id_check(const char *id, struct err *err)
     if (!journal_id_is_valid(id))
         return err_set(err, ERR_BAD_REQUEST, "not a usable id for a cgroup: %.80s", id);
     return 0;
+}
+
+static struct adopt_at at_of(const struct enforce_cgroup *s, const char *id)
+{
+    return (struct adopt_at){s->mounts.v2, s->base, id};
 }
 
 /* Makes MOUNT/BASE/LEASE; caller frees *ret. */
@@ -156,6 +162,7 @@ static int ec_open(struct enforce *e, const struct enforce_lease *lease,
     struct enforce_cgroup *s = self_of(e);
     if (id_check(lease->id, err) < 0)
         return -1;
+    struct adopt_at at = at_of(s, lease->id);
     struct devprog *prog = xmalloc(sizeof(*prog));
     char *dir = NULL;
     int rc = devprog_build(lease->devices, lease->device_count, lease->deadline_boot_us,
@@ -168,6 +175,8 @@ static int ec_open(struct enforce *e, const struct enforce_lease *lease,
         rc = limits_set(s, lease, err);
     if (rc == 0)
         rc = cgroup_gate_set(dir, prog, err);
+    if (rc == 0)
+        rc = adopt_gate(&at, prog, err);
     free(dir);
     free(prog);
     return rc;
@@ -178,12 +187,19 @@ static int ec_deny(struct enforce *e, const char *id, struct err *err)
     struct enforce_cgroup *s = self_of(e);
     if (id_check(id, err) < 0)
         return -1;
+    struct adopt_at at = at_of(s, id);
     char *dir = cgroup_path(s->mounts.v2, s->base, id, NULL);
     int rc = 0;
     if (access(dir, F_OK) == 0) {
         struct devprog *prog = xmalloc(sizeof(*prog));
+        struct err why;
         devprog_build_deny(prog);
         rc = cgroup_gate_set(dir, prog, err);
+        /* One that could not be closed must not leave the others open. */
+        if (adopt_gate(&at, prog, &why) != 0 && rc == 0) {
+            *err = why;
+            rc = -1;
+        }
         free(prog);
     }
     free(dir);
@@ -195,10 +211,42 @@ static int ec_kill(struct enforce *e, const char *id, struct err *err)
     struct enforce_cgroup *s = self_of(e);
     if (id_check(id, err) < 0)
         return -1;
+    struct adopt_at at = at_of(s, id);
+    struct err why;
     char *dir = cgroup_path(s->mounts.v2, s->base, id, NULL);
     int rc = cgroup_kill(dir, err);
+    if (adopt_kill(&at, &why) != 0 && rc == 0) {
+        *err = why;
+        rc = -1;
+    }
     free(dir);
     return rc;
+}
+
+static int ec_adopt(struct enforce *e, const struct enforce_lease *lease,
+                    const char *cgroup, uid_t uid, struct err *err)
+{
+    struct enforce_cgroup *s = self_of(e);
+    if (id_check(lease->id, err) < 0)
+        return -1;
+    struct adopt_at at = at_of(s, lease->id);
+    struct devprog *prog = xmalloc(sizeof(*prog));
+    int rc = devprog_build(lease->devices, lease->device_count, lease->deadline_boot_us,
+                           prog, err);
+    if (rc == 0)
+        rc = adopt_add(&at, cgroup, uid, prog, err);
+    free(prog);
+    return rc;
+}
+
+static int ec_signal_adopted(struct enforce *e, const char *id, int signo,
+                             struct err *err)
+{
+    struct enforce_cgroup *s = self_of(e);
+    if (id_check(id, err) < 0)
+        return -1;
+    struct adopt_at at = at_of(s, id);
+    return adopt_signal(&at, signo, err);
 }
 
 static int ec_status(struct enforce *e, const char *id, struct enforce_status *ret,
@@ -218,6 +266,12 @@ static int ec_status(struct enforce *e, const char *id, struct enforce_status *r
         if (rc == 0)
             rc = cgroup_gate_query(dir, &count, &multi, err);
         st.gated = count > 0 && multi;
+        bool gated = false, populated = false;
+        struct adopt_at at = at_of(s, id);
+        if (rc == 0)
+            rc = adopt_look(&at, &gated, &populated, err);
+        st.gated &= gated;
+        st.populated |= populated;
     } else if (errno != ENOENT) {
         rc = err_sys(err, errno, "look at %s", dir);
     }
@@ -234,7 +288,8 @@ static int ec_close(struct enforce *e, const char *id, struct err *err)
         return -1;
     const char *const mounts[] = {s->mounts.v2, s->mounts.v1_memory, s->mounts.v1_pids,
                                   s->mounts.v1_cpu};
-    int rc = 0;
+    struct adopt_at at = at_of(s, id);
+    int rc = adopt_release(&at, err);
     for (size_t i = 0; rc == 0 && i < sizeof(mounts) / sizeof(mounts[0]); i++) {
         if (mounts[i][0] == '\0')
             continue;
@@ -308,6 +363,8 @@ static const struct enforce_ops cgroup_ops = {
     .close = ec_close,
     .list = ec_list,
     .free = ec_free,
+    .adopt = ec_adopt,
+    .signal_adopted = ec_signal_adopted,
 };
 
 int enforce_cgroup_new(const char *base, struct enforce **ret, struct err *err)

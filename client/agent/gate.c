@@ -114,13 +114,37 @@ int cgroup_gate_set(const char *dir, const struct devprog *prog, struct err *err
         attr.attach_flags |= BPF_F_REPLACE;
         attr.replace_bpf_fd = (uint32_t)old_fd;
     }
-    if (bpf(BPF_PROG_ATTACH, &attr) < 0)
-        err_sys(err, errno, "attach the device gate to %s", dir);
-    else
+    if (bpf(BPF_PROG_ATTACH, &attr) == 0)
         rc = 0;
+    else if (errno == EPERM)
+        err_set(err, ERR_UNAVAILABLE,
+                "attach the device gate to %s: a device program stands there or above "
+                "that suffers no second one (attached without allow_multi)",
+                dir);
+    else
+        err_sys(err, errno, "attach the device gate to %s", dir);
 out:
     if (old_fd >= 0)
         close(old_fd);
+    if (fd >= 0)
+        close(fd);
+    close(dir_fd);
+    return rc;
+}
+
+int cgroup_gate_clear(const char *dir, struct err *err)
+{
+    int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd < 0)
+        return errno == ENOENT ? 0 : err_sys(err, errno, "open %s", dir);
+    int rc = 0, fd = gate_current(dir_fd);
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof(attr));
+    attr.target_fd = (uint32_t)dir_fd;
+    attr.attach_bpf_fd = (uint32_t)fd;
+    attr.attach_type = BPF_CGROUP_DEVICE;
+    if (fd >= 0 && bpf(BPF_PROG_DETACH, &attr) < 0)
+        rc = err_sys(err, errno, "take the device gate off %s", dir);
     if (fd >= 0)
         close(fd);
     close(dir_fd);

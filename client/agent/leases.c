@@ -481,6 +481,28 @@ int leases_launch(struct leases *l, const struct leases_launch *in,
     return rc;
 }
 
+int leases_adopt(struct leases *l, const char *id, const char *cgroup, uid_t uid,
+                 const char **ret_step, struct err *err)
+{
+    struct live *v = find(l, id);
+    *ret_step = "lease";
+    if (v == NULL || !lease_state_may_launch(v->j.state))
+        return err_set(err, ERR_CONFLICT, "the lease is %s",
+                       v != NULL ? lease_state_name(v->j.state) : "not open");
+    *ret_step = "policy";
+    if (check_policy_of(l, v, err) != 0)
+        return -1;
+    *ret_step = "gate";
+    if (check_gate(l, v, err) != 0)
+        return -1;
+    *ret_step = "adopt";
+    if (live_adopt(l, v, cgroup, uid, err) != 0)
+        return -1;
+    log_info("lease %s: cgroup %s adopted", id, cgroup);
+    leases_job_started(l, id);
+    return 0;
+}
+
 /* It may be draining or over by now: then it ends with the lease. */
 void leases_job_started(struct leases *l, const char *id)
 {

@@ -65,6 +65,13 @@ struct leases_launched {
 int leases_launch(struct leases *l, const struct leases_launch *in,
                   struct leases_launched *ret, struct err *err) MUST_USE;
 
+/* Holds a cgroup that others made to the open lease (adopt.h says what is promised),
+ * and counts it as a job of it. What is adopted is kept by the kernel, so a restarted
+ * agent, also one without its journal, finds it. uid: who asks. Again is fine. On
+ * failure *ret_step names the step: lease, policy, gate, adopt. */
+int leases_adopt(struct leases *l, const char *id, const char *cgroup, uid_t uid,
+                 const char **ret_step, struct err *err) MUST_USE;
+
 void leases_job_started(struct leases *l, const char *id);
 
 /* Due work: ends, drains, observed emptiness, cleaning, receipts. Returns the boot time

@@ -44,18 +44,33 @@ static int find_rules(struct leases *l, struct live *v, struct err *err)
     return 0;
 }
 
+static struct enforce_lease terms(const struct leases *l, const struct live *v)
+{
+    return (struct enforce_lease){.id = v->j.id,
+                                  .devices = v->j.rules,
+                                  .device_count = v->j.rule_count,
+                                  .deadline_boot_us = v->j.deadline_boot_us,
+                                  .memory_max_bytes = v->j.memory_max_bytes,
+                                  .pids_max = v->j.pids_max,
+                                  .cpu_milli = l->a->conf.job_cpus * 1000 *
+                                               (int64_t)v->j.gpu_count};
+}
+
 static int set_gate(struct leases *l, struct live *v, struct err *err)
 {
     struct enforce *e = l->a->enforce;
-    struct enforce_lease want = {.id = v->j.id,
-                                 .devices = v->j.rules,
-                                 .device_count = v->j.rule_count,
-                                 .deadline_boot_us = v->j.deadline_boot_us,
-                                 .memory_max_bytes = v->j.memory_max_bytes,
-                                 .pids_max = v->j.pids_max,
-                                 .cpu_milli = l->a->conf.job_cpus * 1000 *
-                                              (int64_t)v->j.gpu_count};
+    struct enforce_lease want = terms(l, v);
     return e->ops->open(e, &want, err);
+}
+
+int live_adopt(struct leases *l, struct live *v, const char *cgroup, uid_t uid,
+               struct err *err)
+{
+    struct enforce *e = l->a->enforce;
+    struct enforce_lease want = terms(l, v);
+    if (e->ops->adopt == NULL)
+        return err_set(err, ERR_UNAVAILABLE, "cgroups cannot be adopted here");
+    return e->ops->adopt(e, &want, cgroup, uid, err);
 }
 
 int live_open_gate(struct leases *l, struct live *v, struct err *err)
@@ -101,6 +116,10 @@ void live_term_jobs(struct leases *l, struct live *v)
     struct launch_job *jobs = NULL;
     size_t count = 0;
     char *dir = journal_lease_dir(l->a->journal, v->j.id);
+    struct enforce *e = l->a->enforce;
+    if (e->ops->signal_adopted != NULL &&
+        e->ops->signal_adopted(e, v->j.id, SIGTERM, &err) != 0)
+        log_warn("lease %s: %s", v->j.id, err.text);
     /* A living keeper does it by itself; a second SIGTERM means "now" to many. */
     if (launch_jobs(dir, &jobs, &count, &err) != 0)
         log_warn("lease %s: %s", v->j.id, err.text);

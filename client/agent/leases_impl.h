@@ -34,6 +34,9 @@ void live_event(struct leases *l, struct live *v, enum lease_event ev);
  * neither taken for empty nor ended for a lost gate. */
 struct enforce_status live_look(struct leases *l, const struct live *v);
 int live_open_gate(struct leases *l, struct live *v, struct err *err) MUST_USE;
+/* Takes a cgroup that others made into the open lease (adopt.h). */
+int live_adopt(struct leases *l, struct live *v, const char *cgroup, uid_t uid,
+               struct err *err) MUST_USE;
 void live_deny_kill(struct leases *l, struct live *v);
 void live_regate(struct leases *l, struct live *v);
 void live_term_jobs(struct leases *l, struct live *v);

@@ -12,7 +12,7 @@
 #include "client/lib/xalloc.h"
 
 struct request_row {
-    const char *token, *proof, *cwd, *job;
+    const char *token, *proof, *cwd, *job, *cgroup;
     json_t *argv, *env, *files;
     bool want_stdin;
     int64_t offset;
@@ -33,6 +33,11 @@ static const struct jsonx_field attach_fields[] = {
     {"job", JSONX_STRING, false, AT(job), 1, 63},
     {"offset", JSONX_INT, false, AT(offset), 0, INT64_MAX},
 };
+static const struct jsonx_field adopt_fields[] = {
+    {"token", JSONX_STRING, true, AT(token), 1, 65536},
+    {"proof", JSONX_STRING, true, AT(proof), 1, 65536},
+    {"cgroup", JSONX_STRING, true, AT(cgroup), 2, 4095},
+};
 static const struct {
     char type;
     const char *action;
@@ -43,7 +48,14 @@ static const struct {
     [RUNAUTH_ATTACH] = {'a', "attach", attach_fields, JSONX_COUNT(attach_fields)},
     [RUNAUTH_JOBS] = {'j', "jobs", attach_fields, 2},
     [RUNAUTH_STOP] = {'k', "stop", attach_fields, 2},
+    [RUNAUTH_ADOPT] = {'d', "adopt", adopt_fields, JSONX_COUNT(adopt_fields)},
 };
+
+/* May open the lease and give its GPUs to someone. */
+static bool is_start(const struct runauth *r)
+{
+    return r->kind == RUNAUTH_LAUNCH || r->kind == RUNAUTH_ADOPT;
+}
 
 static int read_argv(const json_t *list, struct runauth *r, struct err *err)
 {
@@ -107,7 +119,7 @@ static int check_token(struct agent *a, struct runauth *r, const char *token,
                               .audience = a->id.spiffe_id,
                               .now_us = now};
     /* A stale status forbids starting; who is in may go on looking at his job. */
-    if (r->kind == RUNAUTH_LAUNCH)
+    if (is_start(r))
         ctx.status = &a->status;
     if (token_check(token, strlen(token), &ctx, &r->claims, ret_step, err) != 0)
         return -1;
@@ -170,7 +182,9 @@ static int check_lease(struct agent *a, const struct runauth *r, int64_t now,
 {
     const struct token_lease *l = &r->claims.lease;
     const struct journal_lease *j = leases_find(a->leases, l->reservation);
-    unsigned need = r->kind == RUNAUTH_STOP ? TOKEN_STOP : TOKEN_LAUNCH;
+    unsigned need = r->kind == RUNAUTH_STOP    ? TOKEN_STOP
+                    : r->kind == RUNAUTH_ADOPT ? TOKEN_ADOPT
+                                               : TOKEN_LAUNCH;
     *ret_step = "actions";
     if (!(l->actions & need))
         return err_set(err, ERR_TOKEN, "the token does not allow %s",
@@ -178,7 +192,7 @@ static int check_lease(struct agent *a, const struct runauth *r, int64_t now,
     *ret_step = "lease";
     if (j != NULL && strcmp(j->tenant, r->claims.sub) != 0)
         return err_set(err, ERR_TOKEN, "the lease is another tenant's");
-    if (j == NULL && r->kind != RUNAUTH_LAUNCH)
+    if (j == NULL && !is_start(r))
         return err_set(err, ERR_NOT_FOUND, "nothing of this lease is here");
     *ret_step = "gpu";
     if (j != NULL && !same_gpus(l, j))
@@ -186,7 +200,7 @@ static int check_lease(struct agent *a, const struct runauth *r, int64_t now,
     *ret_step = "times";
     if (now < l->not_before_us)
         return err_set(err, ERR_TOKEN, "the lease has not begun");
-    if (r->kind != RUNAUTH_LAUNCH)
+    if (!is_start(r))
         return 0;
     struct reconcile_have *have = xcalloc(LEASES_MAX, sizeof(*have));
     struct order *o = xcalloc(1, sizeof(*o));
@@ -217,6 +231,10 @@ static int read_request(struct runauth *r, char type, const json_t *doc,
         if (row->files != NULL && launch_files_read(row->files, "/files", &r->files,
                                                     &r->file_count, err) != 0)
             return -1;
+        if (row->cgroup != NULL) { /* the proof covers it as a command of one word */
+            r->argv = xcalloc(2, sizeof(*r->argv));
+            r->argv[0] = xstrdup(row->cgroup);
+        }
         return row->argv != NULL ? read_argv(row->argv, r, err) : 0;
     }
     return err_set(err, ERR_BAD_REQUEST, "a frame of type 0x%02x asks for nothing",
@@ -235,7 +253,7 @@ static int check_steps(struct agent *a, struct runauth *r, char type, const json
     if (!agent_now(a, &now))
         return err_set(err, ERR_UNAVAILABLE,
                        "no signed time from the market since boot");
-    if (r->kind == RUNAUTH_LAUNCH && !a->have_status)
+    if (is_start(r) && !a->have_status)
         return err_set(err, ERR_UNAVAILABLE, "no status from the market yet");
     if (check_token(a, r, row.token, now, ret_step, err) != 0)
         return -1;

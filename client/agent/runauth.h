@@ -6,13 +6,19 @@
 #define NEARGPU_AGENT_RUNAUTH_H
 #include "client/agent/agent.h"
 
-enum runauth_kind { RUNAUTH_LAUNCH, RUNAUTH_ATTACH, RUNAUTH_JOBS, RUNAUTH_STOP };
+enum runauth_kind {
+    RUNAUTH_LAUNCH,
+    RUNAUTH_ATTACH,
+    RUNAUTH_JOBS,
+    RUNAUTH_STOP,
+    RUNAUTH_ADOPT
+};
 
 struct runauth {
     enum runauth_kind kind;
     struct token_claims claims;
     char argv_hash[JWS_KID_MAX];
-    char **argv, **envp;       /* launch; NULL-terminated, heap */
+    char **argv, **envp;       /* launch; NULL-terminated, heap; adopt: the cgroup */
     char *cwd;                 /* NULL: none */
     struct launch_file *files; /* launch */
     size_t file_count;
@@ -21,7 +27,7 @@ struct runauth {
     int64_t offset; /* attach */
 };
 
-/* type: the frame's ('l', 'a', 'j', 'k'). On failure *ret_step names the step. */
+/* type: the frame's ('l', 'a', 'j', 'k', 'd'). On failure *ret_step names the step. */
 int runauth_check(struct agent *a, char type, const void *data, size_t len,
                   const char *nonce, struct runauth *ret, const char **ret_step,
                   struct err *err) MUST_USE;

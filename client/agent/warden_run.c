@@ -188,7 +188,7 @@ static bool is_starting(const struct warden *w, const char *job)
     return s != NULL;
 }
 
-/* --- the four requests --- */
+/* --- the requests --- */
 
 static int open_for_launch(struct agent *a, const struct runauth *r,
                            const char **ret_step, struct err *err)
@@ -265,6 +265,21 @@ static void do_stop(struct warden *w, struct warden_client *c, struct runauth *r
     answer(w, c, 'r', json_pack("{s:s}", "state", "stopped"), -1);
 }
 
+static void do_adopt(struct warden *w, struct warden_client *c, struct runauth *r)
+{
+    const char *step = "adopt", *lease = r->claims.lease.reservation;
+    struct err err;
+    int rc = c->uid < 0 ? err_set(&err, ERR_FORBIDDEN,
+                                  "a cgroup is adopted over the node's own socket only")
+                        : open_for_launch(w->a, r, &step, &err);
+    if (rc == 0)
+        rc = leases_adopt(w->a->leases, lease, r->argv[0], (uid_t)c->uid, &step, &err);
+    if (rc != 0)
+        refuse(w, c, step, &err);
+    else
+        answer(w, c, 'r', json_pack("{s:s}", "state", "adopted"), -1);
+}
+
 /* One tenant's connections leave room for those of the others. */
 static int check_share(const struct warden *w, struct warden_client *c,
                        const char *tenant, struct err *err)
@@ -288,6 +303,7 @@ static void serve(struct warden *w, struct warden_client *c, char type,
         [RUNAUTH_ATTACH] = do_attach,
         [RUNAUTH_JOBS] = do_jobs,
         [RUNAUTH_STOP] = do_stop,
+        [RUNAUTH_ADOPT] = do_adopt,
     };
     struct runauth *r = xcalloc(1, sizeof(*r));
     char nonce[JWS_KID_MAX];
