@@ -1,6 +1,7 @@
 /* ssh_line: see ssh_line.h. */
 #include "client/agent/ssh_line.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "client/agent/ssh_proto.h"
@@ -34,26 +35,33 @@ int ssh_line_make(const struct ssh_line *in, char **ret, struct err *err)
         !ssh_key_is_plausible(in->type, in->key))
         return err_set(err, ERR_BAD_REQUEST,
                        "a path, ticket or key that does not fit into authorized_keys");
-    *ret = xasprintf("restrict,pty%s,command=\"%s ssh-session --socket %s -- %s\" %s %s",
-                     forward, in->exe, in->socket, in->ticket, in->type, in->key);
+    *ret =
+        xasprintf("restrict,pty%s,command=\"%s ssh-session --socket %s -- %s\" %s %s",
+                  forward, in->exe, in->socket, in->ticket, in->type, in->key);
     return 0;
 }
 
-/* Takes one word off the text. */
-static size_t word(const char **at)
+void ssh_key_hash(const char *type, const char *key, uint8_t out[SHA256_LEN])
 {
-    *at += strspn(*at, " \t");
-    return strcspn(*at, " \t\r\n");
+    char *text = xasprintf("%s %s", type, key);
+    digest_sha256(text, strlen(text), out);
+    free(text);
 }
 
-bool ssh_key_is(const char *holder, const char *type, const char *key)
+bool ssh_holder_is(const char *holder, const uint8_t key[SHA256_LEN])
 {
-    size_t len = word(&holder);
-    if (len != strlen(type) || memcmp(holder, type, len) != 0)
+    static const char blank[] = " \t\r\n";
+    size_t type = strcspn(holder, blank);
+    const char *at = holder + type + strspn(holder + type, blank);
+    size_t len = strcspn(at, blank);
+    uint8_t hash[SHA256_LEN];
+    if (type == 0 || len == 0)
         return false;
-    holder += len;
-    len = word(&holder);
-    return len == strlen(key) && len > 0 && memcmp(holder, key, len) == 0;
+    char *first = xstrndup(holder, type), *second = xstrndup(at, len);
+    ssh_key_hash(first, second, hash);
+    free(first);
+    free(second);
+    return memcmp(hash, key, SHA256_LEN) == 0;
 }
 
 bool ssh_wants_sftp(const char *command)

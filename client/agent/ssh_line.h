@@ -4,7 +4,9 @@
 #ifndef NEARGPU_AGENT_SSH_LINE_H
 #define NEARGPU_AGENT_SSH_LINE_H
 #include <stdbool.h>
+#include <stdint.h>
 
+#include "client/lib/digest.h"
 #include "client/lib/err.h"
 
 struct ssh_line {
@@ -17,8 +19,10 @@ struct ssh_line {
  * mean something to sshd or to a shell. */
 int ssh_line_make(const struct ssh_line *in, char **ret, struct err *err) MUST_USE;
 
-/* Does "TYPE BASE64 [comment]" hold this key? */
-bool ssh_key_is(const char *holder, const char *type, const char *key);
+/* What a key is known by: SHA-256 of "TYPE BASE64". */
+void ssh_key_hash(const char *type, const char *key, uint8_t out[SHA256_LEN]);
+/* Is "TYPE BASE64 [comment]" this key? */
+bool ssh_holder_is(const char *holder, const uint8_t key[SHA256_LEN]);
 /* May this be asked for at all: a plausible type and base64. */
 bool ssh_key_is_plausible(const char *type, const char *key);
 /* Which program asks for files: the subsystem's command as sshd_config names it. */

@@ -28,8 +28,9 @@
 #include "client/lib/jsonx.h"
 
 #define EXIT_REFUSED 255
-#define QUEUE_MAX    (256 * 1024) /* waiting for a slow side: then the other is not read \
-                                   */
+#define QUEUE_MAX                                                       \
+    (256 * 1024) /* waiting for a slow side: then the other is not read \
+                  */
 #define BLOCK (16 * 1024)
 
 extern char **environ;

@@ -47,7 +47,6 @@ struct sshsrv {
 
 /* --- sshsrv_lease.c --- */
 
-void ssh_key_hash(const char *type, const char *key, uint8_t out[SHA256_LEN]);
 /* The open leases that a key opens, or the one of them that `only` names; at most cap.
  */
 size_t ssh_leases_of(const struct agent *a, const uint8_t key[SHA256_LEN],

@@ -24,28 +24,10 @@
     "[ -x $p/sftp-server ] && exec $p/sftp-server; done; "                          \
     "echo 'neargpu: this node has no sftp-server' >&2; exit 127"
 
-void ssh_key_hash(const char *type, const char *key, uint8_t out[SHA256_LEN])
-{
-    char *text = xasprintf("%s %s", type, key);
-    digest_sha256(text, strlen(text), out);
-    free(text);
-}
-
-/* The hash of the first two words of a holder's text. */
-static bool holder_has(const char *holder, const uint8_t key[SHA256_LEN])
-{
-    char type[JOURNAL_HOLDER_MAX], text[JOURNAL_HOLDER_MAX];
-    uint8_t hash[SHA256_LEN];
-    if (sscanf(holder, "%255s %255s", type, text) != 2)
-        return false;
-    ssh_key_hash(type, text, hash);
-    return memcmp(hash, key, SHA256_LEN) == 0;
-}
-
 static bool is_held(const struct journal_lease *j, const uint8_t key[SHA256_LEN])
 {
     for (size_t i = 0; i < j->holder_count; i++)
-        if (holder_has(j->holders[i], key))
+        if (ssh_holder_is(j->holders[i], key))
             return true;
     return false;
 }
