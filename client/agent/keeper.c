@@ -113,11 +113,34 @@ static int signals(struct keeper *k, struct err *err)
     return k->signal_fd >= 0 ? 0 : err_sys(err, errno, "signalfd");
 }
 
+/* Born in its cgroup already (launch.c does that): moving would wait for the kernel. */
+static bool is_at_home(const struct keeper *k)
+{
+    struct err ignored;
+    char *text, *line = NULL, *rest;
+    char *home = xasprintf("/%s/" CGROUP_KEEPERS,
+                           k->spec.base != NULL ? k->spec.base : CGROUP_BASE);
+    bool is = false;
+    if (fsx_read("/proc/self/cgroup", 65536, &text, NULL, &ignored) < 0)
+        text = NULL;
+    for (line = text; line != NULL && *line != '\0'; line = rest) {
+        size_t len = strcspn(line, "\n");
+        rest = line + len + (line[len] == '\n');
+        is = is || (strncmp(line, "0::", 3) == 0 && len >= 3 + strlen(home) &&
+                    strncmp(line + len - strlen(home), home, strlen(home)) == 0);
+    }
+    free(home);
+    free(text);
+    return is;
+}
+
 /* A keeper is of no service's cgroup: whoever stops the agent must not stop it. Where
  * that is not possible it stays where it is. */
 static void leave_cgroup(const struct cgroup_mounts *m, const struct keeper *k)
 {
     struct err ignored;
+    if (is_at_home(k))
+        return;
     char *dir = cgroup_path(m->v2, k->spec.base, CGROUP_KEEPERS, NULL);
     if (cgroup_make(dir, &ignored) == 0)
         cgroup_try_write(dir, "cgroup.procs", "0");

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/sched.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -13,11 +14,13 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "client/agent/cgroup.h"
 #include "client/agent/journal.h"
 #include "client/lib/clock.h"
 #include "client/lib/fsx.h"
@@ -161,8 +164,34 @@ int launch_wait_ready(struct launch_ready *r, struct err *err)
     return rc < 0 ? -1 : 0;
 }
 
-static int spawn_keeper(const char *job_dir, const char *exe, struct launch_ready *ret,
-                        struct err *err)
+/* The keepers' own cgroup: a keeper is born there, since moving a process waits for the
+ * kernel (10 ms and more). -1: it has to move, or stay, by itself. */
+static int open_keepers(const char *base)
+{
+    struct cgroup_mounts m;
+    struct err ignored;
+    if (cgroup_find_mounts(&m, &ignored) < 0)
+        return -1;
+    char *dir = cgroup_path(m.v2, base, CGROUP_KEEPERS, NULL);
+    int fd = cgroup_make(dir, &ignored) == 0
+                 ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+                 : -1;
+    free(dir);
+    return fd;
+}
+
+static pid_t fork_into(int cgroup_fd)
+{
+    struct clone_args args = {.flags = CLONE_INTO_CGROUP,
+                              .exit_signal = SIGCHLD,
+                              .cgroup = (uint64_t)cgroup_fd};
+    pid_t pid = cgroup_fd >= 0 ? (pid_t)syscall(SYS_clone3, &args, sizeof(args)) : -1;
+    return pid >= 0 ? pid : fork();
+}
+
+/* cgroup_fd: of the keepers, or -1. */
+static int spawn_keeper(const char *job_dir, const char *exe, int cgroup_fd,
+                        struct launch_ready *ret, struct err *err)
 {
     char *const argv[] = {(char *)(exe != NULL ? exe : "/proc/self/exe"),
                           (char *)"keeper", (char *)job_dir, (char *)"3", NULL};
@@ -175,7 +204,7 @@ static int spawn_keeper(const char *job_dir, const char *exe, struct launch_read
     char *log_path = xasprintf("%s/keeper.log", job_dir);
     int log = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     free(log_path);
-    pid_t pid = fork();
+    pid_t pid = fork_into(cgroup_fd);
     if (pid == 0)
         keeper_exec(argv, ready[1], log);
     int rc = pid > 0 ? 0 : err_sys(err, errno, "fork");
@@ -241,7 +270,10 @@ int launch_begin(const char *lease_dir, const struct launch_spec *spec, const ch
     }
     if (rc == 0) {
         step("spec");
-        rc = spawn_keeper(dir, exe, ret, err);
+        int keepers = open_keepers(spec->base);
+        rc = spawn_keeper(dir, exe, keepers, ret, err);
+        if (keepers >= 0)
+            close(keepers);
     }
     free(dir);
     return rc;
@@ -261,8 +293,9 @@ int launch_start(const char *lease_dir, const struct launch_spec *spec, const ch
 int launch_respawn_keeper(const char *job_dir, const char *exe, struct err *err)
 {
     struct launch_ready ready;
-    return spawn_keeper(job_dir, exe, &ready, err) < 0 ? -1
-                                                       : launch_wait_ready(&ready, err);
+    return spawn_keeper(job_dir, exe, -1, &ready, err) < 0
+               ? -1
+               : launch_wait_ready(&ready, err);
 }
 
 /* Pid of the job's keeper; 0 when there is none. */

@@ -29,7 +29,7 @@ struct lease_init {
     int ctl;                     /* O_RDWR, non-blocking */
     int in_r, in_w;              /* stdin FIFO; -1 when not wanted */
     int out, err;                /* O_RDWR */
-    int v1_procs[LEASE_INIT_V1]; /* cgroup.procs of the lease in v1 memory, pids and
+    int v1_procs[LEASE_INIT_V1]; /* tasks of the lease in v1 memory, pids and
                                     cpu, or -1 */
     int report; /* error text when the job cannot start; closed when it did */
 };
