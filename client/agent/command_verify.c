@@ -37,6 +37,7 @@ static const char *verdict(const char *step)
         {"payload", "bad_payload"},     {"issuer", "wrong_issuer"},
         {"audience", "wrong_audience"}, {"times", "not_in_time"},
         {"status", "revoked_or_stale"}, {"details", "bad_details"},
+        {"epoch", "old_epoch"},
     };
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
         if (strcmp(words[i][0], step) == 0)

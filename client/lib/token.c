@@ -209,6 +209,17 @@ static int token_step_details(struct token_run *t, struct err *err)
     return 0;
 }
 
+/* What a revoked lease had is not given to its like again: only a later booking may. */
+static int token_step_epoch(struct token_run *t, struct err *err)
+{
+    const struct token_lease *l = &t->claims.lease;
+    for (size_t g = 0; t->ctx->status != NULL && g < l->gpu_count; g++)
+        if (l->epoch <= token_status_min_epoch(t->ctx->status, l->gpus[g]))
+            return err_set(err, ERR_TOKEN, "%s was revoked at this epoch or later",
+                           l->gpus[g]);
+    return 0;
+}
+
 static const struct {
     const char *name;
     int (*run)(struct token_run *t, struct err *err);
@@ -217,7 +228,7 @@ static const struct {
     {"signature", token_step_signature}, {"payload", token_step_payload},
     {"issuer", token_step_issuer},       {"audience", token_step_audience},
     {"times", token_step_times},         {"status", token_step_status},
-    {"details", token_step_details},
+    {"details", token_step_details},     {"epoch", token_step_epoch},
 };
 
 static void token_hash(const char *text, size_t len, char out[JWS_KID_MAX])

@@ -52,6 +52,12 @@ struct token_claims {
     char ath[JWS_KID_MAX]; /* base64url SHA-256 of the token text: what a proof names */
 };
 
+/* A GPU of a revoked lease whose time is not over: only a later booking may have it. */
+struct token_epoch {
+    char gpu[TOKEN_GPU_UUID_MAX];
+    int64_t epoch;
+};
+
 /* The latest verified status document of the server. */
 struct token_status {
     int64_t iat_us; /* also the signed server time */
@@ -60,6 +66,8 @@ struct token_status {
     size_t revoked_count;
     char (*revoked_kids)[JWS_KID_MAX]; /* signing keys withdrawn before their exp */
     size_t revoked_kid_count;
+    struct token_epoch *min_epochs; /* sorted by GPU, each there once */
+    size_t min_epoch_count;
 };
 
 struct token_check {
@@ -72,9 +80,9 @@ struct token_check {
 
 /* Runs the steps that need nothing but what is handed in, in this order:
  * size, parts, base64, header, key, signature, payload, issuer, audience, times,
- * status, details. On failure *ret_step is the step's name, err has ERR_TOKEN and *ret
- * is untouched. A lease that has not begun passes (the caller knows what the action
- * needs); one that is over does not. */
+ * status, details, epoch. On failure *ret_step is the step's name, err has ERR_TOKEN
+ * and *ret is untouched. A lease that has not begun passes (the caller knows what the
+ * action needs); one that is over does not. */
 int token_check(const char *text, size_t len, const struct token_check *ctx,
                 struct token_claims *ret, const char **ret_step,
                 struct err *err) MUST_USE;
@@ -106,10 +114,13 @@ int token_pop_check(const char *text, size_t len, const char *jkt,
 void token_argv_hash(const char *const *argv, size_t argc, char out[JWS_KID_MAX]);
 
 /* Status document (typ neargpu-status+jwt): payload {iss, iat, seq, now_us,
- * revoked:[…], revoked_kids:[…]}. token_status_done frees what parse made. */
+ * revoked:[…], revoked_kids:[…], min_epochs?:{gpu: epoch}}. token_status_done frees
+ * what parse made. */
 int token_status_check(const char *text, size_t len, const struct keyring *keys,
                        const char *issuer, struct token_status *ret,
                        struct err *err) MUST_USE;
 void token_status_done(struct token_status *s);
+/* A grant of the GPU needs an epoch above this; -1: the document does not name it. */
+int64_t token_status_min_epoch(const struct token_status *s, const char *gpu);
 
 #endif

@@ -12,7 +12,6 @@
 #include "client/lib/uuid.h"
 
 #define TOKEN_SPAN_S_MAX  (INT64_C(31) * 86400) /* seconds: no longer than a lease */
-#define TOKEN_COUNT_MAX   (INT64_C(1) << 53) /* what every JSON reader holds exactly */
 #define TOKEN_ACTIONS_MAX 3
 
 static const struct {
@@ -65,8 +64,7 @@ static int token_read_actions(struct jsonr *r, void *out, struct err *err)
     return jsonr_array(r, TOKEN_ACTIONS_MAX, token_read_action, out, err);
 }
 
-/* NVML names a device GPU-… or MIG-… with letters, digits and dashes. */
-static bool token_is_gpu(const char *uuid)
+bool token_is_gpu(const char *uuid)
 {
     if ((strncmp(uuid, "GPU-", 4) != 0 && strncmp(uuid, "MIG-", 4) != 0) ||
         uuid[4] == '\0')

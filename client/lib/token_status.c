@@ -1,6 +1,6 @@
 /* token_status: the server's signed status document of token.h: signed time, revoked
- * leases and revoked keys. Whether it is newer than the one before (no rollback) is
- * decided by who keeps it. */
+ * leases, revoked keys and the epochs that GPUs must exceed. Whether it is newer than
+ * the one before (no rollback) is decided by who keeps it. */
 #include "client/lib/token_impl.h"
 
 #include <stdlib.h>
@@ -15,7 +15,7 @@
 struct token_status_raw {
     const char *iss;
     int64_t iat, seq, now_us;
-    json_t *revoked, *revoked_kids;
+    json_t *revoked, *revoked_kids, *min_epochs;
 };
 
 #define STATUS(member) offsetof(struct token_status_raw, member)
@@ -26,6 +26,7 @@ static const struct jsonx_field token_status_fields[] = {
     {"now_us", JSONX_INT, true, STATUS(now_us), 0, TOKEN_SECONDS_MAX *US_PER_S},
     {"revoked", JSONX_ARRAY, true, STATUS(revoked), 0, STATUS_REVOKED_MAX},
     {"revoked_kids", JSONX_ARRAY, true, STATUS(revoked_kids), 0, KEYRING_KEYS_MAX},
+    {"min_epochs", JSONX_OBJECT, false, STATUS(min_epochs), 0, 0},
 };
 
 static int token_compare_ids(const void *a, const void *b)
@@ -64,10 +65,38 @@ static int token_status_kids(const json_t *list, struct token_status *status,
     return 0;
 }
 
+static int token_status_epochs(json_t *object, struct token_status *status,
+                               struct err *err)
+{
+    const char *gpu;
+    json_t *v;
+    if (json_object_size(object) > STATUS_EPOCHS_MAX)
+        return err_set(err, ERR_TOKEN, "/min_epochs: more than %d GPUs",
+                       STATUS_EPOCHS_MAX);
+    status->min_epochs =
+        xcalloc(json_object_size(object), sizeof(status->min_epochs[0]));
+    json_object_foreach(object, gpu, v)
+    {
+        struct token_epoch *e = &status->min_epochs[status->min_epoch_count++];
+        if (!token_is_gpu(gpu) || strlen(gpu) >= sizeof(e->gpu))
+            return err_set(err, ERR_TOKEN, "/min_epochs/%.60s: not a GPU's UUID", gpu);
+        if (!json_is_integer(v) || json_integer_value(v) < 0 ||
+            json_integer_value(v) > TOKEN_COUNT_MAX)
+            return err_set(err, ERR_TOKEN, "/min_epochs/%.60s: not an epoch", gpu);
+        memcpy(e->gpu, gpu, strlen(gpu) + 1);
+        e->epoch = json_integer_value(v);
+    }
+    /* The GPU's name stands first in the struct. */
+    if (status->min_epoch_count > 0)
+        qsort(status->min_epochs, status->min_epoch_count,
+              sizeof(status->min_epochs[0]), token_compare_ids);
+    return 0;
+}
+
 static int token_status_payload(const json_t *payload, const char *issuer,
                                 struct token_status *status, struct err *err)
 {
-    struct token_status_raw m;
+    struct token_status_raw m = {.min_epochs = NULL};
     if (payload == NULL ||
         jsonx_decode(payload, token_status_fields, JSONX_COUNT(token_status_fields), &m,
                      "", err) != 0)
@@ -81,7 +110,9 @@ static int token_status_payload(const json_t *payload, const char *issuer,
     status->seq = m.seq;
     if (token_status_ids(m.revoked, status, err) != 0)
         return -1;
-    return token_status_kids(m.revoked_kids, status, err);
+    if (token_status_kids(m.revoked_kids, status, err) != 0)
+        return -1;
+    return m.min_epochs != NULL ? token_status_epochs(m.min_epochs, status, err) : 0;
 }
 
 static int token_status_signed(const struct jws_parts *parts,
@@ -128,5 +159,15 @@ void token_status_done(struct token_status *s)
 {
     free(s->revoked);
     free(s->revoked_kids);
+    free(s->min_epochs);
     *s = (struct token_status){0};
+}
+
+int64_t token_status_min_epoch(const struct token_status *s, const char *gpu)
+{
+    const struct token_epoch *e =
+        s->min_epoch_count == 0 ? NULL
+                                : bsearch(gpu, s->min_epochs, s->min_epoch_count,
+                                          sizeof(s->min_epochs[0]), token_compare_ids);
+    return e != NULL ? e->epoch : -1;
 }

@@ -55,6 +55,26 @@ START_TEST(test_status_document)
          STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
                      "\"x\":1}",
          false},
+        {"min_epochs no object",
+         STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
+                     "\"min_epochs\":[]}",
+         false},
+        {"min_epochs of no GPU",
+         STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
+                     "\"min_epochs\":{\"../0\":1}}",
+         false},
+        {"epoch a string",
+         STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
+                     "\"min_epochs\":{\"GPU-1\":\"1\"}}",
+         false},
+        {"epoch negative",
+         STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
+                     "\"min_epochs\":{\"GPU-1\":-1}}",
+         false},
+        {"GPU there twice",
+         STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
+                     "\"min_epochs\":{\"GPU-1\":1,\"GPU-1\":2}}",
+         false},
         {"other issuer",
          "{\"iss\":\"x\",\"iat\":1795384392,\"seq\":9,\"now_us\":1795384392000001,"
          "\"revoked\":[],\"revoked_kids\":[]}",
@@ -85,6 +105,52 @@ START_TEST(test_status_document)
 }
 END_TEST
 
+/* A revoked lease's GPUs want a later epoch: named GPUs only, equal is not later. */
+START_TEST(test_min_epochs)
+{
+    static const struct {
+        const char *name, *min_epochs;
+        bool good;
+    } table[] = {
+        {"none", "{}", true},
+        {"other GPU", "{\"GPU-0\":1795384392000000,\"GPU-9\":1795384392000000}", true},
+        {"later booking",
+         "{\"GPU-5f7a0c1e-3b2d-4e6f-8a9b-0c1d2e3f4a01\":1795384391999999}", true},
+        {"equal epoch with other lease",
+         "{\"GPU-x\":1,\"GPU-5f7a0c1e-3b2d-4e6f-8a9b-0c1d2e3f4a01\":1795384392000000,"
+         "\"GPU-0\":2}",
+         false},
+        {"lower epoch",
+         "{\"GPU-5f7a0c1e-3b2d-4e6f-8a9b-0c1d2e3f4a00\":1795384392000001}", false},
+    };
+    char *grant = kit_grant(&kit);
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        char *payload =
+            xasprintf(STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":"
+                                  "[],\"revoked_kids\":[],\"min_epochs\":%s}",
+                      table[i].min_epochs);
+        char *text = status_document(&kit, payload);
+        struct token_status s;
+        struct token_claims out;
+        struct err err = {0};
+        const char *step = "";
+        ck_assert_msg(
+            token_status_check(text, strlen(text), kit.ring, KIT_ISSUER, &s, &err) == 0,
+            "%s: %s", table[i].name, err.text);
+        struct token_check ctx = kit.ctx;
+        ctx.status = &s;
+        int rc = token_check(grant, strlen(grant), &ctx, &out, &step, &err);
+        ck_assert_msg((rc == 0) == table[i].good, "%s: %s", table[i].name, err.text);
+        if (rc != 0)
+            ck_assert_str_eq(step, "epoch");
+        token_status_done(&s);
+        free(text);
+        free(payload);
+    }
+    free(grant);
+}
+END_TEST
+
 /* The largest document that is promised fits its bound. */
 START_TEST(test_status_of_10000)
 {
@@ -92,13 +158,21 @@ START_TEST(test_status_of_10000)
     strbuf_adds(&b, STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[");
     for (int i = 0; i < STATUS_REVOKED_MAX; i++)
         strbuf_addf(&b, "%s\"019307d0-7b3a-7c3e-8a5b-%012x\"", i == 0 ? "" : ",", i);
-    strbuf_adds(&b, "],\"revoked_kids\":[]}");
+    strbuf_adds(&b, "],\"revoked_kids\":[],\"min_epochs\":{");
+    for (int i = 0; i < STATUS_EPOCHS_MAX; i++)
+        strbuf_addf(&b, "%s\"GPU-5f7a0c1e-3b2d-4e6f-8a9b-%012x\":1795384392000000",
+                    i == 0 ? "" : ",", i);
+    strbuf_adds(&b, "}}");
     char *text = status_document(&kit, b.data);
     struct token_status s;
     struct err err;
     ck_assert_msg(token_status_check(text, strlen(text), kit.ring, NULL, &s, &err) == 0,
                   "%s", err.text);
     ck_assert_uint_eq(s.revoked_count, STATUS_REVOKED_MAX);
+    ck_assert_int_eq(
+        token_status_min_epoch(&s, "GPU-5f7a0c1e-3b2d-4e6f-8a9b-0000000003e7"),
+        INT64_C(1795384392000000));
+    ck_assert_int_eq(token_status_min_epoch(&s, "GPU-5f7a0c1e"), -1);
     token_status_done(&s);
     free(text);
     strbuf_done(&b);
@@ -111,6 +185,7 @@ int main(void)
     TCase *tc = tcase_create("status");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, test_status_document);
+    tcase_add_test(tc, test_min_epochs);
     tcase_add_test(tc, test_status_of_10000);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
