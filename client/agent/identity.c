@@ -173,7 +173,8 @@ int identity_set_jwks(struct identity *id, json_t *jwks, struct err *err)
 
 struct reply_row {
     const char *certificate, *ca, *spiffe_id, *market, *issuer, *site, *node;
-    json_t *jwks;
+    const char *key_set; /* signed by the root */
+    json_t *jwks, *root;
 };
 #undef F
 #define F(n, t, max)                                       \
@@ -189,6 +190,8 @@ static const struct jsonx_field reply_fields[] = {
     F(site, JSONX_STRING, NAME_BYTES_MAX),
     F(node, JSONX_STRING, NAME_BYTES_MAX),
     F(jwks, JSONX_OBJECT, 0),
+    {"root", JSONX_OBJECT, false, offsetof(struct reply_row, root)},
+    {"key_set", JSONX_STRING, false, offsetof(struct reply_row, key_set), 1, 64 * 1024},
 };
 
 /* Writes what came back; market.json last, because it is what makes a node enrolled. */

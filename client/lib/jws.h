@@ -2,7 +2,8 @@
  * verifier. RFC 7515, RFC 8037 (EdDSA), RFC 9864 ("Ed25519" is the same key's other
  * name), RFC 7638 (thumbprint as kid). Types never interchange:
  *   at+jwt grant, neargpu-pop+jwt proof, neargpu-status+jwt revocation and time,
- *   neargpu-usage+jwt receipt, jwk-set+jwt signed key set.
+ *   neargpu-usage+jwt receipt, jwk-set+jwt signed key set,
+ *   neargpu-ack+jwt the market's countersign of a receipt.
  * Pure: keys are handed in. */
 #ifndef NEARGPU_JWS_H
 #define NEARGPU_JWS_H
@@ -18,6 +19,7 @@
 #define JWS_TYP_STATUS "neargpu-status+jwt"
 #define JWS_TYP_USAGE  "neargpu-usage+jwt"
 #define JWS_TYP_JWKSET "jwk-set+jwt"
+#define JWS_TYP_ACK    "neargpu-ack+jwt"
 
 #define JWS_KID_MAX     44 /* 43 base64url characters of SHA-256, and NUL */
 #define JWS_ED25519_LEN 32

@@ -160,3 +160,33 @@ int issuer_status(const struct issuer *is, const struct issuer_status *doc,
     json_decref(payload);
     return rc;
 }
+
+static bool is_hash(const char *text)
+{
+    return strlen(text) == 64 && strspn(text, "0123456789abcdef") == 64;
+}
+
+static bool is_own_node(const struct issuer *is, const char *spiffe_id)
+{
+    const char *market = is->url + strlen("https://");
+    size_t len = strlen(market);
+    return strncmp(spiffe_id, "spiffe://", 9) == 0 &&
+           strncmp(spiffe_id + 9, market, len) == 0 && spiffe_id[9 + len] == '/';
+}
+
+int issuer_ack(const struct issuer *is, const struct issuer_ack *ack, char **ret_token,
+               struct err *err)
+{
+    if (!uuid_is_valid(ack->reservation) || !is_own_node(is, ack->node) ||
+        ack->seq < 1 || !is_hash(ack->hash) ||
+        (ack->prev_hash[0] == '\0' ? ack->seq != 1 : !is_hash(ack->prev_hash)))
+        return err_set(err, ERR_INTERNAL, "issuer refuses to sign an acknowledgement");
+    json_t *payload =
+        json_pack("{s:s, s:I, s:s, s:s, s:I, s:s, s:s}", "iss", is->url, "iat",
+                  (json_int_t)(ack->now_us / US_PER_S), "reservation", ack->reservation,
+                  "node", ack->node, "seq", (json_int_t)ack->seq, "hash", ack->hash,
+                  "prev_hash", ack->prev_hash);
+    int rc = sign(is, JWS_TYP_ACK, payload, ack->now_us, ret_token, err);
+    json_decref(payload);
+    return rc;
+}

@@ -54,4 +54,19 @@ struct issuer_status {
 int issuer_status(const struct issuer *is, const struct issuer_status *doc,
                   char **ret_token, struct err *err) MUST_USE;
 
+/* The market's countersign of one receipt (typ neargpu-ack+jwt): {iss, iat,
+ * reservation, node, seq, hash, prev_hash}. With it a node cannot later show another
+ * receipt under that number, nor the market deny that it had this one. Hashes are of
+ * the receipts' texts, lower-case hex; prev_hash "" only for seq 1. Caller frees
+ * *ret_token. */
+struct issuer_ack {
+    int64_t now_us;
+    const char *reservation; /* UUID */
+    const char *node;        /* SPIFFE ID of this market */
+    int64_t seq;             /* from 1 on */
+    const char *hash, *prev_hash;
+};
+int issuer_ack(const struct issuer *is, const struct issuer_ack *ack, char **ret_token,
+               struct err *err) MUST_USE;
+
 #endif

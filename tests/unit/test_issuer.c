@@ -336,7 +336,50 @@ START_TEST(test_status)
 }
 END_TEST
 
+START_TEST(test_ack)
+{
+    static const struct {
+        const char *reservation, *node, *hash, *prev;
+        int64_t seq;
+        int rc;
+    } rows[] = {
+#define H "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+#define R "01890a5d-ac96-774b-bcce-b302099a8003"
+        {R, URI, H, H, 2, 0},
+        {R, URI, H, "", 1, 0},
+        {R, URI, H, "", 2, -1}, /* the chain has a beginning, once */
+        {R, URI, H, H, 0, -1},
+        {R, URI, "", H, 2, -1},
+        {R, URI, "00", H, 2, -1},
+        {"x", URI, H, H, 2, -1},
+        {R, "spiffe://other.local/site/tokyo/node/n1", H, H, 2, -1},
+        {R, "spiffe://neargpu.local.evil/site/tokyo/node/n1", H, H, 2, -1},
+    };
+    int64_t now = clock_now_us();
+    struct issuer *is;
+    setup_dir();
+    ck_assert_int_eq(issuer_open(dir, "https://neargpu.local", now, &is, &err), 0);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct issuer_ack ack = {now,         rows[i].reservation, rows[i].node,
+                                 rows[i].seq, rows[i].hash,        rows[i].prev};
+        char *text = NULL;
+        ck_assert_msg(issuer_ack(is, &ack, &text, &err) == rows[i].rc, "row %zu", i);
+        if (rows[i].rc != 0)
+            continue;
+        struct jws_parts parts;
+        const char *step;
+        ck_assert_int_eq(jws_split(text, strlen(text), &parts, &step, &err), 0);
+        ck_assert_str_eq(parts.typ, JWS_TYP_ACK);
+        ck_assert_ptr_nonnull(strstr(parts.payload, "\"hash\":\"" H "\""));
+        jws_parts_done(&parts);
+        free(text);
+    }
+    issuer_free(is);
+    ck_assert_int_eq(fsx_remove_tree(dir, &err), 0);
+}
+END_TEST
+
 UNIT_MAIN("issuer", UNIT_CASE(test_ca_is_kept) UNIT_CASE(test_server_certificate)
                         UNIT_CASE(test_agent_certificate) UNIT_CASE(test_csr_refused)
                             UNIT_CASE(test_grant) UNIT_CASE(test_signer_has_limits)
-                                UNIT_CASE(test_status))
+                                UNIT_CASE(test_status) UNIT_CASE(test_ack))
