@@ -282,6 +282,8 @@ json_t *advert_sync_body(const struct advert_body *b)
     json_object_set_new(agent, "address", json_string(b->address));
     if (b->fabric != NULL)
         json_object_set_new(agent, "fabric", json_string(b->fabric));
+    if (b->ssh != NULL)
+        json_object_set_new(agent, "ssh", b->ssh);
     for (size_t i = 0; i < b->window_count; i++) {
         json_t *w = json_object();
         json_object_set_new(w, "from", jsonx_time(b->windows[i].from_us));

@@ -93,6 +93,7 @@ struct advert_body {
     const struct advert_window *windows;
     size_t window_count;
     json_t *leases, *probes;
+    json_t *ssh; /* NULL: no SSH here */
     const char *desired_version, *wait;
 };
 json_t *advert_sync_body(const struct advert_body *b);

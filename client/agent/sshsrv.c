@@ -382,7 +382,8 @@ json_t *sshsrv_observed(const struct settings *conf)
                           conf->ssh_user);
     if (fsx_read(conf->ssh_host_key, HOST_KEY_MAX, &text, NULL, &err) == 0) {
         text[strcspn(text, "\r\n")] = '\0';
-        json_object_set_new(o, "host_key", json_string(text));
+        if (text[0] != '\0')
+            json_object_set_new(o, "host_key", json_string(text));
     }
     free(text);
     return o;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "client/agent/leases.h"
+#include "client/agent/sshsrv.h"
 #include "client/agent/warden_impl.h"
 #include "client/lib/clock.h"
 #include "client/lib/digest.h"
@@ -57,6 +58,7 @@ static json_t *observed(const struct agent *a)
     b.window_count = advert_windows(a->conf.rules, a->conf.rule_count, a->conf.offset_s,
                                     now, windows, ADVERT_WINDOWS_MAX);
     b.leases = leases_json(a->leases);
+    b.ssh = sshsrv_observed(&a->conf);
     return advert_sync_body(&b);
 }
 

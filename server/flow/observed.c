@@ -27,20 +27,38 @@ static int decode_at(const json_t *v, const struct jsonx_field *fields, size_t c
 
 /* ---- the parts ---- */
 
+static int check_ssh(const json_t *ssh, struct err *err)
+{
+    struct row {
+        const char *user, *host_key;
+        int64_t port;
+    } row;
+    static const struct jsonx_field fields[] = {
+        {"port", JSONX_INT, true, offsetof(struct row, port), 1, 65535},
+        {"user", JSONX_STRING, false, offsetof(struct row, user), 1, 63},
+        {"host_key", JSONX_STRING, false, offsetof(struct row, host_key), 1, 1024},
+    };
+    return jsonx_decode(ssh, fields, JSONX_COUNT(fields), &row, "/agent/ssh", err);
+}
+
 static int check_agent(const json_t *agent, struct err *err)
 {
     struct row {
         const char *version, *boot_id, *address, *fabric;
+        const json_t *ssh;
         int64_t seq;
-    } row;
+    } row = {.ssh = NULL};
     static const struct jsonx_field fields[] = {
         {"version", JSONX_STRING, true, offsetof(struct row, version), 0, 64},
         {"boot_id", JSONX_STRING, true, offsetof(struct row, boot_id), 1, 64},
         {"seq", JSONX_INT, true, offsetof(struct row, seq), 0, INT64_MAX},
         {"address", JSONX_STRING, true, offsetof(struct row, address), 0, 300},
         {"fabric", JSONX_STRING, false, offsetof(struct row, fabric), 0, 63},
+        {"ssh", JSONX_OBJECT, false, offsetof(struct row, ssh), 0, 0},
     };
-    return jsonx_decode(agent, fields, JSONX_COUNT(fields), &row, "/agent", err);
+    if (jsonx_decode(agent, fields, JSONX_COUNT(fields), &row, "/agent", err) != 0)
+        return -1;
+    return row.ssh != NULL ? check_ssh(row.ssh, err) : 0;
 }
 
 static int one_of(const char *value, const char *const *allowed, const char *list,
