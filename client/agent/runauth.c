@@ -36,7 +36,7 @@ static const struct jsonx_field attach_fields[] = {
 static const struct jsonx_field adopt_fields[] = {
     {"token", JSONX_STRING, true, AT(token), 1, 65536},
     {"proof", JSONX_STRING, true, AT(proof), 1, 65536},
-    {"cgroup", JSONX_STRING, true, AT(cgroup), 2, 4095},
+    {"cgroup", JSONX_STRING, true, AT(cgroup), 1, 4095},
 };
 static const struct {
     char type;

@@ -194,6 +194,8 @@ int cli_get_tokens(struct cli *c, const char *id, const char *node, json_t **ret
     json_t *body = json_pack("{s:o}", "jwk", jwk);
     if (node != NULL)
         json_object_set_new(body, "node", json_string(node));
+    if (opt_has(c->opts, "cgroup") || opt_has(c->opts, "pid")) /* its own right */
+        json_object_set_new(body, "actions", json_pack("[s]", "adopt"));
     for (size_t n = 0; (action = opt_nth(c->opts, "action", n)) != NULL; n++) {
         if (n == 0)
             json_object_set_new(body, "actions", json_array());

@@ -139,6 +139,16 @@ static const struct opt_def run_opts[] = {
     {"address", 0, "ADDRESS", "Agent's address: HOST:PORT or unix:/PATH."},
     {"token-file", 0, "FILE", "Use this token instead of asking the server for one."},
 };
+static const struct opt_def adopt_opts[] = {
+    {"cgroup", 0, "PATH", "Its directory, or its path as in /proc/PID/cgroup."},
+    {"pid", 0, "PID", "Instead: the cgroup that this process is in."},
+    {"node", 0, "NODE", "This node, of a reservation with several."},
+    {"wait", 0, NULL, "Wait for the reservation to start."},
+    {"address", 0, "ADDRESS",
+     "The agent's socket. Default: unix:/run/neargpu/agent.sock."},
+    {"token-file", 0, "FILE", "Use this token instead of asking the server for one."},
+};
+
 static const struct opt_def ssh_opts[] = {
     {"node", 0, "NODE", "Node to go to, of a reservation with several."},
     {"identity", 'i', "FILE",
@@ -316,6 +326,12 @@ EXAMPLES(
     {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --per-gpu --output-dir logs "
      "-- python3 train.py",
      "One rank for each GPU, each with files of its own."});
+EXAMPLES(adopt_ex,
+         {"neargpu adopt 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --cgroup "
+          "/machine.slice/libpod-0123.scope",
+          "A container of podman; podman inspect tells its CgroupPath."},
+         {"neargpu adopt 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --pid 4711",
+          "The container of this process."});
 EXAMPLES(
     ssh_ex,
     {"neargpu ssh 01993f2e-5c1a-7abc-8def-0123456789ab", "A shell on the node."},
@@ -489,6 +505,18 @@ static const struct opt_command commands[CMD_COUNT] = {
          "it; what shall go on without you is started by neargpu run --detach. With "
          "--config, scp ID:FILE and rsync -e ssh work as well.",
          OPTS(ssh_opts), ARGS(1, -1), EX(ssh_ex)},
+    [CMD_ADOPT] =
+        {"adopt", "ID", "give the reserved GPUs to a container that runs already",
+         "On the node itself, as root or the owner of the cgroup's directory. From "
+         "then "
+         "on the programs of the cgroup, and of those below it, open the reserved GPUs "
+         "and no other device, and they are ended with the reservation: all of them. "
+         "Refused when one of them has a device open already, or a device program "
+         "stands there that suffers no second one. It is a weaker hold than that on a "
+         "job of neargpu run: the container has its own view of the machine and its "
+         "own limits, may be handed open files from outside, and without a running "
+         "agent only the opening of GPUs ends by itself.",
+         OPTS(adopt_opts), ARGS(1, 1), EX(adopt_ex)},
     [CMD_USAGE] = {"usage", "", "show metered use and its price", NULL,
                    OPTS(usage_opts), ARGS(0, 0), EX(usage_ex)},
     [CMD_WALLET] = {"wallet", "", "show the wallet and its last transfers", NULL, NULL,

@@ -39,6 +39,7 @@ static cli_fn *const handlers[CMD_COUNT] = {
     [CMD_TOKEN] = cmd_token,
     [CMD_RUN] = cmd_run,
     [CMD_SSH] = cmd_ssh,
+    [CMD_ADOPT] = cmd_adopt,
     [CMD_USAGE] = cmd_usage,
     [CMD_WALLET] = cmd_wallet,
     [CMD_INVOICE_LIST] = cmd_invoice_list,

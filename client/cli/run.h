@@ -78,7 +78,7 @@ struct run_refusal {
     char error[32], step[32];
 };
 
-enum run_request { RUN_LAUNCH, RUN_ATTACH, RUN_JOBS };
+enum run_request { RUN_LAUNCH, RUN_ATTACH, RUN_JOBS, RUN_ADOPT };
 /* Opens the link, proves possession for the request and returns the answer's JSON.
  * body: members beside token and proof (borrowed); argv: of a launch, else NULL. A
  * refusal is ERR_TOKEN and so on by its code, with *refusal filled. */

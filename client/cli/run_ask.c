@@ -21,6 +21,7 @@ static const struct {
     [RUN_LAUNCH] = {'l', "launch"},
     [RUN_ATTACH] = {'a', "attach"},
     [RUN_JOBS] = {'j', "jobs"},
+    [RUN_ADOPT] = {'d', "adopt"},
 };
 
 static void copy_text(const json_t *obj, const char *member, char *out, size_t cap)
