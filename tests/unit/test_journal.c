@@ -58,6 +58,9 @@ static struct journal_lease sample(void)
     for (int i = 0; i < GPUS_PER_NODE_MAX; i++)
         snprintf(l.gpus[i], JOURNAL_ID_MAX, "GPU-%08d-1111-2222-3333-444444444444", i);
     l.gpu_count = GPUS_PER_NODE_MAX;
+    for (int i = 0; i < JOURNAL_HOLDERS_MAX; i++)
+        snprintf(l.holders[i], JOURNAL_HOLDER_MAX, "ssh-ed25519 %0200d key", i);
+    l.holder_count = JOURNAL_HOLDERS_MAX;
     for (uint32_t i = 0; i < 100; i++)
         l.rules[i] = (struct devprog_rule){'c', 195, i, 3};
     l.rules[100] = (struct devprog_rule){'b', 8, DEVPROG_ANY_MINOR, 1};

@@ -6,6 +6,7 @@
 #include "client/agent/reconcile.h"
 #include "client/agent/signedtime.h"
 #include "client/lib/timefmt.h"
+#include "client/lib/strbuf.h"
 #include "tests/unit/unit.h"
 
 #define ID_A "01890000-0000-7000-8000-00000000000a"
@@ -307,6 +308,29 @@ START_TEST(test_desired)
 }
 END_TEST
 
+/* Keys that do not fit are left out; the lease itself stands. */
+START_TEST(test_holders_are_bounded)
+{
+    struct strbuf b = STRBUF_INIT;
+    struct desired d;
+    struct err err;
+    strbuf_addf(&b,
+                "{\"desired_version\":\"v\",\"leases\":[" LEASE
+                ",\"holders\":[7,\"\",\"ssh-ed25519 %0300d\"",
+                0);
+    for (int i = 0; i < JOURNAL_HOLDERS_MAX + 4; i++)
+        strbuf_addf(&b, ",\"ssh-ed25519 AAAA%d name\"", i);
+    strbuf_adds(&b, "]}]}");
+    ck_assert_msg(parse(strbuf_str(&b), &d, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(d.leases[0].holder_count, JOURNAL_HOLDERS_MAX);
+    ck_assert_str_eq(d.leases[0].holders[0], "ssh-ed25519 AAAA0 name");
+    ck_assert_str_eq(d.leases[0].holders[JOURNAL_HOLDERS_MAX - 1],
+                     "ssh-ed25519 AAAA15 name");
+    desired_done(&d);
+    strbuf_done(&b);
+}
+END_TEST
+
 START_TEST(test_desired_refuses)
 {
     static const char *const bad[] = {
@@ -395,7 +419,8 @@ UNIT_MAIN("reconcile",
                           UNIT_CASE(test_revoked_is_not_opened)
                               UNIT_CASE(test_market_lost) UNIT_CASE(test_extend)
                                   UNIT_CASE(test_shorten) UNIT_CASE(test_desired)
-                                      UNIT_CASE(test_desired_refuses)
-                                          UNIT_CASE(test_end_reason_is_plain)
-                                              UNIT_CASE(test_policy)
-                                                  UNIT_CASE(test_signedtime))
+                                      UNIT_CASE(test_holders_are_bounded)
+                                          UNIT_CASE(test_desired_refuses)
+                                              UNIT_CASE(test_end_reason_is_plain)
+                                                  UNIT_CASE(test_policy)
+                                                      UNIT_CASE(test_signedtime))
