@@ -248,7 +248,8 @@ END_TEST
 
 /* --- one after another --- */
 
-#define CHAIN 12
+#define CHAIN   8
+#define SLOT_US INT64_C(400000) /* long enough for the one before to be cleaned */
 
 static bool can_open(const char *id, const char *path)
 {
@@ -281,6 +282,18 @@ static void turn(struct desired *want)
     free(have);
 }
 
+/* Nothing of those before it is left when a lease has the GPU. */
+static void check_gone_before(int lease)
+{
+    char id[UUID_TEXT];
+    for (int i = 0; i < lease; i++) {
+        id_of(i, 0, id);
+        const struct journal_lease *j = leases_find(ea.leases, id);
+        ck_assert_msg(j == NULL || j->state == LEASE_DONE, "lease %d while %d is %s",
+                      lease, i, lease_state_name(j->state));
+    }
+}
+
 /* Leases that touch: each ends in the very microsecond in which the next begins, and
  * each has a job that keeps on opening. At no instant can two open the GPU. */
 START_TEST(test_back_to_back_never_overlap)
@@ -293,20 +306,22 @@ START_TEST(test_back_to_back_never_overlap)
     char id[UUID_TEXT], job[16];
     const char *const gpu[] = {"GPU-3", NULL};
     world();
+    /* Cleaning takes its time, so that there is something to wait for. */
+    ea.conf.scrub_command = xstrdup("/bin/sleep 0.05");
     ck_assert(agent_now(&ea, &now));
     began_us = now;
     want.leases = xcalloc(CHAIN, sizeof(*want.leases));
     for (int i = 0; i < CHAIN; i++) {
         id_of(i, 0, id);
         want.leases[i] = ea_order(id, gpu, 60);
-        want.leases[i].not_before_us = began_us + i * INT64_C(150000);
-        want.leases[i].not_after_us = began_us + (i + 1) * INT64_C(150000);
+        want.leases[i].not_before_us = began_us + i * SLOT_US;
+        want.leases[i].not_after_us = began_us + (i + 1) * SLOT_US;
         want.leases[i].epoch = want.leases[i].not_before_us;
         /* tenants in turn */
         want.leases[i].tenant[UUID_TEXT - 2] = (char)('0' + i % 2);
     }
     char *path = xasprintf("%s/dev/nvidia%d", rig.dir, GPUS - 1 - 3);
-    while (agent_now(&ea, &now) && now < began_us + (CHAIN + 1) * INT64_C(150000)) {
+    while (agent_now(&ea, &now) && now < began_us + (CHAIN + 1) * SLOT_US) {
         int can = 0;
         turn(&want);
         for (int i = 0; i < CHAIN; i++) {
@@ -314,6 +329,7 @@ START_TEST(test_back_to_back_never_overlap)
             if (!can_open(id, path))
                 continue;
             can++;
+            check_gone_before(i);
             snprintf(job, sizeof(job), "j%d", i);
             if (!seen[i])
                 ea_launch(id, job, retry, NULL);
