@@ -84,6 +84,7 @@ static int make_fifo(int dir_fd, const char *name, const struct launch_spec *spe
     return 0;
 }
 
+/* Durable with spec.json, which is written into the same directory next. */
 static int make_files(const char *job_dir, const struct launch_spec *spec,
                       struct err *err)
 {
@@ -93,8 +94,6 @@ static int make_files(const char *job_dir, const struct launch_spec *spec,
         return err_sys(err, errno, "open %s", job_dir);
     for (size_t i = 0; rc == 0 && i < 4; i++)
         rc = make_fifo(fd, names[i], spec, err);
-    if (rc == 0 && fsync(fd) < 0)
-        rc = err_sys(err, errno, "fsync %s", job_dir);
     close(fd);
     return rc;
 }
