@@ -2,7 +2,7 @@
 #include "client/cli/account.h"
 
 #include <errno.h>
-#include <jansson.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +10,8 @@
 #include "client/lib/fsx.h"
 #include "client/lib/jsonx.h"
 #include "client/lib/jws.h"
+#include "client/lib/sshagent.h"
+#include "client/lib/sshkey.h"
 #include "client/lib/xalloc.h"
 
 #define ACCOUNT_BYTES_MAX                                       \
@@ -56,6 +58,7 @@ void account_done(struct account *a)
     free(a->key_path);
     free(a->server);
     free(a->api_key);
+    free(a->own_key);
     free(a->role);
     free(a->who);
     free(a->market);
@@ -91,6 +94,7 @@ int account_load(struct account *a, struct err *err)
         return err_prefix(err, "%s", a->json_path);
     take_text(obj, "server", &a->server);
     take_text(obj, "api_key", &a->api_key);
+    take_text(obj, "key", &a->own_key);
     take_text(obj, "role", &a->role);
     take_text(obj, "name", &a->who);
     take_text(obj, "market", &a->market);
@@ -117,10 +121,11 @@ int account_save(const struct account *a, struct err *err)
     if (make_dir(a, err) < 0)
         return -1;
     json_t *obj = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:s}", "server", a->server, "api_key", a->api_key,
-        "role", a->role != NULL ? a->role : "", "name", a->who != NULL ? a->who : "",
-        "market", a->market != NULL ? a->market : "", "currency",
-        a->currency != NULL ? a->currency : "");
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "server", a->server, "api_key",
+        a->api_key, "role", a->role != NULL ? a->role : "", "name",
+        a->who != NULL ? a->who : "", "market", a->market != NULL ? a->market : "",
+        "currency", a->currency != NULL ? a->currency : "", "key",
+        a->own_key != NULL ? a->own_key : "");
     char *text = json_dumps(obj, JSON_INDENT(2));
     int rc = fsx_write(a->json_path, text, strlen(text), 0600, err);
     explicit_bzero(text, strlen(text));
@@ -136,22 +141,72 @@ int account_save_ca(const struct account *a, const char *pem, struct err *err)
     return fsx_write(a->ca_path, pem, strlen(pem), 0644, err);
 }
 
+static bool is_agents(const struct account *a)
+{
+    return a->own_key != NULL &&
+           strncmp(a->own_key, ACCOUNT_AGENT, strlen(ACCOUNT_AGENT)) == 0;
+}
+
+static int agents_key(const struct account *a, EVP_PKEY **ret, struct err *err)
+{
+    struct sshkey_public key;
+    if (sshagent_find(NULL, a->own_key + strlen(ACCOUNT_AGENT), &key, err) < 0)
+        return -1;
+    *ret =
+        EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, key.pub, sizeof(key.pub));
+    return *ret != NULL ? 0 : err_set(err, ERR_INTERNAL, "OpenSSL refuses the key");
+}
+
+static int file_key(const char *path, EVP_PKEY **ret, struct err *err)
+{
+    char *text = NULL;
+    size_t len;
+    if (fsx_read_secret(path, ACCOUNT_BYTES_MAX, &text, &len, err) < 0)
+        return -1;
+    int rc = sshkey_is_private(text, len) ? sshkey_private(text, len, ret, err)
+                                          : jws_key_from_pem(text, len, ret, err);
+    explicit_bzero(text, len);
+    free(text);
+    return rc < 0 ? err_prefix(err, "%s", path) : 0;
+}
+
+static int sign_by_agent(void *arg, const void *data, size_t len, uint8_t sig[64],
+                         struct err *err)
+{
+    return sshagent_sign(NULL, arg, data, len, sig, err);
+}
+
+int account_sign(const struct account *a, EVP_PKEY *key, const char *typ,
+                 const json_t *payload, char **ret_token, struct err *err)
+{
+    struct jws_signer signer = {.sign = sign_by_agent, .arg = signer.pub};
+    if (!is_agents(a))
+        return jws_sign(key, typ, payload, ret_token, err);
+    if (jws_public(key, signer.pub, err) < 0)
+        return -1;
+    return jws_sign_by(&signer, typ, payload, ret_token, err);
+}
+
 int account_key(const struct account *a, int make, EVP_PKEY **ret, struct err *err)
 {
-    char *pem = NULL;
-    size_t len;
-    if (fsx_read_secret(a->key_path, ACCOUNT_BYTES_MAX, &pem, &len, err) == 0) {
-        int rc = jws_key_from_pem(pem, len, ret, err);
-        explicit_bzero(pem, len);
-        free(pem);
-        return rc < 0 ? err_prefix(err, "%s", a->key_path) : 0;
-    }
+    if (is_agents(a))
+        return agents_key(a, ret, err);
+    bool own = a->own_key != NULL && *a->own_key != '\0';
+    if (file_key(own ? a->own_key : a->key_path, ret, err) == 0)
+        return 0;
+    if (own && err->code == ERR_NOT_FOUND)
+        return err_set(err, ERR_NOT_FOUND,
+                       "%s, the key of account '%s', is not there: put it back, or log "
+                       "in again with another --key",
+                       a->own_key, a->name);
+    if (own)
+        return -1;
     if (err->code != ERR_NOT_FOUND || !make)
         return -1;
     EVP_PKEY *key;
     if (jws_keygen(&key, err) < 0)
         return -1;
-    pem = jws_key_to_pem(key);
+    char *pem = jws_key_to_pem(key);
     int rc = make_dir(a, err);
     if (rc == 0)
         rc = fsx_write(a->key_path, pem, strlen(pem), 0600, err);

@@ -96,6 +96,26 @@ static char *copy_text(const json_t *obj, const char *member)
     return xstrdup(text != NULL ? text : "");
 }
 
+/* --key: a file by its whole path, since it is read from elsewhere later; or an SSH
+ * agent's. It must be there and fit now. */
+static int choose_key(struct cli *c, struct err *err)
+{
+    const char *name = opt_get(c->opts, "key");
+    EVP_PKEY *key = NULL;
+    if (name == NULL)
+        return 0;
+    if (strncmp(name, ACCOUNT_AGENT, strlen(ACCOUNT_AGENT)) == 0)
+        c->account.own_key = xstrdup(name);
+    else
+        c->account.own_key = realpath(name, NULL);
+    if (c->account.own_key == NULL)
+        return err_set(err, ERR_NOT_FOUND, "--key %.200s: is not there", name);
+    if (account_key(&c->account, 0, &key, err) < 0)
+        return err_prefix(err, "--key");
+    EVP_PKEY_free(key);
+    return 0;
+}
+
 int cmd_login(struct cli *c, struct err *err)
 {
     const char *server = opt_get(c->opts, "server");
@@ -107,7 +127,7 @@ int cmd_login(struct cli *c, struct err *err)
         return err_set(err, ERR_USAGE,
                        "say where: neargpu login --server https://HOST:PORT");
     if (account_init(&c->account, cli_account_name(c), err) < 0 ||
-        get_ca(c, server, &pem, err) < 0)
+        choose_key(c, err) < 0 || get_ca(c, server, &pem, err) < 0)
         return -1;
     c->account.server = xstrdup(server);
     size_t len = strlen(server);

@@ -141,8 +141,16 @@ static int find_identity(struct cli *c, struct target *t, struct err *err)
     if (account_key(&c->account, 0, &key, err) < 0)
         return -1;
     size_t stem = strlen(c->account.key_path) - strlen(".key");
-    t->identity = xasprintf("%.*s.ssh", (int)stem, c->account.key_path);
-    int rc = ssh_file_private(key, &text, err);
+    const char *own = c->account.own_key;
+    bool is_agents =
+        own != NULL && strncmp(own, ACCOUNT_AGENT, strlen(ACCOUNT_AGENT)) == 0;
+    /* Of a key that an SSH agent holds, ssh wants the public half to know which. */
+    t->identity = xasprintf("%.*s.ssh%s", (int)stem, c->account.key_path,
+                            is_agents ? ".pub" : "");
+    int rc = is_agents ? ssh_file_public(key, &text, err)
+                       : ssh_file_private(key, &text, err);
+    if (rc == 0 && is_agents)
+        strbuf_addc(&text, '\n');
     if (rc == 0)
         rc = fsx_write(t->identity, text.data, text.len, 0600, err);
     if (text.data != NULL)

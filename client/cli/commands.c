@@ -95,6 +95,9 @@ static const struct opt_def login_opts[] = {
     {"ca", 0, "FILE", "The market's CA certificate (PEM)."},
     {"ca-sha256", 0, "HEX", "SHA-256 of that certificate: it is fetched and compared."},
     {"api-key-file", 0, "FILE", "API key in a 0600 file, or - for standard input."},
+    {"key", 0, "KEY",
+     "Bind tokens to this key: an Ed25519 private key file of ssh-keygen, or "
+     "agent:SHA256:… for one that ssh-agent holds. Default: one of the account's own."},
 };
 static const struct opt_def data_add_opts[] = {
     {"endpoint", 0, "URL", "Where it is served: HOST:PORT or http(s)://…; probed."},
@@ -239,12 +242,16 @@ static const struct opt_def report_opts[] = {
 };
 
 #define EXAMPLES(name, ...) static const struct opt_example name[] = {__VA_ARGS__}
-EXAMPLES(login_ex,
-         {"neargpu login --server https://market.example:8443 --ca ca.pem",
-          "Log in; the API key is asked for and not shown."},
-         {"neargpu --account admin login --server https://market.example:8443 --ca "
-          "ca.pem --api-key-file admin.key",
-          "A second account, with the key from a file."});
+EXAMPLES(
+    login_ex,
+    {"neargpu login --server https://market.example:8443 --ca ca.pem",
+     "Log in; the API key is asked for and not shown."},
+    {"neargpu --account admin login --server https://market.example:8443 --ca "
+     "ca.pem --api-key-file admin.key",
+     "A second account, with the key from a file."},
+    {"neargpu login --server https://market.example:8443 --ca ca.pem --key "
+     "agent:SHA256:kTq1…",
+     "Tokens bound to a key that never leaves ssh-agent (ssh-add -l lists them)."});
 EXAMPLES(logout_ex, {"neargpu --account admin logout", "Forget this account here."});
 EXAMPLES(whoami_ex, {"neargpu whoami", "Who the server says you are."});
 EXAMPLES(data_add_ex,
@@ -401,7 +408,8 @@ static const struct opt_command commands[CMD_COUNT] = {
                    "never from the arguments, and checked with the server before "
                    "anything is stored. Without --ca and --ca-sha256 the fingerprint "
                    "of the CA is shown and must be confirmed. The key to which tokens "
-                   "are bound is made here and never leaves this computer.",
+                   "are bound is made here and never leaves this computer, or is "
+                   "the one of --key, which stays where it is.",
                    OPTS(login_opts), ARGS(0, 0), EX(login_ex)},
     [CMD_LOGOUT] = {"logout", "", "remove the account's files from this computer", NULL,
                     NULL, 0, ARGS(0, 0), EX(logout_ex)},

@@ -115,7 +115,7 @@ static int prove(struct run *r, const char *action, const char *nonce,
     if (jws_public(r->key, pub, err) < 0)
         return -1;
     json_t *payload = token_pop_build(&pop, pub);
-    int rc = jws_sign(r->key, JWS_TYP_POP, payload, ret_proof, err);
+    int rc = account_sign(&r->c->account, r->key, JWS_TYP_POP, payload, ret_proof, err);
     json_decref(payload);
     return rc;
 }

@@ -132,26 +132,24 @@ char *jws_key_to_pem(EVP_PKEY *key)
     return pem;
 }
 
-static int jws_signature(EVP_PKEY *key, const char *text, size_t len,
+static int jws_sign_here(void *arg, const void *data, size_t len,
                          uint8_t sig[JWS_SIG_LEN], struct err *err)
 {
     size_t sig_len = JWS_SIG_LEN;
     EVP_MD_CTX *md = EVP_MD_CTX_new();
-    bool ok = md != NULL && EVP_DigestSignInit(md, NULL, NULL, NULL, key) == 1 &&
-              EVP_DigestSign(md, sig, &sig_len, (const uint8_t *)text, len) == 1 &&
+    bool ok = md != NULL && EVP_DigestSignInit(md, NULL, NULL, NULL, arg) == 1 &&
+              EVP_DigestSign(md, sig, &sig_len, data, len) == 1 &&
               sig_len == JWS_SIG_LEN;
     EVP_MD_CTX_free(md);
     return ok ? 0 : err_set(err, ERR_INTERNAL, "OpenSSL cannot sign with the key");
 }
 
-int jws_sign(EVP_PKEY *key, const char *typ, const json_t *payload, char **ret_token,
-             struct err *err)
+int jws_sign_by(const struct jws_signer *signer, const char *typ, const json_t *payload,
+                char **ret_token, struct err *err)
 {
-    uint8_t pub[JWS_ED25519_LEN], sig[JWS_SIG_LEN];
+    uint8_t sig[JWS_SIG_LEN];
     char kid[JWS_KID_MAX];
-    if (jws_public(key, pub, err) != 0)
-        return -1;
-    jws_thumbprint(pub, kid);
+    jws_thumbprint(signer->pub, kid);
     struct strbuf header = STRBUF_INIT, token = STRBUF_INIT;
     strbuf_addf(&header, "{\"alg\":\"EdDSA\",\"kid\":\"%s\",\"typ\":\"%s\"}", kid, typ);
     b64_encode_to(&token, header.data, header.len);
@@ -160,7 +158,7 @@ int jws_sign(EVP_PKEY *key, const char *typ, const json_t *payload, char **ret_t
     char *text = jsonx_dump(payload);
     b64_encode_to(&token, text, strlen(text));
     free(text);
-    int rc = jws_signature(key, token.data, token.len, sig, err);
+    int rc = signer->sign(signer->arg, token.data, token.len, sig, err);
     if (rc == 0) {
         strbuf_addc(&token, '.');
         b64_encode_to(&token, sig, sizeof(sig));
@@ -168,6 +166,15 @@ int jws_sign(EVP_PKEY *key, const char *typ, const json_t *payload, char **ret_t
     }
     strbuf_done(&token);
     return rc;
+}
+
+int jws_sign(EVP_PKEY *key, const char *typ, const json_t *payload, char **ret_token,
+             struct err *err)
+{
+    struct jws_signer signer = {.sign = jws_sign_here, .arg = key};
+    if (jws_public(key, signer.pub, err) != 0)
+        return -1;
+    return jws_sign_by(&signer, typ, payload, ret_token, err);
 }
 
 static int jws_refuse(const char **ret_step, const char *step, struct err *err,

@@ -43,6 +43,17 @@ char *jws_key_to_pem(EVP_PKEY *key); /* PKCS#8, caller frees; abort on failure *
 int jws_sign(EVP_PKEY *key, const char *typ, const json_t *payload, char **ret_token,
              struct err *err) MUST_USE;
 
+/* The same by someone who holds the key elsewhere (an SSH agent): sign() makes the raw
+ * Ed25519 signature (64 bytes) over the data. */
+struct jws_signer {
+    uint8_t pub[JWS_ED25519_LEN];
+    int (*sign)(void *arg, const void *data, size_t len, uint8_t sig[64],
+                struct err *err);
+    void *arg;
+};
+int jws_sign_by(const struct jws_signer *signer, const char *typ, const json_t *payload,
+                char **ret_token, struct err *err) MUST_USE;
+
 /* A token cut into its parts and the header decoded: nothing is verified yet. */
 struct jws_parts {
     const char *signed_text; /* header.payload, borrowed */
