@@ -222,6 +222,15 @@ mkdir "$run/tree" && cp "$run/big" "$run/term.py" "$run/tree"
 timeout 30 rsync -a -e "ssh ${opts[*]} -i $run/alice -p $port" "$run/tree/" "$node:tree/" && timeout 30 rsync -a -e "ssh ${opts[*]} -i $run/alice -p $port" "$node:tree/" "$run/tree2/" && diff -r "$run/tree" "$run/tree2" && ok "rsync" || bad "rsync"
 is "what came is the lease's, not the host's" "$(near "$node" 'ls /run/neargpu/work')" $'there\nthere2\nthere3\ntree'
 
+# ---- pinned as `neargpu ssh` does it: one host key, of nobody's files
+pinned() { # pinned KEYFILE COMMAND
+    timeout 30 ssh -F none -o BatchMode=yes -o LogLevel=ERROR -o HostKeyAlias=neargpu-x -o HostKeyAlgorithms=ssh-ed25519 \
+        -o "KnownHostsCommand=/bin/echo neargpu-x $(cut -d' ' -f1,2 "$1")" -o UserKnownHostsFile=/dev/null -o GlobalKnownHostsFile=/dev/null \
+        -o StrictHostKeyChecking=yes -o UpdateHostKeys=no -o ControlPath=none -o IdentitiesOnly=yes -i "$run/alice" -p "$port" "$node" "$2" 7>&- 8<&-
+}
+is "the market's host key" "$(pinned "$run/host.pub" 'echo in' 2>&1)" in
+like "another host key" "$(pinned "$run/bob.pub" 'echo in' 2>&1)" "*Host key verification failed*"
+
 # ---- others
 like "the key of another tenant is refused" "$(key=bob near "$node" true 2>&1)" "*Permission denied (publickey)*"
 like "forwarding is off: -L" "$(near -o ExitOnForwardFailure=yes -W "127.0.0.1:$port" "$node" 2>&1 </dev/null)" "*stdio forwarding failed*"
