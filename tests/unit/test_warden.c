@@ -1,0 +1,271 @@
+/* warden: what a front may ask of it, and that a front which was taken over gets no
+ * further than a tenant without his key. */
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "client/agent/warden_impl.h"
+#include "client/lib/digest.h"
+#include "tests/unit/agent_rig.h"
+
+struct bench {
+    struct rig r;
+    struct warden w;
+    struct link *front; /* what hears the warden's answers */
+    json_t *nonce, *answer;
+    size_t answers;
+};
+
+static int front_takes(void *arg, enum link_kind kind, const json_t *doc, int fd_take,
+                       struct err *err)
+{
+    struct bench *b = arg;
+    json_t **at = kind == LINK_NONCE ? &b->nonce : &b->answer;
+    (void)err;
+    ck_assert(kind == LINK_NONCE || kind == LINK_ANSWER || kind == LINK_FETCH);
+    ck_assert_int_eq(fd_take, -1);
+    json_decref(*at);
+    *at = json_incref((json_t *)(uintptr_t)doc);
+    b->answers += kind == LINK_ANSWER;
+    return 0;
+}
+
+static int never(void *arg, enum link_kind kind, const json_t *doc, int fd_take,
+                 struct err *err)
+{
+    (void)arg;
+    (void)kind;
+    (void)doc;
+    (void)fd_take;
+    return err_set(err, ERR_INTERNAL, "the front said something");
+}
+
+static void over(void *arg, const struct err *why)
+{
+    (void)arg;
+    ck_abort_msg("%s", why->text);
+}
+
+static void bench_init(struct bench *b)
+{
+    int fds[2];
+    memset(b, 0, sizeof(*b));
+    rig_init(&b->r);
+    b->r.a.base = event_base_new();
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    struct link_conf front = {LINK_FRONT, front_takes, over, b};
+    struct link_conf warden = {LINK_WARDEN, never, over, b};
+    b->w.a = &b->r.a;
+    b->w.link = link_new(b->r.a.base, fds[0], &warden);
+    b->front = link_new(b->r.a.base, fds[1], &front);
+    b->w.up = true;
+    warden_sync_new(&b->w);
+}
+
+static void bench_done(struct bench *b)
+{
+    warden_run_free(&b->w);
+    warden_sync_free(&b->w);
+    link_free(b->w.link);
+    link_free(b->front);
+    json_decref(b->nonce);
+    json_decref(b->answer);
+    event_base_free(b->r.a.base);
+    rig_done(&b->r);
+}
+
+static void turn(struct bench *b)
+{
+    for (int i = 0; i < 20; i++)
+        event_base_loop(b->r.a.base, EVLOOP_NONBLOCK);
+}
+
+static int greet(struct bench *b, int64_t id)
+{
+    struct err err;
+    json_t *o = json_pack("{s:I}", "client", (json_int_t)id);
+    int rc = warden_take_greet(&b->w, o, &err);
+    json_decref(o);
+    turn(b);
+    return rc;
+}
+
+static int gone(struct bench *b, int64_t id)
+{
+    struct err err;
+    json_t *o = json_pack("{s:I}", "client", (json_int_t)id);
+    int rc = warden_take_gone(&b->w, o, &err);
+    json_decref(o);
+    return rc;
+}
+
+static char *sign(EVP_PKEY *key, const char *typ, json_t *take)
+{
+    char *text;
+    struct err err;
+    ck_assert_msg(jws_sign(key, typ, take, &text, &err) == 0, "%s", err.text);
+    json_decref(take);
+    return text;
+}
+
+/* A request of the kind 'k' (stop), with the tenant's grant and his proof over a nonce.
+ */
+static char *stop_request(struct bench *b, EVP_PKEY *prover, const char *nonce)
+{
+    struct token_pop p = {.iat_us = KIT_NOW + US_PER_S};
+    uint8_t pub[JWS_ED25519_LEN], hash[SHA256_LEN];
+    struct err err;
+    char *token = sign(b->r.kit.key, JWS_TYP_GRANT, token_build(&b->r.claims));
+    snprintf(p.nonce, sizeof(p.nonce), "%s", nonce);
+    snprintf(p.aud, sizeof(p.aud), "%s", KIT_NODE);
+    snprintf(p.action, sizeof(p.action), "stop");
+    token_argv_hash(NULL, 0, p.argv_hash);
+    digest_sha256(token, strlen(token), hash);
+    b64_encode(hash, sizeof(hash), p.ath);
+    ck_assert_int_eq(jws_public(prover, pub, &err), 0);
+    char *proof = sign(prover, JWS_TYP_POP, token_pop_build(&p, pub));
+    json_t *o = json_pack("{s:s,s:s}", "token", token, "proof", proof);
+    char *text = jsonx_dump(o);
+    json_decref(o);
+    free(token);
+    free(proof);
+    return text;
+}
+
+static int request(struct bench *b, int64_t id, const char *type, const char *payload)
+{
+    struct err err;
+    json_t *o = json_pack("{s:I,s:s,s:s,s:I}", "client", (json_int_t)id, "type", type,
+                          "payload", payload, "uid", (json_int_t)-1);
+    int rc = warden_take_request(&b->w, o, &err);
+    json_decref(o);
+    turn(b);
+    return rc;
+}
+
+/* "" when it was served, else the step of the refusal. */
+static const char *step_of(const struct bench *b)
+{
+    const json_t *payload = json_object_get(b->answer, "payload");
+    const char *step = json_string_value(json_object_get(payload, "step"));
+    return step != NULL ? step : "";
+}
+
+static const char *nonce_of(const struct bench *b)
+{
+    return json_string_value(json_object_get(b->nonce, "nonce"));
+}
+
+START_TEST(test_a_tenant_is_served)
+{
+    struct bench b;
+    bench_init(&b);
+    rig_lease(&b.r);
+    ck_assert_int_eq(greet(&b, 1), 0);
+    char *text = stop_request(&b, b.r.tenant, nonce_of(&b));
+    ck_assert_int_eq(request(&b, 1, "k", text), 0);
+    ck_assert_str_eq(step_of(&b), "");
+    ck_assert_int_ne(rig_state(&b.r), LEASE_READY);
+    ck_assert_int_eq(gone(&b, 1), 0);
+    free(text);
+    bench_done(&b);
+}
+END_TEST
+
+START_TEST(test_nonces)
+{
+    struct bench b;
+    char first[JWS_KID_MAX];
+    bench_init(&b);
+    rig_lease(&b.r);
+    ck_assert_int_eq(greet(&b, 1), 0);
+    snprintf(first, sizeof(first), "%s", nonce_of(&b));
+    ck_assert_int_eq(greet(&b, 2), 0);
+    ck_assert_str_ne(first, nonce_of(&b));
+    /* A proof that was heard on one connection is worth nothing on another. */
+    char *text = stop_request(&b, b.r.tenant, first);
+    ck_assert_int_eq(request(&b, 2, "k", text), 0);
+    ck_assert_str_eq(step_of(&b), "possession");
+    /* Nor a proof by anyone else, over the right nonce. */
+    ck_assert_int_eq(greet(&b, 3), 0);
+    char *foreign = stop_request(&b, b.r.kit.key, nonce_of(&b));
+    ck_assert_int_eq(request(&b, 3, "k", foreign), 0);
+    ck_assert_str_eq(step_of(&b), "possession");
+    ck_assert_int_eq(rig_state(&b.r), LEASE_READY);
+    /* Each is used up by its first request: a second one is no honest front's. */
+    ck_assert_int_eq(request(&b, 2, "k", text), -1);
+    ck_assert_int_eq(rig_state(&b.r), LEASE_READY);
+    ck_assert_int_eq(request(&b, 1, "k", text), 0);
+    ck_assert_str_eq(step_of(&b), "");
+    ck_assert_int_eq(request(&b, 1, "k", text), -1);
+    ck_assert_uint_eq(b.answers, 3);
+    free(text);
+    free(foreign);
+    bench_done(&b);
+}
+END_TEST
+
+START_TEST(test_what_no_front_says)
+{
+    struct bench b;
+    struct err err;
+    bench_init(&b);
+    ck_assert_int_eq(gone(&b, 7), -1);
+    ck_assert_int_eq(request(&b, 7, "k", "{}"), -1);
+    ck_assert_int_eq(greet(&b, 0), -1);
+    ck_assert_int_eq(greet(&b, -1), -1);
+    ck_assert_int_eq(greet(&b, 7), 0);
+    ck_assert_int_eq(greet(&b, 7), -1);
+    ck_assert_int_eq(request(&b, 7, "kk", "{}"), -1);
+    json_t *more = json_pack("{s:i,s:s,s:s,s:i,s:b}", "client", 7, "type", "k",
+                             "payload", "{}", "uid", 0, "root", 1);
+    ck_assert_int_eq(warden_take_request(&b.w, more, &err), -1);
+    json_decref(more);
+    ck_assert_int_eq(request(&b, 7, "z", "rubbish"), 0); /* a tenant's, that is */
+    ck_assert_str_eq(step_of(&b), "request");
+    for (int i = 100; b.w.client_count < WARDEN_CLIENTS_MAX; i++)
+        ck_assert_int_eq(greet(&b, i), 0);
+    ck_assert_int_eq(greet(&b, 9999), -1);
+    bench_done(&b);
+}
+END_TEST
+
+START_TEST(test_receipts_nobody_asked_for)
+{
+    struct bench b;
+    struct err err;
+    bench_init(&b);
+    json_t *o = json_pack("{s:[{s:s,s:i}]}", "acks", "reservation", KIT_RES, "seq", 1);
+    ck_assert_int_eq(warden_take_acked(&b.w, o, &err), -1);
+    b.w.posting = true;
+    ck_assert_int_eq(warden_take_acked(&b.w, o, &err), 0);
+    ck_assert(!b.w.posting);
+    json_decref(o);
+    o = json_pack("{s:{}}", "body");
+    ck_assert_int_eq(warden_take_reply(&b.w, o, &err), -1);
+    json_decref(o);
+    bench_done(&b);
+}
+END_TEST
+
+/* The connections of a front that died are forgotten; leases are not. */
+START_TEST(test_front_dies)
+{
+    struct bench b;
+    bench_init(&b);
+    rig_lease(&b.r);
+    for (int i = 1; i < 50; i++)
+        ck_assert_int_eq(greet(&b, i), 0);
+    warden_sync_down(&b.w);
+    warden_run_down(&b.w);
+    ck_assert_uint_eq(b.w.client_count, 0);
+    ck_assert_int_eq(greet(&b, 1), 0);
+    ck_assert_int_eq(rig_state(&b.r), LEASE_READY);
+    bench_done(&b);
+}
+END_TEST
+
+UNIT_MAIN("warden",
+          UNIT_CASE(test_a_tenant_is_served) UNIT_CASE(test_nonces)
+              UNIT_CASE(test_what_no_front_says)
+                  UNIT_CASE(test_receipts_nobody_asked_for) UNIT_CASE(test_front_dies))
