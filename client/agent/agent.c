@@ -131,13 +131,23 @@ static void take_status(struct agent *a, const char *text, int64_t boot_us)
     leases_retime(a->leases);
 }
 
-void agent_take_desired(struct agent *a, struct desired *want_take, int64_t boot_us)
+void agent_take_keys(struct agent *a, const char *text)
 {
     struct err err;
-    if (want_take->jwks != NULL &&
-        identity_set_jwks(&a->id, want_take->jwks, &err) != 0)
+    int64_t now = INT64_MIN, seq = a->id.keys_seq;
+    (void)agent_now(a, &now);
+    if (identity_set_keys(&a->id, text, now, &err) != 0)
         log_error("%s", err.text);
-    revoke_kids(a); /* a new set knows none yet, and the status is checked with it */
+    else if (a->id.keys_seq != seq)
+        log_info("the market's key set %" PRId64 " takes the place of %" PRId64,
+                 a->id.keys_seq, seq);
+    revoke_kids(a); /* a new ring knows none yet */
+}
+
+void agent_take_desired(struct agent *a, struct desired *want_take, int64_t boot_us)
+{
+    if (want_take->key_set != NULL)
+        agent_take_keys(a, want_take->key_set);
     if (want_take->status != NULL)
         take_status(a, want_take->status, boot_us);
     revoke_kids(a);

@@ -76,6 +76,8 @@ void agent_wake(struct agent *a);
 void agent_changed(struct agent *a);
 /* Takes a sync's desired state (and its status, keys, settings) over. */
 void agent_take_desired(struct agent *a, struct desired *want_take, int64_t boot_us);
+/* A key set of the market: taken over when it is the root's and not older. */
+void agent_take_keys(struct agent *a, const char *text);
 /* The two states as reconcile reads them; valid until the leases change. */
 struct reconcile_have;
 void agent_compare(const struct agent *a, struct reconcile_have *have, size_t cap,

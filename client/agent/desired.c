@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "client/lib/jsonx.h"
+#include "client/lib/keyset.h"
 #include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
 
@@ -224,15 +225,15 @@ int desired_parse_acks(const json_t *list, const char *at, struct desired_ack **
 }
 
 struct root_row {
-    const char *desired_version, *status;
-    json_t *leases, *end, *jwks, *probes, *settings, *acks;
+    const char *desired_version, *status, *key_set;
+    json_t *leases, *end, *probes, *settings, *acks;
 };
 static const struct jsonx_field root_fields[] = {
     F(struct root_row, desired_version, JSONX_STRING, true, 0, DESIRED_VERSION_MAX - 1),
     F(struct root_row, leases, JSONX_ARRAY, true, 0, DESIRED_LEASES_MAX),
     F(struct root_row, end, JSONX_ARRAY, false, 0, DESIRED_LEASES_MAX),
     F(struct root_row, status, JSONX_STRING, false, 0, INT64_C(1) << 20),
-    F(struct root_row, jwks, JSONX_OBJECT, false, 0, 0),
+    F(struct root_row, key_set, JSONX_STRING, false, 0, KEYSET_BYTES_MAX),
     F(struct root_row, probes, JSONX_ARRAY, false, 0, DESIRED_PROBES_MAX),
     F(struct root_row, settings, JSONX_OBJECT, false, 0, 0),
     F(struct root_row, acks, JSONX_ARRAY, false, 0, DESIRED_LEASES_MAX),
@@ -278,7 +279,8 @@ int desired_parse(const json_t *reply, struct desired *ret, struct err *err)
     }
     if (root.status != NULL && root.status[0] != '\0')
         d.status = xstrdup(root.status);
-    d.jwks = root.jwks != NULL ? json_incref(root.jwks) : NULL;
+    if (root.key_set != NULL && root.key_set[0] != '\0')
+        d.key_set = xstrdup(root.key_set);
     *ret = d;
     return 0;
 }
@@ -290,7 +292,7 @@ void desired_done(struct desired *d)
     free(d->probes);
     free(d->acks);
     free(d->status);
-    json_decref(d->jwks);
+    free(d->key_set);
     memset(d, 0, sizeof(*d));
 }
 

@@ -64,7 +64,7 @@ struct desired {
     struct desired_ack *acks;
     size_t ack_count;
     char *status;              /* token text, NULL: none */
-    json_t *jwks;              /* NULL: none */
+    char *key_set;             /* its text (keyset.h), NULL: none */
     int64_t probe_interval_us; /* 0: not told */
     int64_t receipt_interval_us;
 };

@@ -16,6 +16,7 @@
 #include "client/lib/httpc.h"
 #include "client/lib/jsonx.h"
 #include "client/lib/jws.h"
+#include "client/lib/keyset.h"
 #include "client/lib/timefmt.h"
 #include "client/lib/token.h"
 #include "client/lib/xalloc.h"
@@ -37,11 +38,11 @@ static void set_paths(struct identity *id, const char *state_dir)
 
 void identity_done(struct identity *id)
 {
-    char *texts[] = {id->dir,  id->server,    id->market,  id->issuer,   id->site,
-                     id->node, id->spiffe_id, id->ca_file, id->front_dir};
+    char *texts[] = {id->dir,  id->server,    id->market,  id->issuer,    id->site,
+                     id->node, id->spiffe_id, id->ca_file, id->front_dir, id->key_set};
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         free(texts[i]);
-    json_decref(id->jwks);
+    json_decref(id->root);
     keyring_free(id->keys);
     EVP_PKEY_free(id->receipt_key);
     memset(id, 0, sizeof(*id));
@@ -63,17 +64,54 @@ static int load_receipt_key(struct identity *id, struct err *err)
 
 struct market_row {
     const char *server, *market, *issuer, *site, *node, *spiffe_id;
-    json_t *jwks;
+    const char *key_set;
+    json_t *root;
 };
 #define F(n, t)                                           \
     {                                                     \
 #n, t, true, offsetof(struct market_row, n), 0, 0 \
     }
 static const struct jsonx_field market_fields[] = {
-    F(server, JSONX_STRING), F(market, JSONX_STRING), F(issuer, JSONX_STRING),
-    F(site, JSONX_STRING),   F(node, JSONX_STRING),   F(spiffe_id, JSONX_STRING),
-    F(jwks, JSONX_OBJECT),
+    F(server, JSONX_STRING),
+    F(market, JSONX_STRING),
+    F(issuer, JSONX_STRING),
+    F(site, JSONX_STRING),
+    F(node, JSONX_STRING),
+    F(spiffe_id, JSONX_STRING),
+    F(root, JSONX_OBJECT),
+    {"key_set", JSONX_STRING, true, offsetof(struct market_row, key_set), 1,
+     KEYSET_BYTES_MAX},
 };
+
+/* What a set says, if this root signed it. */
+static int check_keys(struct identity *id, const char *text, int64_t now_us,
+                      struct err *err)
+{
+    uint8_t pub[JWS_ED25519_LEN];
+    struct keyset_want want = {
+        .root = pub, .issuer = id->issuer, .now_us = now_us, .min_seq = id->keys_seq};
+    struct keyset *set = xcalloc(1, sizeof(*set));
+    struct keyring *keys = NULL;
+    const char *step = "root";
+    int rc = jws_jwk_parse(id->root, pub, err);
+    if (rc == 0)
+        rc = keyset_check(text, strlen(text), &want, set, &step, err);
+    if (rc == 0)
+        rc = keyset_ring(set, &keys, err);
+    if (rc == 0) {
+        keyring_free(id->keys);
+        id->keys = keys;
+        id->keys_seq = set->seq;
+        id->keys_exp_us = set->exp_us;
+        char *copy = xstrdup(text);
+        free(id->key_set);
+        id->key_set = copy;
+    } else {
+        rc = err_prefix(err, "the market's key set: %s", step);
+    }
+    free(set);
+    return rc;
+}
 
 static int load_market(struct identity *id, struct err *err)
 {
@@ -87,8 +125,6 @@ static int load_market(struct identity *id, struct err *err)
     if (rc == 0)
         rc =
             jsonx_decode(doc, market_fields, JSONX_COUNT(market_fields), &row, "", err);
-    if (rc == 0)
-        rc = keyring_from_jwks(row.jwks, &id->keys, err);
     if (rc == 0) {
         id->server = xstrdup(row.server);
         id->market = xstrdup(row.market);
@@ -96,10 +132,11 @@ static int load_market(struct identity *id, struct err *err)
         id->site = xstrdup(row.site);
         id->node = xstrdup(row.node);
         id->spiffe_id = xstrdup(row.spiffe_id);
-        id->jwks = json_incref(row.jwks);
-    } else {
-        rc = err_prefix(err, "%s", path);
+        id->root = json_incref(row.root);
+        rc = check_keys(id, row.key_set, INT64_MIN, err);
     }
+    if (rc != 0)
+        rc = err_prefix(err, "%s", path);
     json_decref(doc);
     free(text);
     free(path);
@@ -140,7 +177,8 @@ static int write_market(const struct identity *id, const struct market_row *row,
     json_object_set_new(o, "site", json_string(row->site));
     json_object_set_new(o, "node", json_string(row->node));
     json_object_set_new(o, "spiffe_id", json_string(row->spiffe_id));
-    json_object_set(o, "jwks", row->jwks);
+    json_object_set(o, "root", row->root);
+    json_object_set_new(o, "key_set", json_string(row->key_set));
     char *text = jsonx_dump(o), *path = in_dir(id, "market.json");
     int rc = fsx_write(path, text, strlen(text), 0600, err);
     free(path);
@@ -149,31 +187,23 @@ static int write_market(const struct identity *id, const struct market_row *row,
     return rc;
 }
 
-int identity_set_jwks(struct identity *id, json_t *jwks, struct err *err)
+int identity_set_keys(struct identity *id, const char *text, int64_t now_us,
+                      struct err *err)
 {
-    struct keyring *keys;
-    if (json_equal(jwks, id->jwks))
+    if (strcmp(text, id->key_set) == 0)
         return 0;
-    if (keyring_from_jwks(jwks, &keys, err) != 0)
-        return err_prefix(err, "the market's key set");
-    struct market_row row = {id->server, id->market,    id->issuer, id->site,
-                             id->node,   id->spiffe_id, jwks};
-    if (write_market(id, &row, err) != 0) {
-        keyring_free(keys);
+    if (check_keys(id, text, now_us, err) != 0)
         return -1;
-    }
-    keyring_free(id->keys);
-    json_decref(id->jwks);
-    id->keys = keys;
-    id->jwks = json_incref(jwks);
-    return 0;
+    struct market_row row = {id->server, id->market,    id->issuer,  id->site,
+                             id->node,   id->spiffe_id, id->key_set, id->root};
+    return write_market(id, &row, err);
 }
 
 /* --- enrolment --- */
 
 struct reply_row {
     const char *certificate, *ca, *spiffe_id, *market, *issuer, *site, *node;
-    const char *key_set; /* signed by the root */
+    const char *key_set;
     json_t *jwks, *root;
 };
 #undef F
@@ -189,9 +219,9 @@ static const struct jsonx_field reply_fields[] = {
     F(issuer, JSONX_STRING, 199),
     F(site, JSONX_STRING, NAME_BYTES_MAX),
     F(node, JSONX_STRING, NAME_BYTES_MAX),
-    F(jwks, JSONX_OBJECT, 0),
-    {"root", JSONX_OBJECT, false, offsetof(struct reply_row, root)},
-    {"key_set", JSONX_STRING, false, offsetof(struct reply_row, key_set), 1, 64 * 1024},
+    {"jwks", JSONX_OBJECT, false, offsetof(struct reply_row, jwks), 0, 0},
+    {"root", JSONX_OBJECT, true, offsetof(struct reply_row, root), 0, 0},
+    F(key_set, JSONX_STRING, KEYSET_BYTES_MAX),
 };
 
 /* Writes what came back; market.json last, because it is what makes a node enrolled. */
@@ -199,16 +229,16 @@ static int store_reply(struct identity *id, const char *server, const json_t *bo
                        struct err *err)
 {
     struct reply_row row = {0};
-    struct keyring *keys = NULL;
     if (jsonx_decode(body, reply_fields, JSONX_COUNT(reply_fields), &row, "", err) != 0)
         return err_prefix(err, "the market's reply");
-    if (keyring_from_jwks(row.jwks, &keys, err) != 0)
-        return err_prefix(err, "the market's key set");
-    keyring_free(keys);
+    id->issuer = xstrdup(row.issuer);
+    id->root = json_incref(row.root);
+    if (check_keys(id, row.key_set, INT64_MIN, err) != 0)
+        return -1;
     if (nodecert_store_first(id->front_dir, row.certificate, err) != 0)
         return -1;
-    struct market_row m = {server,   row.market,    row.issuer, row.site,
-                           row.node, row.spiffe_id, row.jwks};
+    struct market_row m = {server,   row.market,    row.issuer,  row.site,
+                           row.node, row.spiffe_id, row.key_set, row.root};
     return write_market(id, &m, err);
 }
 

@@ -2,7 +2,7 @@
  * one-time join code, the key that signs receipts, and what was pinned then.
  *
  *   STATE/identity/receipt.key  Ed25519, 0600       STATE/identity/ca.pem   pinned
- *   STATE/identity/market.json  server, names, key set
+ *   STATE/identity/market.json  server, names, the market's root key, key set
  *   STATE/front/                the key and certificate towards the market (nodecert.h)
  *
  * Owned by root and not readable by others, but for ca.pem. */
@@ -18,7 +18,10 @@
 struct identity {
     char *dir; /* STATE/identity */
     char *server, *market, *issuer, *site, *node, *spiffe_id;
-    json_t *jwks;
+    json_t *root;        /* the market's offline key, pinned at enrolment */
+    char *key_set;       /* the newest that it signed (keyset.h) */
+    int64_t keys_seq;    /* an older one is refused */
+    int64_t keys_exp_us; /* none of `keys` is believed past it; 0: not known */
     struct keyring *keys;
     EVP_PKEY *receipt_key;
     char *ca_file;
@@ -40,8 +43,10 @@ int identity_load(const char *state_dir, struct identity *ret,
                   struct err *err) MUST_USE;
 void identity_done(struct identity *id);
 
-/* The market published other keys: they replace the ones known, on disk too. Does
- * nothing when they are the same. */
-int identity_set_jwks(struct identity *id, json_t *jwks, struct err *err) MUST_USE;
+/* The market published another key set: it replaces the one known, on disk too, if the
+ * pinned root signed it and it is not older. Does nothing when it is the same. now_us:
+ * INT64_MIN when time is not known. */
+int identity_set_keys(struct identity *id, const char *text, int64_t now_us,
+                      struct err *err) MUST_USE;
 
 #endif

@@ -121,6 +121,10 @@ static int check_token(struct agent *a, struct runauth *r, const char *token,
     /* A stale status forbids starting; who is in may go on looking at his job. */
     if (is_start(r))
         ctx.status = &a->status;
+    *ret_step = "key";
+    if (is_start(r) && a->id.keys_exp_us != 0 && now >= a->id.keys_exp_us)
+        return err_set(err, ERR_UNAVAILABLE,
+                       "the market's key set is past its time; a new one has not come");
     if (token_check(token, strlen(token), &ctx, &r->claims, ret_step, err) != 0)
         return -1;
     *ret_step = "status";

@@ -225,12 +225,14 @@ static void fetch_done(void *arg, const struct httpc_reply *reply,
                        const struct err *err)
 {
     struct sync *s = arg;
-    const char *name = err != NULL ? "error" : "key_set";
-    const char *text = err != NULL ? err->text : reply->text;
-    s->fetch = NULL;
-    json_t *v = json_string(text != NULL ? text : "");
+    json_t *set = json_object_get(reply->body, "key_set");
     json_t *o = json_object();
-    json_object_set_new(o, name, v != NULL ? v : json_string(""));
+    s->fetch = NULL;
+    if (err == NULL && json_is_string(set))
+        json_object_set(o, "key_set", set);
+    else
+        json_object_set_new(o, "error",
+                            json_string(err != NULL ? err->text : "none came"));
     front_tell(s->f, LINK_KEYS, o);
 }
 

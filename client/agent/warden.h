@@ -22,7 +22,6 @@
 #define WARDEN_RESPAWN_MAX INT64_C(30000000) /* … each time later, up to this */
 #define WARDEN_STEADY_US   INT64_C(60000000) /* lived that long: begins anew */
 #define WARDEN_PUSH_US     INT64_C(10000000) /* observed state is told that often */
-#define WARDEN_FETCH_US    INT64_C(30000000) /* the key set is asked for once in that */
 
 struct warden;
 /* Leaves the host's network: later children of this process are without one, unless

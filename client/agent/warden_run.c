@@ -314,6 +314,8 @@ static void serve(struct warden *w, struct warden_client *c, char type,
     if (runauth_check(w->a, type, payload, strlen(payload), nonce, r, &step, &err) !=
         0) {
         refuse(w, c, step, &err);
+        if (strcmp(step, "key") == 0)
+            warden_want_keys(w); /* it may be newer than what is known here */
     } else {
         if (check_share(w, c, r->claims.sub, &err) == 0)
             acts[r->kind](w, c, r);

@@ -12,6 +12,7 @@
 #include "client/lib/clock.h"
 #include "client/lib/digest.h"
 #include "client/lib/jsonx.h"
+#include "client/lib/keyset.h"
 #include "client/lib/log.h"
 #include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
@@ -212,11 +213,9 @@ static void post(evutil_socket_t fd, short what, void *arg)
 
 void warden_want_keys(struct warden *w)
 {
-    int64_t boot = clock_boot_us();
-    if (w == NULL || !w->up ||
-        (w->fetched_us != 0 && boot < w->fetched_us + WARDEN_FETCH_US))
+    if (w == NULL || !w->up || !keyset_may_fetch(&w->fetched_us, clock_boot_us()))
         return;
-    w->fetched_us = boot;
+    log_info("a token names a key that is not known: the key set is asked for");
     warden_tell(w, LINK_FETCH, json_object(), -1);
 }
 
@@ -228,13 +227,14 @@ int warden_take_keys(struct warden *w, const json_t *doc, struct err *err)
     static const struct jsonx_field fields[] = {
         {"error", JSONX_STRING, false, offsetof(struct row, error), 0, ERR_TEXT_MAX},
         {"key_set", JSONX_STRING, false, offsetof(struct row, key_set), 0,
-         JWKS_BYTES_MAX * 2},
+         KEYSET_BYTES_MAX},
     };
-    (void)w;
     if (jsonx_decode(doc, fields, JSONX_COUNT(fields), &row, "", err) != 0)
         return -1;
     if (row.error != NULL)
         log_warn("the market's key set: %.200s", row.error);
+    else if (row.key_set != NULL)
+        agent_take_keys(w->a, row.key_set);
     return 0;
 }
 
