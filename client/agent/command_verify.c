@@ -10,6 +10,7 @@
 #include "client/lib/fsx.h"
 #include "client/lib/jsonx.h"
 #include "client/lib/keyring.h"
+#include "client/lib/keyset.h"
 #include "client/lib/timefmt.h"
 #include "client/lib/token.h"
 #include "client/lib/xalloc.h"
@@ -25,6 +26,45 @@ static int load_keys(const char *path, struct keyring **ret, struct err *err)
     int rc = doc != NULL ? keyring_from_jwks(doc, ret, err) : -1;
     json_decref(doc);
     return rc != 0 ? err_prefix(err, "%s", path) : 0;
+}
+
+/* The root is a JWK, as `neargpud keys` and the enrolment give it. */
+static int load_root(const char *path, uint8_t root[JWS_ED25519_LEN], struct err *err)
+{
+    char *text;
+    size_t len;
+    if (fsx_read(path, JWKS_BYTES_MAX, &text, &len, err) != 0)
+        return -1;
+    json_t *jwk = jsonx_parse(text, len, JWKS_BYTES_MAX, err);
+    free(text);
+    int rc = jwk != NULL ? jws_jwk_parse(jwk, root, err) : -1;
+    json_decref(jwk);
+    return rc != 0 ? err_prefix(err, "%s", path) : 0;
+}
+
+/* A key set is believed by its root's signature alone, and only within its dates. */
+static int load_keyset(const char *path, const char *root_path,
+                       const struct token_check *ctx, struct keyring **ret,
+                       struct err *err)
+{
+    uint8_t root[JWS_ED25519_LEN];
+    struct keyset_want want = {
+        .root = root, .issuer = ctx->issuer, .now_us = ctx->now_us};
+    const char *step = "";
+    char *text;
+    size_t len;
+    if (load_root(root_path, root, err) != 0 ||
+        fsx_read(path, KEYSET_BYTES_MAX, &text, &len, err) != 0)
+        return -1;
+    if (len > 0 && text[len - 1] == '\n')
+        len--;
+    struct keyset *set = xcalloc(1, sizeof(*set));
+    int rc = keyset_check(text, len, &want, set, &step, err);
+    if (rc == 0)
+        rc = keyset_ring(set, ret, err);
+    free(set);
+    free(text);
+    return rc != 0 ? err_prefix(err, "%s: step %s", path, step) : 0;
 }
 
 /* What is wrong, in a word that a program can rely on; the step says where. */
@@ -103,6 +143,7 @@ int command_verify(const struct opt_values *v)
                               .audience = opt_get(v, "audience"),
                               .now_us = clock_now_us()};
     const char *keys_path = opt_get(v, "keys"), *now = opt_get(v, "now");
+    const char *root_path = opt_get(v, "root");
     struct keyring *keys = NULL;
     struct err err;
     int rc = 0;
@@ -111,7 +152,8 @@ int command_verify(const struct opt_values *v)
     if (rc == 0 && now != NULL && timefmt_parse(now, &ctx.now_us, &err) != 0)
         rc = err_prefix(&err, "--now");
     if (rc == 0)
-        rc = load_keys(keys_path, &keys, &err);
+        rc = root_path != NULL ? load_keyset(keys_path, root_path, &ctx, &keys, &err)
+                               : load_keys(keys_path, &keys, &err);
     if (rc != 0)
         return command_fail(&err);
     ctx.keys = keys;

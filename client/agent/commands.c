@@ -38,7 +38,10 @@ static const struct opt_def enroll_opts[] = {
      false},
 };
 static const struct opt_def verify_opts[] = {
-    {"keys", 0, "FILE", "The market's key set (JWKS).", false},
+    {"keys", 0, "FILE", "The market's keys: a JWKS, or with --root a signed key set.",
+     false},
+    {"root", 0, "FILE", "The market's root key (JWK): --keys must be signed by it.",
+     false},
     {"audience", 0, "ID", "The agent the token must be for (its SPIFFE ID).", false},
     {"issuer", 0, "URL", "The market that must have issued it (default: not compared).",
      false},
@@ -85,7 +88,7 @@ static const struct opt_command list[] = {
      .examples = enroll_examples,
      .example_count = COUNT(enroll_examples)},
     {.name = "verify",
-     .args = "--keys JWKS --audience ID",
+     .args = "--keys FILE --audience ID",
      .summary = "check a token offline, as at a launch",
      .text =
          "Reads a token from standard input; prints its claims as JSON and exits 0, "
