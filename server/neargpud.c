@@ -41,6 +41,7 @@
 #include "server/flow/pathhook.h"
 #include "server/flow/secret.h"
 #include "server/flow/world.h"
+#include "server/issuer/signer.h"
 #include "server/keys_cmd.h"
 #include "server/net/net.h"
 
@@ -323,8 +324,8 @@ static int open_keys(struct app *a, struct err *err)
 {
     a->issuer_url = xasprintf("https://%s", a->market);
     if (ca_open(a->conf.pki_dir, a->market, clock_now_us(), &a->ca, err) != 0 ||
-        issuer_open(a->conf.pki_dir, a->issuer_url, clock_now_us(), &a->issuer, err) !=
-            0 ||
+        issuer_open(a->conf.pki_dir, a->issuer_url, clock_now_us(), "", &a->issuer,
+                    err) != 0 ||
         ensure_certificate(a, err) != 0)
         return -1;
     return make_ctx(a, &a->ctx, err);
@@ -663,6 +664,9 @@ int main(int argc, char **argv)
 {
     struct opt_values v;
     struct err err;
+    /* The signer process (server/issuer/signer.h): not for people. */
+    if (argc == 4 && strcmp(argv[1], "signer") == 0)
+        return signer_main((int)strtol(argv[2], NULL, 10), argv[3]);
     if (opt_parse(&server_program, argc, argv, &v, &err) != 0) {
         fprintf(stderr, "neargpud: %s\n", err.text);
         return err_exit_status(err.code);

@@ -39,6 +39,7 @@ struct world *world_new(const struct world_opts *opts)
     w->data_names = json_object();
     w->offer_keys = json_object();
     w->revoked = json_array();
+    w->min_epochs = json_object();
     w->reload = true;
     return w;
 }
@@ -104,6 +105,7 @@ void world_free(struct world *w)
     json_decref(w->data_names);
     json_decref(w->offer_keys);
     json_decref(w->revoked);
+    json_decref(w->min_epochs);
     free(w->try_waiters);
     free(w->late);
     free(w->late_lanes);
@@ -253,7 +255,7 @@ const char *world_status_doc(struct world *w, int64_t now_us)
     const char **ids = xcalloc(count + 1, sizeof(*ids));
     for (size_t i = 0; i < count; i++)
         ids[i] = json_string_value(json_array_get(w->revoked, i));
-    struct issuer_status doc = {now_us, w->revoked_seq, ids, count};
+    struct issuer_status doc = {now_us, w->revoked_seq, ids, count, w->min_epochs};
     char *token = NULL;
     int rc = issuer_status(w->issuer, &doc, &token, NULL);
     free(ids);

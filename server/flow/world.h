@@ -240,7 +240,8 @@ struct world {
     int64_t ticked_us, overdue_us, moved_us, expired_us, pruned_us;
     uint64_t changes, reloads;
 
-    json_t *revoked; /* array of reservation ids */
+    json_t *revoked;    /* array of reservation ids */
+    json_t *min_epochs; /* {gpu: epoch}: GPUs of those that had begun */
     int64_t revoked_seq, revoked_at_us;
     bool revoked_due, revoked_asked;
     char *status_doc;

@@ -44,6 +44,10 @@ static void revoked_set(struct world *w, const struct store_result *r, int64_t a
     json_array_clear(w->revoked);
     json_array_foreach(list, i, entry)
         json_array_append(w->revoked, json_object_get(entry, "reservation"));
+    json_t *epochs = json_object_get(r->json, "min_epochs");
+    json_object_clear(w->min_epochs);
+    if (json_is_object(epochs))
+        json_object_update(w->min_epochs, epochs);
     if (seq != w->revoked_seq) { /* the shared document would lack the new ones */
         free(w->status_doc);
         w->status_doc = NULL;

@@ -1,7 +1,7 @@
-/* issuer: the signing keys and nothing else. It takes a message (plain data), checks it
- * against its own limits, and answers with a signed text. It has no database and no
- * clock: which key signs follows from the time in the message and the key set
- * (keystore.h).
+/* issuer: what the server has signed. A message (plain data) goes to the signer
+ * (signer.h), which checks it against its own limits and answers with a signed text.
+ * It has no database and no clock: which key signs follows from the time in the message
+ * and the key set (keystore.h).
  *
  * What it refuses, whoever asks: another market's name, a grant without a holder's key,
  * devices or window, one that starts later than TOKEN_LIFE_MAX_US after its issue, a
@@ -20,8 +20,10 @@
 struct issuer;
 
 /* issuer_url: "https://MARKET", the iss of all it signs. */
+/* signer: the program that runs as the signer process, "" for this one; NULL: signs in
+ * this process (tests of who calls it). */
 int issuer_open(const char *dir, const char *issuer_url, int64_t now_us,
-                struct issuer **ret, struct err *err) MUST_USE;
+                const char *signer, struct issuer **ret, struct err *err) MUST_USE;
 void issuer_free(struct issuer *is);
 const char *issuer_url(const struct issuer *is);
 /* Of the key that signs at this time; "" when none may. */
@@ -50,6 +52,7 @@ struct issuer_status {
     int64_t seq;                /* grows with every revocation */
     const char *const *revoked; /* reservation ids */
     size_t revoked_count;
+    const json_t *min_epochs; /* {gpu: epoch} that a grant must exceed; NULL: none */
 };
 int issuer_status(const struct issuer *is, const struct issuer_status *doc,
                   char **ret_token, struct err *err) MUST_USE;

@@ -89,6 +89,8 @@ int keystore_load_signers(struct keystore *k, struct err *err)
     if (dir != NULL)
         closedir(dir);
     free(dir_path);
+    if (k->forgets)
+        keystore_forget(k);
     return rc;
 }
 
@@ -101,8 +103,8 @@ static bool have_key(void *arg, const char *kid)
     return false;
 }
 
-EVP_PKEY *keystore_signer(const struct keystore *k, int64_t now_us,
-                          char ret_kid[JWS_KID_MAX])
+bool keystore_signer(const struct keystore *k, int64_t now_us,
+                     char ret_kid[JWS_KID_MAX], EVP_PKEY **ret_key)
 {
     const struct keyset_key *key =
         keyset_signer(&k->set, now_us, have_key, (void *)(uintptr_t)k);
@@ -110,9 +112,20 @@ EVP_PKEY *keystore_signer(const struct keystore *k, int64_t now_us,
         if (strcmp(k->signers[i].kid, key->kid) != 0)
             continue;
         memcpy(ret_kid, key->kid, JWS_KID_MAX);
-        return k->signers[i].key;
+        if (ret_key != NULL)
+            *ret_key = k->signers[i].key;
+        return true;
     }
-    return NULL;
+    return false;
+}
+
+void keystore_forget(struct keystore *k)
+{
+    k->forgets = true;
+    for (size_t i = 0; i < k->signer_count; i++) {
+        EVP_PKEY_free(k->signers[i].key);
+        k->signers[i].key = NULL;
+    }
 }
 
 /* --- the set --- */
@@ -163,7 +176,7 @@ static int read_set(struct keystore *k, int64_t min_seq, struct err *err)
     if (rc == 0)
         rc = keyset_check(text, len, &want, &k->set, &step, err);
     if (rc == 0 && stat(path, &st) == 0)
-        k->changed_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+        k->file = st;
     if (rc == 0) {
         free(k->text);
         k->text = text;
@@ -349,8 +362,10 @@ int keystore_reload(struct keystore *k, int64_t now_us, bool *ret_changed,
     *ret_changed = false;
     int rc = stat(path, &st);
     free(path);
+    /* Files are replaced, so a new one is another inode, however coarse its time. */
     if (rc != 0 ||
-        (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec == k->changed_ns)
+        (st.st_ino == k->file.st_ino && st.st_mtim.tv_sec == k->file.st_mtim.tv_sec &&
+         st.st_mtim.tv_nsec == k->file.st_mtim.tv_nsec))
         return 0; /* a set that is gone changes nothing: the one in memory is signed */
     if (read_set(k, k->set.seq, err) != 0 || keystore_load_signers(k, err) != 0)
         return -1;

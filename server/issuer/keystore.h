@@ -42,9 +42,13 @@ const struct keyset *keystore_set(const struct keystore *k);
 const char *keystore_text(const struct keystore *k); /* the signed set, borrowed */
 json_t *keystore_root_jwk(const struct keystore *k); /* new reference */
 bool keystore_has_root(const struct keystore *k);    /* root.key is here */
-/* The private key to sign with now (borrowed) and its kid; NULL: there is none. */
-EVP_PKEY *keystore_signer(const struct keystore *k, int64_t now_us,
-                          char ret_kid[JWS_KID_MAX]);
+/* The key to sign with now: its kid and, unless ret_key is NULL, the private key
+ * (borrowed; NULL after keystore_forget). False: there is none. */
+bool keystore_signer(const struct keystore *k, int64_t now_us,
+                     char ret_kid[JWS_KID_MAX], EVP_PKEY **ret_key);
+/* From here on this process knows which private keys there are, and holds none: a
+ * signer process does. */
+void keystore_forget(struct keystore *k);
 
 /* Reads the files again when the set changed (by a command or a copy); *ret_changed. A
  * set that is older or not the root's is refused and the one in memory stays. */

@@ -1,6 +1,7 @@
 /* keystore_priv: what keystore.c (files) and keystore_change.c (new sets) share. */
 #ifndef NEARGPU_KEYSTORE_PRIV_H
 #define NEARGPU_KEYSTORE_PRIV_H
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "server/issuer/keystore.h"
@@ -13,9 +14,10 @@ struct keystore {
     char *dir, *text;
     uint8_t root[JWS_ED25519_LEN];
     struct keyset set;
-    int64_t changed_ns; /* of keyset.jws as it was read */
+    struct stat file; /* keyset.jws as it was read */
     struct keystore_signer signers[KEYRING_KEYS_MAX];
     size_t signer_count;
+    bool forgets; /* private keys are not kept in memory */
 };
 
 char *keystore_path(const struct keystore *k, const char *name); /* caller frees */

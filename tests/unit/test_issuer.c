@@ -240,9 +240,10 @@ START_TEST(test_grant)
     const char *step;
     setup_dir();
     ck_assert_int_eq(
-        issuer_open(dir, "https://neargpu.local", clock_now_us(), &is, &err), 0);
+        issuer_open(dir, "https://neargpu.local", clock_now_us(), NULL, &is, &err), 0);
     ck_assert_int_eq(
-        issuer_open(dir, "https://neargpu.local", clock_now_us(), &again, &err), 0);
+        issuer_open(dir, "https://neargpu.local", clock_now_us(), NULL, &again, &err),
+        0);
     issuer_kid(is, now, kid);
     issuer_kid(again, now, kid_again);
     ck_assert_uint_eq(strlen(kid), 43);
@@ -281,7 +282,7 @@ START_TEST(test_signer_has_limits)
     char *text;
     setup_dir();
     ck_assert_int_eq(
-        issuer_open(dir, "https://neargpu.local", clock_now_us(), &is, &err), 0);
+        issuer_open(dir, "https://neargpu.local", clock_now_us(), NULL, &is, &err), 0);
     for (int i = 0; i < 7; i++) {
         struct token_claims *c = claims_new(now);
         switch (i) {
@@ -312,8 +313,10 @@ START_TEST(test_status)
     char *text;
     setup_dir();
     ck_assert_int_eq(
-        issuer_open(dir, "https://neargpu.local", clock_now_us(), &is, &err), 0);
-    struct issuer_status doc = {now, 7, revoked, 2};
+        issuer_open(dir, "https://neargpu.local", clock_now_us(), NULL, &is, &err), 0);
+    json_t *epochs = json_pack("{s:I, s:I}", "GPU-2", (json_int_t)now, "GPU-1",
+                               (json_int_t)(now - 5));
+    struct issuer_status doc = {now, 7, revoked, 2, epochs};
     ck_assert_int_eq(issuer_status(is, &doc, &text, &err), 0);
     json_t *jwks = issuer_jwks(is);
     struct keyring *keys;
@@ -325,6 +328,10 @@ START_TEST(test_status)
     ck_assert_int_eq(got.seq, 7);
     ck_assert_uint_eq(got.revoked_count, 2);
     ck_assert_str_eq(got.revoked[0], revoked[1]); /* sorted */
+    ck_assert_uint_eq(got.min_epoch_count, 2);
+    ck_assert_str_eq(got.min_epochs[0].gpu, "GPU-1");
+    ck_assert_int_eq(got.min_epochs[0].epoch, now - 5);
+    json_decref(epochs);
     token_status_done(&got);
     ck_assert_int_eq(
         token_status_check(text, strlen(text), keys, "https://other", &got, &err), -1);
@@ -358,7 +365,8 @@ START_TEST(test_ack)
     int64_t now = clock_now_us();
     struct issuer *is;
     setup_dir();
-    ck_assert_int_eq(issuer_open(dir, "https://neargpu.local", now, &is, &err), 0);
+    ck_assert_int_eq(issuer_open(dir, "https://neargpu.local", now, NULL, &is, &err),
+                     0);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct issuer_ack ack = {now,         rows[i].reservation, rows[i].node,
                                  rows[i].seq, rows[i].hash,        rows[i].prev};

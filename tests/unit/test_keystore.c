@@ -69,14 +69,14 @@ START_TEST(test_first_start)
     char kid[JWS_KID_MAX], kid_again[JWS_KID_MAX], *name;
     ck_assert(keystore_has_root(k));
     ck_assert_int_eq(mode_of("root.key"), 0600);
-    ck_assert_ptr_nonnull(keystore_signer(k, NOW, kid));
+    ck_assert(keystore_signer(k, NOW, kid, NULL));
     name = xasprintf("signer/%s.key", kid);
     ck_assert_int_eq(mode_of(name), 0600);
     free(name);
     ck_assert_ptr_null(node_says(k, NOW, 1));
     ck_assert_int_eq(keystore_open(dir, ISS, NOW + DAY, &again, &err), 0);
     ck_assert_str_eq(keystore_text(k), keystore_text(again));
-    ck_assert_ptr_nonnull(keystore_signer(again, NOW, kid_again));
+    ck_assert(keystore_signer(again, NOW, kid_again, NULL));
     ck_assert_str_eq(kid, kid_again);
     keystore_free(again);
     ck_assert_int_eq(keystore_open(dir, "https://other.local", NOW, &again, &err), -1);
@@ -103,7 +103,7 @@ START_TEST(test_older_market)
     pem = jws_key_to_pem(key);
     ck_assert_int_eq(fsx_write(path, pem, strlen(pem), 0600, &err), 0);
     ck_assert_int_eq(keystore_open(dir, ISS, NOW, &k, &err), 0);
-    ck_assert_ptr_nonnull(keystore_signer(k, NOW, now_kid));
+    ck_assert(keystore_signer(k, NOW, now_kid, NULL));
     ck_assert_str_eq(kid, now_kid);
     ck_assert_int_ne(access(path, F_OK), 0);
     free(pem);
@@ -118,13 +118,13 @@ START_TEST(test_rotation)
     struct keystore *k = begin();
     struct keystore_change how = {.now_us = NOW};
     char old[JWS_KID_MAX], made[JWS_KID_MAX], kid[JWS_KID_MAX];
-    ck_assert_ptr_nonnull(keystore_signer(k, NOW, old));
+    ck_assert(keystore_signer(k, NOW, old, NULL));
     ck_assert_msg(keystore_rotate(k, &how, DAY, made, &err) == 0, "%s", err.text);
     ck_assert_str_ne(old, made);
     ck_assert_ptr_null(node_says(k, NOW, 2));
-    ck_assert_ptr_nonnull(keystore_signer(k, NOW + DAY - 1, kid)); /* published only */
+    ck_assert(keystore_signer(k, NOW + DAY - 1, kid, NULL)); /* published only */
     ck_assert_str_eq(kid, old);
-    ck_assert_ptr_nonnull(keystore_signer(k, NOW + DAY, kid));
+    ck_assert(keystore_signer(k, NOW + DAY, kid, NULL));
     ck_assert_str_eq(kid, made);
     /* Both are believed until the last grant by the old one has run out, not longer. */
     const struct keyset *set = keystore_set(k);
@@ -134,7 +134,7 @@ START_TEST(test_rotation)
     how.now_us = NOW + 2 * DAY;
     ck_assert_int_eq(keystore_rotate(k, &how, 0, kid, &err), 0);
     ck_assert_uint_eq(keystore_set(k)->count, 2); /* the first one is gone */
-    ck_assert_ptr_nonnull(keystore_signer(k, how.now_us, made));
+    ck_assert(keystore_signer(k, how.now_us, made, NULL));
     ck_assert_str_eq(kid, made); /* at once */
     end(k);
 }
@@ -145,12 +145,12 @@ START_TEST(test_revocation)
     struct keystore *k = begin();
     struct keystore_change how = {.now_us = NOW};
     char old[JWS_KID_MAX], kid[JWS_KID_MAX];
-    ck_assert_ptr_nonnull(keystore_signer(k, NOW, old));
+    ck_assert(keystore_signer(k, NOW, old, NULL));
     ck_assert_int_eq(keystore_revoke(k, &how, "nobody", &err), -1);
     ck_assert_int_eq(err.code, ERR_NOT_FOUND);
     ck_assert_int_eq(keystore_revoke(k, &how, old, &err), 0);
     /* It was the only one: another signs at once. */
-    ck_assert_ptr_nonnull(keystore_signer(k, NOW, kid));
+    ck_assert(keystore_signer(k, NOW, kid, NULL));
     ck_assert_str_ne(old, kid);
     ck_assert_int_eq(keystore_revoke(k, &how, old, &err), -1);
     ck_assert_int_eq(err.code, ERR_CONFLICT);
@@ -188,11 +188,11 @@ START_TEST(test_offline_root)
     struct keystore *running; /* another process notices */
     ck_assert_int_eq(keystore_open(dir, ISS, NOW, &running, &err), 0);
     ck_assert_int_eq(keystore_import(k, file, NOW, &err), 0);
-    ck_assert_ptr_nonnull(keystore_signer(k, NOW, kid));
+    ck_assert(keystore_signer(k, NOW, kid, NULL));
     ck_assert_str_eq(kid, made);
     ck_assert_int_eq(keystore_reload(running, NOW, &changed, &err), 0);
     ck_assert(changed);
-    ck_assert_ptr_nonnull(keystore_signer(running, NOW, kid));
+    ck_assert(keystore_signer(running, NOW, kid, NULL));
     ck_assert_str_eq(kid, made);
     ck_assert_int_eq(keystore_reload(running, NOW, &changed, &err), 0);
     ck_assert(!changed);
@@ -235,7 +235,7 @@ START_TEST(test_renewal)
     for (int day = 0; day < 900; day++, now += DAY) {
         char kid[JWS_KID_MAX];
         ck_assert_int_eq(keystore_refresh(k, now, &changed, &err), 0);
-        ck_assert_ptr_nonnull(keystore_signer(k, now, kid));
+        ck_assert(keystore_signer(k, now, kid, NULL));
         ck_assert_ptr_null(node_says(k, now, 1));
     }
     ck_assert_int_ge(keystore_set(k)->seq, 900 / 46);
