@@ -44,6 +44,7 @@ int account_init(struct account *a, const char *name, struct err *err)
     a->json_path = xasprintf("%s/%s.json", dir, name);
     a->ca_path = xasprintf("%s/%s.ca.pem", dir, name);
     a->key_path = xasprintf("%s/%s.key", dir, name);
+    a->ssh_path = xasprintf("%s/%s.ssh", dir, name);
     free(dir);
     return 0;
 }
@@ -56,6 +57,7 @@ void account_done(struct account *a)
     free(a->json_path);
     free(a->ca_path);
     free(a->key_path);
+    free(a->ssh_path);
     free(a->server);
     free(a->api_key);
     free(a->own_key);
@@ -221,8 +223,8 @@ int account_key(const struct account *a, int make, EVP_PKEY **ret, struct err *e
 
 int account_remove(const struct account *a, struct err *err)
 {
-    const char *const paths[] = {a->json_path, a->key_path, a->ca_path};
-    for (size_t i = 0; i < 3; i++)
+    const char *const paths[] = {a->json_path, a->key_path, a->ca_path, a->ssh_path};
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
         if (unlink(paths[i]) < 0 && errno != ENOENT)
             return err_sys(err, errno, "remove %s", paths[i]);
     return 0;

@@ -5,6 +5,8 @@
  *   NAME.key     Ed25519 possession key (PKCS#8 PEM, 0600): tokens are bound to it;
  *                not there when the account uses a key of the user's own (`key` in
  *                NAME.json: an OpenSSH key file, or one that an SSH agent holds)
+ *   NAME.ssh     that key as ssh reads it, made by neargpu ssh (0600); of a key that an
+ *                SSH agent holds the public half
  * Files others may read are refused. It talks to nobody. */
 #ifndef NEARGPU_ACCOUNT_H
 #define NEARGPU_ACCOUNT_H
@@ -17,7 +19,7 @@
 
 struct account {
     char *name;
-    char *json_path, *ca_path, *key_path;
+    char *json_path, *ca_path, *key_path, *ssh_path;
     char *server;  /* https://host:port */
     char *api_key; /* secret */
     char *own_key; /* NULL or "": NAME.key; PATH; "agent:SHA256:…" */

@@ -14,6 +14,7 @@
 #include "client/cli/ssh_file.h"
 #include "client/lib/addr.h"
 #include "client/lib/fsx.h"
+#include "client/lib/sshkey.h"
 #include "client/lib/xalloc.h"
 
 #define SSH_USER     "neargpu-ssh"
@@ -128,36 +129,37 @@ static int find_target(struct cli *c, const json_t *allocation, struct target *t
     return find_host_key(c, ssh, t, err);
 }
 
-/* The account's key in OpenSSH's form, beside it. */
-static int find_identity(struct cli *c, struct target *t, struct err *err)
+/* The account's key as ssh reads it, beside it; of one that an SSH agent holds the
+ * public half, by which ssh finds it there. */
+static int write_identity(const struct account *a, struct err *err)
 {
-    const char *file = opt_get(c->opts, "identity");
     EVP_PKEY *key = NULL;
     struct strbuf text = STRBUF_INIT;
-    if (file != NULL) {
-        t->identity = xstrdup(file);
-        return 0;
-    }
-    if (account_key(&c->account, 0, &key, err) < 0)
+    char line[SSHKEY_TEXT_MAX];
+    uint8_t pub[JWS_ED25519_LEN];
+    bool held = a->own_key != NULL &&
+                strncmp(a->own_key, ACCOUNT_AGENT, strlen(ACCOUNT_AGENT)) == 0;
+    if (account_key(a, 0, &key, err) < 0)
         return -1;
-    size_t stem = strlen(c->account.key_path) - strlen(".key");
-    const char *own = c->account.own_key;
-    bool is_agents =
-        own != NULL && strncmp(own, ACCOUNT_AGENT, strlen(ACCOUNT_AGENT)) == 0;
-    /* Of a key that an SSH agent holds, ssh wants the public half to know which. */
-    t->identity = xasprintf("%.*s.ssh%s", (int)stem, c->account.key_path,
-                            is_agents ? ".pub" : "");
-    int rc = is_agents ? ssh_file_public(key, &text, err)
-                       : ssh_file_private(key, &text, err);
-    if (rc == 0 && is_agents)
-        strbuf_addc(&text, '\n');
+    int rc = held ? jws_public(key, pub, err) : ssh_file_private(key, &text, err);
+    if (rc == 0 && held) {
+        sshkey_text(pub, line);
+        strbuf_addf(&text, "%s\n", line);
+    }
     if (rc == 0)
-        rc = fsx_write(t->identity, text.data, text.len, 0600, err);
+        rc = fsx_write(a->ssh_path, text.data, text.len, 0600, err);
     if (text.data != NULL)
         explicit_bzero(text.data, text.cap);
     strbuf_done(&text);
     EVP_PKEY_free(key);
     return rc;
+}
+
+static int find_identity(struct cli *c, struct target *t, struct err *err)
+{
+    const char *file = opt_get(c->opts, "identity");
+    t->identity = xstrdup(file != NULL ? file : c->account.ssh_path);
+    return file != NULL ? 0 : write_identity(&c->account, err);
 }
 
 /* ---- what ssh is told ------------------------------------------------------------ */

@@ -5,12 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/lib/jws.h"
+#include "client/lib/sshkey.h"
 #include "client/lib/xalloc.h"
 
 #define KEY_LEN   32
 #define LINE      70
 #define BLOCK     8 /* what the private part is filled up to */
-#define KEY_TYPE  "ssh-ed25519"
 #define MAGIC     "openssh-key-v1"
 #define TYPE_MAX  64
 #define WORDS_MAX 4096
@@ -35,54 +36,28 @@ static void wipe(struct strbuf *b)
     strbuf_done(b);
 }
 
-/* Base64 with padding, as SSH has it; width 0: one line. */
-static void put_base64(struct strbuf *out, const struct strbuf *raw, size_t width)
+/* Base64 with padding, as SSH has it, in lines. */
+static void put_base64(struct strbuf *out, const struct strbuf *raw)
 {
     size_t cap = raw->len / 3 * 4 + 5;
     unsigned char *text = xmalloc(cap);
     size_t len =
         (size_t)EVP_EncodeBlock(text, (const unsigned char *)raw->data, (int)raw->len);
-    for (size_t at = 0; at < len; at += width) {
-        size_t n = width == 0 || len - at < width ? len - at : width;
-        strbuf_add(out, text + at, n);
-        if (width == 0)
-            break;
+    for (size_t at = 0; at < len; at += LINE) {
+        strbuf_add(out, text + at, len - at < LINE ? len - at : LINE);
         strbuf_addc(out, '\n');
     }
     explicit_bzero(text, cap);
     free(text);
 }
 
-static int put_public(struct strbuf *b, const EVP_PKEY *key, unsigned char pub[KEY_LEN],
-                      struct err *err)
+int ssh_file_private(EVP_PKEY *key, struct strbuf *out, struct err *err)
 {
-    size_t len = KEY_LEN;
-    if (EVP_PKEY_get_raw_public_key(key, pub, &len) != 1 || len != KEY_LEN)
-        return err_set(err, ERR_INTERNAL, "the account's key is no Ed25519 key");
-    put_string(b, KEY_TYPE, sizeof(KEY_TYPE) - 1);
-    put_string(b, pub, KEY_LEN);
-    return 0;
-}
-
-int ssh_file_public(const EVP_PKEY *key, struct strbuf *out, struct err *err)
-{
-    struct strbuf blob = STRBUF_INIT;
-    unsigned char pub[KEY_LEN];
-    int rc = put_public(&blob, key, pub, err);
-    if (rc == 0) {
-        strbuf_adds(out, KEY_TYPE " ");
-        put_base64(out, &blob, 0);
-    }
-    strbuf_done(&blob);
-    return rc;
-}
-
-int ssh_file_private(const EVP_PKEY *key, struct strbuf *out, struct err *err)
-{
-    struct strbuf all = STRBUF_INIT, pub = STRBUF_INIT, priv = STRBUF_INIT;
+    struct strbuf all = STRBUF_INIT, priv = STRBUF_INIT;
     unsigned char both[2 * KEY_LEN];
     size_t len = KEY_LEN;
-    int rc = put_public(&pub, key, both + KEY_LEN, err);
+    uint8_t blob[SSHKEY_BLOB_LEN];
+    int rc = jws_public(key, both + KEY_LEN, err);
     if (rc == 0 &&
         (EVP_PKEY_get_raw_private_key(key, both, &len) != 1 || len != KEY_LEN))
         rc = err_set(err, ERR_INTERNAL, "the account's key has no private part");
@@ -90,7 +65,8 @@ int ssh_file_private(const EVP_PKEY *key, struct strbuf *out, struct err *err)
         /* Two equal numbers tell a wrong passphrase; without one any do. */
         put_u32(&priv, 0);
         put_u32(&priv, 0);
-        strbuf_add(&priv, pub.data, pub.len);
+        sshkey_blob(both + KEY_LEN, blob);
+        strbuf_add(&priv, blob, sizeof(blob));
         put_string(&priv, both, sizeof(both));
         put_string(&priv, "neargpu", sizeof("neargpu") - 1);
         for (char pad = 1; priv.len % BLOCK != 0; pad++)
@@ -100,16 +76,15 @@ int ssh_file_private(const EVP_PKEY *key, struct strbuf *out, struct err *err)
         put_string(&all, "none", 4);
         put_string(&all, "", 0);
         put_u32(&all, 1);
-        put_string(&all, pub.data, pub.len);
+        put_string(&all, blob, sizeof(blob));
         put_string(&all, priv.data, priv.len);
         strbuf_adds(out, "-----BEGIN OPENSSH PRIVATE KEY-----\n");
-        put_base64(out, &all, LINE);
+        put_base64(out, &all);
         strbuf_adds(out, "-----END OPENSSH PRIVATE KEY-----\n");
     }
     explicit_bzero(both, sizeof(both));
     wipe(&priv);
     wipe(&all);
-    strbuf_done(&pub);
     return rc;
 }
 

@@ -10,9 +10,7 @@
 
 /* An Ed25519 private key, not encrypted, PEM-like text ("-----BEGIN OPENSSH …"). The
  * text is secret: the caller clears it. */
-int ssh_file_private(const EVP_PKEY *key, struct strbuf *out, struct err *err) MUST_USE;
-/* "ssh-ed25519 BASE64". */
-int ssh_file_public(const EVP_PKEY *key, struct strbuf *out, struct err *err) MUST_USE;
+int ssh_file_private(EVP_PKEY *key, struct strbuf *out, struct err *err) MUST_USE;
 /* The first two words of a public key's line ("TYPE BASE64 comment"): heap, to be
  * freed; ERR_BAD_REQUEST when they do not look like such. */
 int ssh_file_words(const char *line, char **ret_type, char **ret_key,

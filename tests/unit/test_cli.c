@@ -13,7 +13,7 @@
 static bool sentence(const char *text)
 {
     size_t len = text != NULL ? strlen(text) : 0;
-    return len > 3 && text[len - 1] == '.';
+    return len > 3 && (text[len - 1] == '.' || text[len - 1] == '?');
 }
 
 static void check_options(const char *where, const struct opt_def *opts, size_t count)
