@@ -201,6 +201,21 @@ static void fill(struct leases *l, const struct order *o, struct journal_lease *
     j->holder_count = o->holder_count;
 }
 
+/* The market has withdrawn a lease of this GPU and may have granted it anew: nothing of
+ * that lease's epoch or before opens here, whoever shows it. */
+static int check_min_epochs(const struct agent *a, const struct order *o,
+                            struct err *err)
+{
+    for (size_t i = 0; a->have_status && i < o->gpu_count; i++) {
+        int64_t min = token_status_min_epoch(&a->status, o->gpus[i]);
+        if (o->epoch <= min)
+            return err_set(err, ERR_TOKEN,
+                           "GPU %s is granted above epoch %lld only, this is %lld",
+                           o->gpus[i], (long long)min, (long long)o->epoch);
+    }
+    return 0;
+}
+
 static int claim_epochs(struct leases *l, const struct order *o, struct err *err)
 {
     for (size_t i = 0; i < o->gpu_count; i++)
@@ -279,7 +294,7 @@ int leases_open(struct leases *l, const struct order *o, const char **ret_step,
     if (check_policy(l, o, err) != 0)
         return -1;
     *ret_step = "epoch";
-    if (claim_epochs(l, o, err) != 0)
+    if (check_min_epochs(l->a, o, err) != 0 || claim_epochs(l, o, err) != 0)
         return -1;
     return open_new(l, o, ret_step, err);
 }

@@ -13,7 +13,7 @@
 
 struct request_row {
     const char *token, *proof, *cwd, *job, *cgroup;
-    json_t *argv, *env, *files;
+    json_t *argv, *env, *files, *pty;
     bool want_stdin;
     int64_t offset;
 };
@@ -22,6 +22,7 @@ static const struct jsonx_field launch_fields[] = {
     {"token", JSONX_STRING, true, AT(token), 1, 65536},
     {"proof", JSONX_STRING, true, AT(proof), 1, 65536},
     {"argv", JSONX_ARRAY, true, AT(argv), 1, LAUNCH_ARGV_MAX},
+    {"pty", JSONX_OBJECT, false, AT(pty), 0, 0},
     {"env", JSONX_OBJECT, false, AT(env), 0, 0},
     {"files", JSONX_OBJECT, false, AT(files), 0, 0},
     {"cwd", JSONX_STRING, false, AT(cwd), 1, 4095},
@@ -71,6 +72,27 @@ static int read_argv(const json_t *list, struct runauth *r, struct err *err)
     }
     if (r->argv[0][0] == '\0')
         return err_set(err, ERR_BAD_REQUEST, "/argv/0: empty");
+    return 0;
+}
+
+/* {"term","rows","cols"}: a terminal is wanted, of this kind and size. */
+static int read_pty(const json_t *pty, struct runauth *r, struct err *err)
+{
+    struct row {
+        const char *term;
+        int64_t rows, cols;
+    } row = {0};
+    static const struct jsonx_field fields[] = {
+        {"term", JSONX_STRING, false, offsetof(struct row, term), 1, LAUNCH_TERM_MAX},
+        {"rows", JSONX_INT, false, offsetof(struct row, rows), 0, LAUNCH_WINDOW_MAX},
+        {"cols", JSONX_INT, false, offsetof(struct row, cols), 0, LAUNCH_WINDOW_MAX},
+    };
+    if (jsonx_decode(pty, fields, JSONX_COUNT(fields), &row, "/pty", err) != 0)
+        return -1;
+    r->pty = true;
+    r->term = row.term != NULL ? xstrdup(row.term) : NULL;
+    r->rows = (uint16_t)row.rows;
+    r->cols = (uint16_t)row.cols;
     return 0;
 }
 
@@ -142,7 +164,14 @@ static int check_epoch(const struct agent *a, const struct runauth *r, struct er
         return err_set(err, ERR_TOKEN, "the lease here has epoch %lld, the token %lld",
                        (long long)j->epoch, (long long)l->epoch);
     for (size_t i = 0; j == NULL && i < l->gpu_count; i++) {
-        int64_t seen = 0;
+        int64_t seen = 0, min = -1;
+        if (a->have_status)
+            min = token_status_min_epoch(&a->status, l->gpus[i]);
+        if (l->epoch <= min)
+            return err_set(
+                err, ERR_TOKEN,
+                "GPU %s is granted above epoch %lld only, the token has %lld",
+                l->gpus[i], (long long)min, (long long)l->epoch);
         if (journal_epoch_get(a->journal, l->gpus[i], &seen, err) != 0)
             return -1;
         if (seen > l->epoch) /* equal: of which lease, is asked when it opens */
@@ -229,6 +258,8 @@ static int read_request(struct runauth *r, char type, const json_t *doc,
         if (jsonx_decode(doc, kinds[i].fields, kinds[i].count, row, "", err) != 0)
             return -1;
         r->want_stdin = row->want_stdin;
+        if (row->pty != NULL && read_pty(row->pty, r, err) != 0)
+            return -1;
         r->offset = row->offset;
         r->cwd = row->cwd != NULL ? xstrdup(row->cwd) : NULL;
         r->job = row->job != NULL ? xstrdup(row->job) : NULL;
@@ -307,6 +338,8 @@ void runauth_done(struct runauth *r)
     free(r->files);
     r->files = NULL;
     r->file_count = 0;
+    free(r->term);
+    r->term = NULL;
     free(r->cwd);
     free(r->job);
     r->argv = r->envp = NULL;

@@ -23,6 +23,9 @@ struct runauth {
     struct launch_file *files; /* launch */
     size_t file_count;
     bool want_stdin;
+    bool pty; /* launch: a terminal of this size (0: the default) */
+    uint16_t rows, cols;
+    char *term;     /* NULL: none */
     char *job;      /* attach: NULL: the latest */
     int64_t offset; /* attach */
 };

@@ -29,9 +29,9 @@
 struct warden_client {
     struct warden_client *next;
     int64_t id;
-    int64_t uid; /* at the other end of the node's own socket; -1: remote */
-    char nonce[JWS_KID_MAX];    /* "": used up */
-    char tenant[UUID_TEXT];     /* "": not known, or answered for good */
+    int64_t uid;             /* at the other end of the node's own socket; -1: remote */
+    char nonce[JWS_KID_MAX]; /* "": used up */
+    char tenant[UUID_TEXT];  /* "": not known, or answered for good */
     struct warden_start *start; /* what it waits for; NULL: nothing */
 };
 
@@ -210,6 +210,10 @@ static void do_launch(struct warden *w, struct warden_client *c, struct runauth 
                                .argv_hash = r->argv_hash,
                                .argv = r->argv,
                                .envp = r->envp,
+                               .pty = r->pty,
+                               .rows = r->rows,
+                               .cols = r->cols,
+                               .term = r->term,
                                .cwd = r->cwd,
                                .want_stdin = r->want_stdin,
                                .files = r->files,
@@ -299,10 +303,8 @@ static void serve(struct warden *w, struct warden_client *c, char type,
 {
     static void (*const acts[])(struct warden *, struct warden_client *,
                                 struct runauth *) = {
-        [RUNAUTH_LAUNCH] = do_launch,
-        [RUNAUTH_ATTACH] = do_attach,
-        [RUNAUTH_JOBS] = do_jobs,
-        [RUNAUTH_STOP] = do_stop,
+        [RUNAUTH_LAUNCH] = do_launch, [RUNAUTH_ATTACH] = do_attach,
+        [RUNAUTH_JOBS] = do_jobs,     [RUNAUTH_STOP] = do_stop,
         [RUNAUTH_ADOPT] = do_adopt,
     };
     struct runauth *r = xcalloc(1, sizeof(*r));

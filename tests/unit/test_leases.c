@@ -552,6 +552,28 @@ static void hear_status(struct rig *r, int64_t now_us, int64_t seq)
     agent_take_desired(&r->a, &d, clock_boot_us());
 }
 
+/* A lease that the market has withdrawn is not opened by an order that comes late. */
+START_TEST(test_withdrawn_epoch_is_not_opened)
+{
+    struct rig r;
+    struct err err;
+    struct token_epoch min = {.epoch = 0};
+    const char *step = "";
+    rig_init(&r);
+    snprintf(min.gpu, sizeof(min.gpu), "%s", r.order.gpus[0]);
+    min.epoch = r.order.epoch;
+    r.a.status.min_epochs = &min;
+    r.a.status.min_epoch_count = 1;
+    ck_assert_int_eq(leases_open(r.a.leases, &r.order, &step, &err), -1);
+    ck_assert_str_eq(step, "epoch");
+    ck_assert_ptr_null(leases_find(r.a.leases, KIT_RES));
+    min.epoch--;
+    rig_lease(&r);
+    r.a.status.min_epoch_count = 0;
+    rig_done(&r);
+}
+END_TEST
+
 /* Neither while it runs nor after a reboot is an agent talked back into the past. */
 START_TEST(test_status_never_goes_back)
 {
@@ -619,6 +641,7 @@ UNIT_MAIN(
                                 test_launch_cut_off_is_finished)
                                 UNIT_CASE(test_orphans_and_lost_gates_end) UNIT_CASE(
                                     test_receipt_after_death) UNIT_CASE(test_reboot)
-                                    UNIT_CASE(test_interval_receipts)
-                                        UNIT_CASE(test_status_never_goes_back)
+                                    UNIT_CASE(test_interval_receipts) UNIT_CASE(
+                                        test_status_never_goes_back)
+                                        UNIT_CASE(test_withdrawn_epoch_is_not_opened)
                                             UNIT_CASE(test_forgotten_in_the_end))

@@ -191,6 +191,47 @@ static void revoked_lease(struct ask *q)
     q->r.a.status.revoked_count = 1;
 }
 
+/* What the market's status says of a GPU, until the rig is done. */
+static void set_min(struct ask *q, int64_t epoch)
+{
+    static struct token_epoch min;
+    snprintf(min.gpu, sizeof(min.gpu), "%s", q->r.order.gpus[1]);
+    min.epoch = epoch;
+    q->r.a.status.min_epochs = &min;
+    q->r.a.status.min_epoch_count = 1;
+}
+
+static void withdrawn_epoch(struct ask *q)
+{
+    set_min(q, q->r.claims.lease.epoch);
+}
+
+static void above_withdrawn_epoch(struct ask *q)
+{
+    set_min(q, q->r.claims.lease.epoch - 1);
+}
+
+static void keys_past_their_time(struct ask *q)
+{
+    q->r.a.id.keys_exp_us = KIT_NOW;
+}
+
+static void good_pty(struct ask *q)
+{
+    q->extra = json_pack("{s:{s:s,s:i,s:i}}", "pty", "term", "xterm-256color", "rows",
+                         50, "cols", 132);
+}
+
+static void pty_too_large(struct ask *q)
+{
+    q->extra = json_pack("{s:{s:i}}", "pty", "rows", LAUNCH_WINDOW_MAX + 1);
+}
+
+static void pty_unknown_member(struct ask *q)
+{
+    q->extra = json_pack("{s:{s:i}}", "pty", "device", 1);
+}
+
 static void lower_epoch(struct ask *q)
 {
     struct err err;
@@ -321,6 +362,9 @@ START_TEST(test_steps)
 #define ROW(fn, step) {#fn, step, fn}
         ROW(good, ""),
         ROW(good_files, ""),
+        ROW(good_pty, ""),
+        ROW(pty_too_large, "request"),
+        ROW(pty_unknown_member, "request"),
         ROW(no_argv, "request"),
         ROW(unknown_member, "request"),
         ROW(bad_env, "request"),
@@ -338,6 +382,9 @@ START_TEST(test_steps)
         ROW(stale, "status"),
         ROW(revoked_lease, "status"),
         ROW(lower_epoch, "epoch"),
+        ROW(withdrawn_epoch, "epoch"),
+        ROW(above_withdrawn_epoch, ""),
+        ROW(keys_past_their_time, "key"),
         ROW(other_epoch_than_lease, "epoch"),
         ROW(wrong_key, "possession"),
         ROW(old_nonce, "possession"),
