@@ -231,6 +231,14 @@ pinned() { # pinned KEYFILE COMMAND
 is "the market's host key" "$(pinned "$run/host.pub" 'echo in' 2>&1)" in
 like "another host key" "$(pinned "$run/bob.pub" 'echo in' 2>&1)" "*Host key verification failed*"
 
+# ---- a key that an SSH agent holds, named by its public half
+ssh-agent -D -a "$run/held.sock" >/dev/null 2>&1 7>&- 8<&- &
+pids+=($!)
+wait_for 5 test -S "$run/held.sock"
+SSH_AUTH_SOCK=$run/held.sock ssh-add -q "$run/alice"
+cut -d' ' -f1,2 "$run/alice.pub" >"$run/held" && chmod 600 "$run/held"
+is "a key in an SSH agent" "$(SSH_AUTH_SOCK=$run/held.sock key=held near "$node" 'echo in' 2>&1)" in
+
 # ---- others
 like "the key of another tenant is refused" "$(key=bob near "$node" true 2>&1)" "*Permission denied (publickey)*"
 like "forwarding is off: -L" "$(near -o ExitOnForwardFailure=yes -W "127.0.0.1:$port" "$node" 2>&1 </dev/null)" "*stdio forwarding failed*"
