@@ -8,7 +8,6 @@
 
 #include "client/agent/leases.h"
 #include "client/agent/sshsrv.h"
-#include "client/agent/sshsrv.h"
 #include "client/agent/warden_impl.h"
 #include "client/lib/clock.h"
 #include "client/lib/digest.h"
