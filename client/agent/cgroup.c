@@ -159,6 +159,28 @@ int cgroup_remove(const char *dir, struct err *err)
     return rc;
 }
 
+int cgroup_remove_foreign(const char *base, const char *lease, struct err *err)
+{
+    char *text, *save = NULL;
+    if (fsx_read("/proc/self/mountinfo", 1 << 20, &text, NULL, err) < 0)
+        return -1;
+    int rc = 0;
+    for (char *line = strtok_r(text, "\n", &save); line != NULL && rc == 0;
+         line = strtok_r(NULL, "\n", &save)) {
+        char *point, *type, *super;
+        if (!mount_line(line, &point, &type, &super) || strcmp(type, "cgroup") != 0)
+            continue;
+        char *dir = cgroup_path(point, base, lease, NULL);
+        rc = cgroup_remove(dir, err);
+        free(dir);
+        dir = cgroup_path(point, base, NULL, NULL);
+        (void)rmdir(dir); /* runc made that one too; in use: it stays */
+        free(dir);
+    }
+    free(text);
+    return rc;
+}
+
 int cgroup_write(const char *dir, const char *file, const char *text, struct err *err)
 {
     char *path = xasprintf("%s/%s", dir, file);

@@ -26,6 +26,11 @@ int cgroup_parse_mounts(const char *mountinfo, struct cgroup_mounts *ret,
 /* From /proc/self/mountinfo and cgroup.controllers. */
 int cgroup_find_mounts(struct cgroup_mounts *ret, struct err *err) MUST_USE;
 
+/* Removes BASE/LEASE from the v1 hierarchies that we do not use ourselves: container
+ * runtimes make cgroups in each. As cgroup_remove. */
+int cgroup_remove_foreign(const char *base, const char *lease,
+                          struct err *err) MUST_USE;
+
 /* "MOUNT/BASE", "MOUNT/BASE/LEASE" or "MOUNT/BASE/LEASE/job-JOB", as far as lease and
  * job are not NULL. Caller frees. */
 char *cgroup_path(const char *mount, const char *base, const char *lease,

@@ -297,7 +297,7 @@ static int ec_close(struct enforce *e, const char *id, struct err *err)
         rc = cgroup_remove(dir, err);
         free(dir);
     }
-    return rc;
+    return rc == 0 ? cgroup_remove_foreign(s->base, id, err) : rc;
 }
 
 static int list_add(const char *dir, char ***ids, size_t *count, struct err *err)

@@ -67,6 +67,7 @@ struct launch_spec {
     uint16_t rows, cols;   /* its window; 0: 24 and 80 */
     char *term;  /* TERM of the job: [A-Za-z0-9._+-], 1..LAUNCH_TERM_MAX; NULL: none */
     char *image; /* runs in this container image instead of the host's tree; NULL: no */
+    char *podman, *image_store; /* with an image: the program, where the images are */
 };
 
 struct launch_job { /* one job directory as found on disk */

@@ -41,6 +41,8 @@ void launch_spec_done(struct launch_spec *spec)
     free(spec->files);
     free(spec->term);
     free(spec->image);
+    free(spec->podman);
+    free(spec->image_store);
     memset(spec, 0, sizeof(*spec));
 }
 
@@ -84,6 +86,8 @@ static int looks_check(const struct launch_spec *s, struct err *err)
         return err_set(err, ERR_BAD_REQUEST, "launch: not a kind of terminal");
     if (s->image != NULL && !word_is_valid(s->image, "._-/:@", LAUNCH_IMAGE_MAX))
         return err_set(err, ERR_BAD_REQUEST, "launch: not a name of an image");
+    if (s->image != NULL && (s->podman == NULL || s->image_store == NULL))
+        return err_set(err, ERR_FORBIDDEN, "container images are not offered here");
     return 0;
 }
 
@@ -163,14 +167,15 @@ static json_t *spec_json(const struct launch_spec *s)
         }
     return json_pack(
         "{s:s,s:s,s:s*,s:o,s:o,s:s*,s:I,s:I,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:b,"
-        "s:b,s:i,s:i,s:s*,s:s*}",
+        "s:b,s:i,s:i,s:s*,s:s*,s:s*,s:s*}",
         "lease", s->lease, "job", s->job, "base", s->base, "argv", list_json(s->argv),
         "env", list_json(s->envp), "cwd", s->cwd, "uid", (json_int_t)s->uid, "gid",
         (json_int_t)s->gid, "nodes", nodes, "hide", list_json(s->hide), "files", files,
         "drain_us", (json_int_t)s->drain_us, "output_max", (json_int_t)s->output_max,
         "nofile", (json_int_t)s->nofile, "nproc", (json_int_t)s->nproc, "stdin",
         s->want_stdin, "pty", s->pty, "rows", (int)s->rows, "cols", (int)s->cols,
-        "term", s->term, "image", s->image);
+        "term", s->term, "image", s->image, "podman", s->podman, "image_store",
+        s->image_store);
 }
 
 int launch_spec_write(const char *job_dir, const struct launch_spec *spec,
@@ -196,7 +201,7 @@ int launch_spec_write(const char *job_dir, const struct launch_spec *spec,
 }
 
 struct spec_raw {
-    const char *lease, *job, *base, *cwd, *term, *image;
+    const char *lease, *job, *base, *cwd, *term, *image, *podman, *image_store;
     json_t *argv, *env, *nodes, *hide, *files;
     int64_t uid, gid, drain_us, output_max, nofile, nproc, rows, cols;
     bool want_stdin, pty;
@@ -225,6 +230,8 @@ static const struct jsonx_field spec_fields[] = {
     {"cols", JSONX_INT, false, RAW(cols), 0, LAUNCH_WINDOW_MAX},
     {"term", JSONX_STRING, false, RAW(term), 1, LAUNCH_TERM_MAX},
     {"image", JSONX_STRING, false, RAW(image), 1, LAUNCH_IMAGE_MAX},
+    {"podman", JSONX_STRING, false, RAW(podman), 1, 4096},
+    {"image_store", JSONX_STRING, false, RAW(image_store), 1, 4096},
 };
 
 static int list_read(const json_t *list, const char *at, char ***ret, struct err *err)
@@ -320,6 +327,8 @@ static int spec_fill(const struct spec_raw *r, struct launch_spec *s, struct err
     s->cols = (uint16_t)r->cols;
     s->term = dup_or_null(r->term);
     s->image = dup_or_null(r->image);
+    s->podman = dup_or_null(r->podman);
+    s->image_store = dup_or_null(r->image_store);
     if (list_read(r->argv, "/argv", &s->argv, err) < 0 ||
         list_read(r->env, "/env", &s->envp, err) < 0 ||
         list_read(r->hide, "/hide", &s->hide, err) < 0 ||

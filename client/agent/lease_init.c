@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "client/agent/confine.h"
+#include "client/agent/image.h"
 #include "client/agent/job_tty.h"
 #include "client/agent/jobroot.h"
 #include "client/lib/clock.h"
@@ -184,6 +185,10 @@ static void __attribute__((noreturn)) job_exec(const struct run *r)
         signal(s, SIG_DFL);
     sigprocmask(SIG_SETMASK, &none, NULL);
     offer_to_oom_killer();
+    if (spec->image != NULL) { /* podman confines what it starts (image.h) */
+        if (image_exec(spec, li->lease_dir, &err) < 0)
+            die(li, &err);
+    }
     if (job_limits(spec, &err) < 0 || confine_user(spec->uid, spec->gid, &err) < 0)
         die(li, &err);
     const char *cwd = spec->cwd != NULL ? spec->cwd : LAUNCH_WORK;
@@ -339,11 +344,13 @@ void lease_init_run(struct lease_init *li)
     char *work = xasprintf("%s/work", li->lease_dir);
     if (enter_v1(li, &err) < 0)
         die(li, &err);
-    if (unshare(CLONE_NEWCGROUP) < 0) {
+    if (li->spec->image == NULL && unshare(CLONE_NEWCGROUP) < 0) {
         (void)err_sys(&err, errno, "cgroup namespace");
         die(li, &err);
     }
-    if (jobroot_enter(li->spec, li->state_dir, work, &err) < 0)
+    if ((li->spec->image != NULL
+             ? image_enter(li->spec, li->lease_dir, &err)
+             : jobroot_enter(li->spec, li->state_dir, work, &err)) < 0)
         die(li, &err);
     if (li->spec->pty && job_tty_open(&r.tty, li->spec, li->in_r, li->out, &err) < 0)
         die(li, &err);

@@ -431,6 +431,12 @@ static int make_spec(struct leases *l, struct live *v, const struct leases_launc
     spec->rows = in->rows;
     spec->cols = in->cols;
     spec->term = (char *)in->term;
+    spec->image = (char *)in->image;
+    if (in->image != NULL && l->a->conf.podman != NULL &&
+        l->a->conf.podman[0] != '\0') {
+        spec->podman = l->a->conf.podman;
+        spec->image_store = l->a->conf.image_store;
+    }
     spec->files = (struct launch_file *)(uintptr_t)in->files;
     spec->file_count = in->file_count;
     return 0;

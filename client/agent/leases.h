@@ -51,6 +51,7 @@ struct leases_launch {
     bool pty; /* a terminal of this many rows and columns (0: 24, 80) */
     uint16_t rows, cols;
     const char *term;                /* NULL: none */
+    const char *image;               /* NULL: the host's tree */
     const struct launch_file *files; /* for the work directory, borrowed */
     size_t file_count;
 };

@@ -12,7 +12,7 @@
 #include "client/lib/xalloc.h"
 
 struct request_row {
-    const char *token, *proof, *cwd, *job, *cgroup;
+    const char *token, *proof, *cwd, *job, *cgroup, *image;
     json_t *argv, *env, *files, *pty;
     bool want_stdin;
     int64_t offset;
@@ -27,6 +27,7 @@ static const struct jsonx_field launch_fields[] = {
     {"files", JSONX_OBJECT, false, AT(files), 0, 0},
     {"cwd", JSONX_STRING, false, AT(cwd), 1, 4095},
     {"stdin", JSONX_BOOL, false, AT(want_stdin), 0, 0},
+    {"image", JSONX_STRING, false, AT(image), 1, LAUNCH_IMAGE_MAX},
 };
 static const struct jsonx_field attach_fields[] = {
     {"token", JSONX_STRING, true, AT(token), 1, 65536},
@@ -262,6 +263,7 @@ static int read_request(struct runauth *r, char type, const json_t *doc,
             return -1;
         r->offset = row->offset;
         r->cwd = row->cwd != NULL ? xstrdup(row->cwd) : NULL;
+        r->image = row->image != NULL ? xstrdup(row->image) : NULL;
         r->job = row->job != NULL ? xstrdup(row->job) : NULL;
         if (row->files != NULL && launch_files_read(row->files, "/files", &r->files,
                                                     &r->file_count, err) != 0)
@@ -342,6 +344,8 @@ void runauth_done(struct runauth *r)
     r->term = NULL;
     free(r->cwd);
     free(r->job);
+    free(r->image);
+    r->image = NULL;
     r->argv = r->envp = NULL;
     r->cwd = r->job = NULL;
 }

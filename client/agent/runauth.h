@@ -26,6 +26,7 @@ struct runauth {
     bool pty; /* launch: a terminal of this size (0: the default) */
     uint16_t rows, cols;
     char *term;     /* NULL: none */
+    char *image;    /* launch; NULL: none */
     char *job;      /* attach: NULL: the latest */
     int64_t offset; /* attach */
 };

@@ -103,6 +103,15 @@ const struct conf_key settings_keys[] = {
      "Processes and threads of a lease at one time, for each of its GPUs, where the "
      "lease itself sets no limit; 0: no limit.",
      0, 4194304},
+    {"podman", CONF_STRING, AT(podman), NULL,
+     "podman's path, such as /usr/bin/podman: jobs may then run in the container "
+     "images "
+     "of image_store. Without it: no images.",
+     0, 0},
+    {"image_store", CONF_STRING, AT(image_store), "/var/lib/containers/storage",
+     "Images that jobs may name (podman's storage, driver overlay). None is ever "
+     "pulled.",
+     0, 0},
     {"scrub_command", CONF_STRING, AT(scrub_command), NULL,
      "Program and arguments (parted by blanks, no shell) that reset or scrub a GPU "
      "after "

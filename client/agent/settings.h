@@ -29,6 +29,7 @@ struct settings {
     char **allowed_tenants;
     char *policy_file;
     int64_t job_cpus, job_memory_mib, job_pids; /* per GPU of a lease; 0: no limit */
+    char *podman, *image_store;
     char *scrub_command;
     int64_t scrub_timeout_us;
     char *ssh_user, *ssh_forward, *ssh_host_key;

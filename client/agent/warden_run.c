@@ -216,6 +216,7 @@ static void do_launch(struct warden *w, struct warden_client *c, struct runauth 
                                .term = r->term,
                                .cwd = r->cwd,
                                .want_stdin = r->want_stdin,
+                               .image = r->image,
                                .files = r->files,
                                .file_count = r->file_count};
     struct leases_launched out = {0};

@@ -122,7 +122,8 @@ static const struct opt_def shrink_opts[] = {
 };
 static const struct opt_def token_opts[] = {
     {"node", 0, "NODE", "Only the token for this node."},
-    {"public-key", 0, "FILE", "Bind to this Ed25519 public key (JWK) instead."},
+    {"public-key", 0, "FILE",
+     "Bind to this Ed25519 key instead: a JWK, or a .pub of ssh-keygen."},
     {"action", 0, "ACTION", "launch or stop; may be repeated. Default: both.", true},
 };
 static const struct opt_def run_opts[] = {
@@ -133,6 +134,7 @@ static const struct opt_def run_opts[] = {
     {"node", 0, "NODE", "Run on this node alone. Default: one process on each node."},
     {"env", 'e', "NAME=VALUE", "Environment of the job; may be repeated.", true},
     {"cwd", 0, "DIR", "Working directory of the job."},
+    {"image", 0, "IMAGE", "Run in this container image of the node's; never pulled."},
     {"per-gpu", 0, NULL, "One process for each GPU instead of each node."},
     {"prefix", 0, NULL, "Begin each line of output with [rank], also into a file."},
     {"output-dir", 0, "DIR", "Write each rank's output to DIR/rank-N.out and .err."},

@@ -12,16 +12,16 @@ podman_skip() { # podman_skip NAME: exit 77 unless podman can run here
 }
 
 # Global options: the caller's own store. Written as words of an array.
-podman_options() {
+podman_options() { # podman_options [DRIVER]
     podman_global=(--root "$run/podman/store" --runroot "$run/podman/run" --tmpdir "$run/podman/tmp"
-        --storage-driver vfs --cgroup-manager cgroupfs --events-backend file --runtime "$(command -v runc)")
+        --storage-driver "${1:-vfs}" --cgroup-manager cgroupfs --events-backend file --runtime "$(command -v runc)")
 }
 pod() { timeout 60 podman "${podman_global[@]}" "$@"; }
 
 podman_image() { # podman_image NAME: /bin/sh, cat, sleep, ls, id, env with their libraries
     local root=$run/podman/image program lib
     mkdir -p "$root/bin" "$root/etc" "$root/proc" "$root/dev" "$root/tmp"
-    for program in sh cat sleep ls id env stat; do
+    for program in sh cat sleep ls id env sed; do
         cp -L "$(command -v $program)" "$root/bin/$program"
         ldd "$(command -v $program)" | grep -o '/[^ ]*' | while read -r lib; do
             mkdir -p "$root$(dirname "$lib")"
