@@ -66,7 +66,9 @@ int deadline_read(int dir_fd, const char *boot_id, int64_t *ret_boot_us,
 
 void deadline_watch(struct deadline *d)
 {
-    d->is_told = fcntl(d->dir_fd, F_NOTIFY, DN_RENAME | DN_CREATE | DN_MULTISHOT) == 0;
+    /* F_NOTIFY leaves an owner that is set already, which may be our parent. */
+    d->is_told = fcntl(d->dir_fd, F_SETOWN, getpid()) == 0 &&
+                 fcntl(d->dir_fd, F_NOTIFY, DN_RENAME | DN_CREATE | DN_MULTISHOT) == 0;
 }
 
 int deadline_open(struct deadline *d, const char *lease_dir, struct err *err)
