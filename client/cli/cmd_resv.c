@@ -8,6 +8,7 @@
 #include "client/lib/fsx.h"
 #include "client/lib/jsonx.h"
 #include "client/lib/jws.h"
+#include "client/lib/sshkey.h"
 #include "client/lib/timefmt.h"
 #include "client/lib/uuid.h"
 #include "client/lib/xalloc.h"
@@ -164,9 +165,16 @@ static int token_jwk(struct cli *c, json_t **ret, struct err *err)
     if (file != NULL) {
         if (fsx_read(file, 4096, &text, &len, err) < 0)
             return -1;
-        json_t *jwk = jsonx_parse(text, len, 4096, err);
+        struct sshkey_public ssh;
+        json_t *jwk = NULL;
+        int rc;
+        if (*text == '{') {
+            jwk = jsonx_parse(text, len, 4096, err);
+            rc = jwk == NULL ? -1 : jws_jwk_parse(jwk, pub, err);
+        } else if ((rc = sshkey_public(text, len, &ssh, err)) == 0) {
+            memcpy(pub, ssh.pub, sizeof(pub));
+        }
         free(text);
-        int rc = jwk == NULL ? -1 : jws_jwk_parse(jwk, pub, err);
         json_decref(jwk);
         if (rc < 0)
             return err_prefix(err, "%s", file);
