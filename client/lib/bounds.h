@@ -13,7 +13,7 @@
 #define TOKEN_BYTES_MAX          8192               /* enforcement.md: size <= 8 KiB */
 #define STATUS_BYTES_MAX         (640 * 1024) /* base64url of STATUS_REVOKED_MAX ids */
 #define STATUS_EPOCHS_MAX        1000 /* GPUs of leases revoked before their end */
-#define RECEIPT_BYTES_MAX        (64 * 1024)  /* evidence of GPUS_PER_NODE_MAX GPUs */
+#define RECEIPT_BYTES_MAX        (64 * 1024) /* evidence of GPUS_PER_NODE_MAX GPUs */
 #define JWKS_BYTES_MAX           (64 * 1024)
 #define KEYRING_KEYS_MAX         64
 #define STATUS_REVOKED_MAX       10000 /* revoked leases in one status document */

@@ -27,65 +27,66 @@ static char *status_document(const struct kit *k, const char *payload)
 
 #define STATUS_HEAD "{\"iss\":\"" KIT_ISSUER "\",\"iat\":1795384392,\"seq\":9,"
 
+static const struct {
+    const char *name, *payload;
+    bool good;
+} documents[] = {
+    {"good",
+     STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[\"" KIT_RES
+                 "\",\"009307d0-7b3a-7c3e-8a5b-0123456789ad\"],\"revoked_kids\":[]}",
+     true},
+    {"iat and now_us disagree",
+     STATUS_HEAD "\"now_us\":1795384393000000,\"revoked\":[],\"revoked_kids\":[]}",
+     false},
+    {"revoked no UUID",
+     STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[\"x\"],"
+                 "\"revoked_kids\":[]}",
+     false},
+    {"revoked_kids no thumbprint",
+     STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],"
+                 "\"revoked_kids\":[\"x\"]}",
+     false},
+    {"no revoked", STATUS_HEAD "\"now_us\":1795384392000001,\"revoked_kids\":[]}",
+     false},
+    {"unknown member",
+     STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
+                 "\"x\":1}",
+     false},
+    {"min_epochs no object",
+     STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
+                 "\"min_epochs\":[]}",
+     false},
+    {"min_epochs of no GPU",
+     STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
+                 "\"min_epochs\":{\"../0\":1}}",
+     false},
+    {"epoch a string",
+     STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
+                 "\"min_epochs\":{\"GPU-1\":\"1\"}}",
+     false},
+    {"epoch negative",
+     STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
+                 "\"min_epochs\":{\"GPU-1\":-1}}",
+     false},
+    {"GPU there twice",
+     STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
+                 "\"min_epochs\":{\"GPU-1\":1,\"GPU-1\":2}}",
+     false},
+    {"other issuer",
+     "{\"iss\":\"x\",\"iat\":1795384392,\"seq\":9,\"now_us\":1795384392000001,"
+     "\"revoked\":[],\"revoked_kids\":[]}",
+     false},
+};
+
 START_TEST(test_status_document)
 {
-    static const struct {
-        const char *name, *payload;
-        bool good;
-    } table[] = {
-        {"good",
-         STATUS_HEAD
-         "\"now_us\":1795384392000001,\"revoked\":[\"" KIT_RES
-         "\",\"009307d0-7b3a-7c3e-8a5b-0123456789ad\"],\"revoked_kids\":[]}",
-         true},
-        {"iat and now_us disagree",
-         STATUS_HEAD "\"now_us\":1795384393000000,\"revoked\":[],\"revoked_kids\":[]}",
-         false},
-        {"revoked no UUID",
-         STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[\"x\"],"
-                     "\"revoked_kids\":[]}",
-         false},
-        {"revoked_kids no thumbprint",
-         STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],"
-                     "\"revoked_kids\":[\"x\"]}",
-         false},
-        {"no revoked", STATUS_HEAD "\"now_us\":1795384392000001,\"revoked_kids\":[]}",
-         false},
-        {"unknown member",
-         STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
-                     "\"x\":1}",
-         false},
-        {"min_epochs no object",
-         STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
-                     "\"min_epochs\":[]}",
-         false},
-        {"min_epochs of no GPU",
-         STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
-                     "\"min_epochs\":{\"../0\":1}}",
-         false},
-        {"epoch a string",
-         STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
-                     "\"min_epochs\":{\"GPU-1\":\"1\"}}",
-         false},
-        {"epoch negative",
-         STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
-                     "\"min_epochs\":{\"GPU-1\":-1}}",
-         false},
-        {"GPU there twice",
-         STATUS_HEAD "\"now_us\":1795384392000001,\"revoked\":[],\"revoked_kids\":[],"
-                     "\"min_epochs\":{\"GPU-1\":1,\"GPU-1\":2}}",
-         false},
-        {"other issuer",
-         "{\"iss\":\"x\",\"iat\":1795384392,\"seq\":9,\"now_us\":1795384392000001,"
-         "\"revoked\":[],\"revoked_kids\":[]}",
-         false},
-    };
-    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
-        char *text = status_document(&kit, table[i].payload);
+    for (size_t i = 0; i < sizeof(documents) / sizeof(documents[0]); i++) {
+        char *text = status_document(&kit, documents[i].payload);
         struct token_status s;
         struct err err = {0};
         int rc = token_status_check(text, strlen(text), kit.ring, KIT_ISSUER, &s, &err);
-        ck_assert_msg((rc == 0) == table[i].good, "%s: %s", table[i].name, err.text);
+        ck_assert_msg((rc == 0) == documents[i].good, "%s: %s", documents[i].name,
+                      err.text);
         if (rc == 0) {
             ck_assert_uint_eq(s.revoked_count, 2);
             ck_assert_str_eq(s.revoked[0], "009307d0-7b3a-7c3e-8a5b-0123456789ad");
