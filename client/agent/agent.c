@@ -303,6 +303,7 @@ static int open_state(struct agent *a, struct err *err)
         journal_boot_id(a->boot_id, err) != 0 ||
         identity_load(a->conf.state_dir, &a->id, err) != 0 ||
         journal_open(a->conf.state_dir, &a->journal, err) != 0 ||
+        identity_next_instance(&a->id, err) != 0 ||
         spool_open(a->conf.state_dir, a->id.receipt_key, &a->spool, err) != 0)
         return -1;
     agent_load_time(a);

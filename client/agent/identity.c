@@ -3,6 +3,7 @@
 
 #include "client/agent/identity.h"
 
+#include <inttypes.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include "client/agent/nodecert.h"
 #include "client/lib/bounds.h"
 #include "client/lib/cafetch.h"
+#include "client/lib/digest.h"
 #include "client/lib/fsx.h"
 #include "client/lib/httpc.h"
 #include "client/lib/jsonx.h"
@@ -197,6 +199,26 @@ int identity_set_keys(struct identity *id, const char *text, int64_t now_us,
     struct market_row row = {id->server, id->market,    id->issuer,  id->site,
                              id->node,   id->spiffe_id, id->key_set, id->root};
     return write_market(id, &row, err);
+}
+
+int identity_next_instance(struct identity *id, struct err *err)
+{
+    char *path = in_dir(id, "instance"), *text = NULL, name[33], end;
+    long long runs = 0;
+    if (fsx_read(path, IDENTITY_INSTANCE_MAX, &text, NULL, NULL) != 0 ||
+        sscanf(text, "%32[0-9a-f].%lld%c", name, &runs, &end) != 3 || end != '\n' ||
+        strlen(name) != 32 || runs < 0) {
+        uint64_t r[2];
+        digest_random(r, sizeof(r));
+        snprintf(name, sizeof(name), "%016" PRIx64 "%016" PRIx64, r[0], r[1]);
+        runs = 0;
+    }
+    snprintf(id->instance, sizeof(id->instance), "%s.%lld\n", name, runs + 1);
+    int rc = fsx_write(path, id->instance, strlen(id->instance), 0600, err);
+    id->instance[strcspn(id->instance, "\n")] = '\0';
+    free(text);
+    free(path);
+    return rc;
 }
 
 /* --- enrolment --- */

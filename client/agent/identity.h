@@ -15,6 +15,8 @@
 #include "client/lib/err.h"
 #include "client/lib/keyring.h"
 
+#define IDENTITY_INSTANCE_MAX 64
+
 struct identity {
     char *dir; /* STATE/identity */
     char *server, *market, *issuer, *site, *node, *spiffe_id;
@@ -25,6 +27,7 @@ struct identity {
     struct keyring *keys;
     EVP_PKEY *receipt_key;
     char *ca_file;
+    char instance[IDENTITY_INSTANCE_MAX]; /* "": not asked for yet */
     char *front_dir;
 };
 
@@ -42,6 +45,11 @@ int identity_enrol(const struct identity_enrol *in, struct err *err) MUST_USE;
 int identity_load(const char *state_dir, struct identity *ret,
                   struct err *err) MUST_USE;
 void identity_done(struct identity *id);
+
+/* Names this run of the agent: a number that was random at enrolment and a counter of
+ * runs, on disk. Two that go on side by side with one identity have different ones,
+ * which is how the market sees a clone. */
+int identity_next_instance(struct identity *id, struct err *err) MUST_USE;
 
 /* The market published another key set: it replaces the one known, on disk too, if the
  * pinned root signed it and it is not older. Does nothing when it is the same. now_us:

@@ -44,7 +44,7 @@ static int check_ssh(const json_t *ssh, struct err *err)
 static int check_agent(const json_t *agent, struct err *err)
 {
     struct row {
-        const char *version, *boot_id, *address, *fabric;
+        const char *version, *boot_id, *address, *fabric, *instance;
         const json_t *ssh;
         int64_t seq;
     } row = {.ssh = NULL};
@@ -55,6 +55,7 @@ static int check_agent(const json_t *agent, struct err *err)
         {"address", JSONX_STRING, true, offsetof(struct row, address), 0, 300},
         {"fabric", JSONX_STRING, false, offsetof(struct row, fabric), 0, 63},
         {"ssh", JSONX_OBJECT, false, offsetof(struct row, ssh), 0, 0},
+        {"instance", JSONX_STRING, false, offsetof(struct row, instance), 1, 63},
     };
     if (jsonx_decode(agent, fields, JSONX_COUNT(fields), &row, "/agent", err) != 0)
         return -1;
