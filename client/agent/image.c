@@ -121,6 +121,7 @@ char **image_argv(const struct launch_spec *spec, const char *work_dir, int64_t 
         "--cap-drop=all",
         "--security-opt=no-new-privileges",
         "--log-driver=none",
+        "--ulimit=core=0:0", /* the host's handler would write it, outside */
         "--device=" CDI_DEVICE,
         "--env=HOME=" LAUNCH_WORK,
     };
