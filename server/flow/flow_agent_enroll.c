@@ -87,13 +87,12 @@ static enum flow_turn enroll_reply(struct flow *f)
     const struct world *w = world_of(f);
     return flow_reply_json(
         f, 200,
-        json_pack("{s:s, s:s, s:O, s:s, s:s, s:O, s:O, s:o, s:o, s:s}", "certificate",
+        json_pack("{s:s, s:s, s:O, s:s, s:s, s:O, s:O, s:o, s:s}", "certificate",
                   s->cert.pem, "ca", ca_pem(w->ca), "spiffe_id",
                   json_object_get(s->node, "spiffe_id"), "market", w->market, "issuer",
                   issuer_url(w->issuer), "site", json_object_get(s->node, "site"),
-                  "node", json_object_get(s->node, "node"), "jwks",
-                  issuer_jwks(w->issuer), "root", issuer_root(w->issuer), "key_set",
-                  issuer_key_set(w->issuer)));
+                  "node", json_object_get(s->node, "node"), "root",
+                  issuer_root(w->issuer), "key_set", issuer_key_set(w->issuer)));
 }
 
 static void enroll_done(struct flow *f)

@@ -11,7 +11,7 @@
  * told only for the time of its notice, and told anew well before that is over: a node
  * that cannot be reached stops it by itself.
  *
- *   reply  with the signed status document and the keys */
+ *   reply  with the signed status document and the signed key set */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -189,13 +189,13 @@ static enum flow_turn sync_reply(struct flow *f)
                   "receipt_interval", duration(w->receipt_interval_us));
     return flow_reply_json(
         f, 200,
-        json_pack("{s:s, s:o, s:o, s:O, s:s, s:o, s:s, s:o, s:o, s:O}",
-                  "desired_version", s->version, "now", jsonx_time(f->now_us), "leases",
+        json_pack("{s:s, s:o, s:o, s:O, s:s, s:s, s:o, s:o, s:O}", "desired_version",
+                  s->version, "now", jsonx_time(f->now_us), "leases",
                   leases_json(json_object_get(desired, "leases")), "end",
                   json_object_get(desired, "end"), "status",
-                  status != NULL ? status : "", "jwks", issuer_jwks(w->issuer),
-                  "key_set", issuer_key_set(w->issuer), "probes", probes_json(f),
-                  "settings", settings, "acks", json_object_get(desired, "acks")));
+                  status != NULL ? status : "", "key_set", issuer_key_set(w->issuer),
+                  "probes", probes_json(f), "settings", settings, "acks",
+                  json_object_get(desired, "acks")));
 }
 
 static void sync_done(struct flow *f)

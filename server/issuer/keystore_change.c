@@ -112,8 +112,9 @@ int keystore_rotate(struct keystore *k, const struct keystore_change *how,
 {
     struct keyset set = successor(k, how->now_us);
     int64_t from_us = how->now_us + publish_us, end_us = from_us + GRANTS_END_US;
+    /* One that is published and begins later still goes on from the new one. */
     for (size_t i = 0; i < set.count; i++)
-        if (set.keys[i].not_after_us > end_us)
+        if (set.keys[i].not_before_us < from_us && set.keys[i].not_after_us > end_us)
             set.keys[i].not_after_us = end_us - end_us % US_PER_S;
     if (add_signer(k, &set, from_us, ret_kid, err) != 0)
         return -1;

@@ -279,10 +279,17 @@ BEGIN
 END $$;
 
 -- Revoked leases that could still run or be started. Those far in the future were never
--- told to a node.
+-- told to a node. min_epochs: GPUs of those that had begun, for which only a grant of a
+-- later booking is good (a booking's epoch is its start).
 CREATE OR REPLACE FUNCTION api.status(p_now bigint) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    SELECT jsonb_build_object('seq', (SELECT last_value FROM status_seq), 'min_epochs', '{}'::jsonb,
+    SELECT jsonb_build_object('seq', (SELECT last_value FROM status_seq),
+        'min_epochs', coalesce((SELECT jsonb_object_agg(y.uuid, y.epoch)
+            FROM (SELECT g.uuid, max(b.epoch) AS epoch
+                    FROM revocation v JOIN booking b ON b.reservation_id = v.reservation_id
+                    JOIN gpu g ON g.no >= lower(b.gpus) AND g.no < upper(b.gpus)
+                   WHERE v.until > ts(p_now) AND b.epoch <= p_now
+                   GROUP BY g.uuid ORDER BY max(b.epoch) DESC LIMIT 1000) y), '{}'),
         'revoked', coalesce((SELECT jsonb_agg(jsonb_build_object('reservation', x.reservation_id, 'reason', x.reason) ORDER BY x.seq)
             FROM (SELECT v.* FROM revocation v JOIN reservation r ON r.id = v.reservation_id
                    WHERE v.until > ts(p_now) AND lower(r.during) < ts(p_now) + interval '2 days'

@@ -113,6 +113,23 @@ START_TEST(test_older_market)
 }
 END_TEST
 
+/* At once, while another is published: that one goes on from it as planned. */
+START_TEST(test_rotation_ahead_of_one)
+{
+    struct keystore *k = begin();
+    struct keystore_change how = {.now_us = NOW};
+    char later[JWS_KID_MAX], made[JWS_KID_MAX], kid[JWS_KID_MAX];
+    ck_assert_int_eq(keystore_rotate(k, &how, DAY, later, &err), 0);
+    ck_assert_msg(keystore_rotate(k, &how, 0, made, &err) == 0, "%s", err.text);
+    ck_assert_ptr_null(node_says(k, NOW, 3));
+    ck_assert(keystore_signer(k, NOW, kid, NULL));
+    ck_assert_str_eq(kid, made);
+    ck_assert(keystore_signer(k, NOW + DAY, kid, NULL));
+    ck_assert_str_eq(kid, later);
+    end(k);
+}
+END_TEST
+
 START_TEST(test_rotation)
 {
     struct keystore *k = begin();
@@ -250,5 +267,6 @@ START_TEST(test_renewal)
 END_TEST
 
 UNIT_MAIN("keystore", UNIT_CASE(test_first_start) UNIT_CASE(test_older_market)
-                          UNIT_CASE(test_rotation) UNIT_CASE(test_revocation)
-                              UNIT_CASE(test_offline_root) UNIT_CASE(test_renewal))
+                          UNIT_CASE(test_rotation_ahead_of_one) UNIT_CASE(test_rotation)
+                              UNIT_CASE(test_revocation) UNIT_CASE(test_offline_root)
+                                  UNIT_CASE(test_renewal))
