@@ -6,6 +6,7 @@
 
 #include "client/agent/warden_impl.h"
 #include "client/lib/digest.h"
+#include "client/lib/keyset.h"
 #include "tests/unit/agent_rig.h"
 
 struct bench {
@@ -13,16 +14,20 @@ struct bench {
     struct warden w;
     struct link *front; /* what hears the warden's answers */
     json_t *nonce, *answer;
-    size_t answers;
+    size_t answers, fetches;
 };
 
 static int front_takes(void *arg, enum link_kind kind, const json_t *doc, int fd_take,
                        struct err *err)
 {
     struct bench *b = arg;
+    if (kind == LINK_FETCH) {
+        b->fetches++;
+        return 0;
+    }
     json_t **at = kind == LINK_NONCE ? &b->nonce : &b->answer;
     (void)err;
-    ck_assert(kind == LINK_NONCE || kind == LINK_ANSWER || kind == LINK_FETCH);
+    ck_assert(kind == LINK_NONCE || kind == LINK_ANSWER);
     ck_assert_int_eq(fd_take, -1);
     json_decref(*at);
     *at = json_incref((json_t *)(uintptr_t)doc);
@@ -265,7 +270,102 @@ START_TEST(test_front_dies)
 }
 END_TEST
 
+static EVP_PKEY *key_of(uint8_t byte)
+{
+    uint8_t seed[32];
+    memset(seed, byte, sizeof(seed));
+    return EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, seed, sizeof(seed));
+}
+
+static char *key_set(EVP_PKEY *root, int64_t seq, int64_t exp_us, EVP_PKEY *signer)
+{
+    struct keyset *set = xcalloc(1, sizeof(*set));
+    uint8_t pub[JWS_ED25519_LEN];
+    char *text = NULL;
+    struct err err;
+    snprintf(set->iss, sizeof(set->iss), "%s", KIT_ISSUER);
+    set->seq = seq;
+    set->iat_us = KIT_NOW - US_PER_HOUR;
+    set->exp_us = exp_us;
+    ck_assert_int_eq(jws_public(signer, pub, &err), 0);
+    ck_assert_int_eq(
+        keyset_add(set, pub, KIT_NOW - US_PER_HOUR, KIT_NOW + 24 * US_PER_HOUR, &err),
+        0);
+    ck_assert_msg(keyset_sign(set, root, &text, &err) == 0, "%s", err.text);
+    free(set);
+    return text;
+}
+
+static void take_keys(struct bench *b, char *text_take)
+{
+    json_t *o = json_pack("{s:s}", "key_set", text_take);
+    struct err err;
+    ck_assert_int_eq(warden_take_keys(&b->w, o, &err), 0);
+    json_decref(o);
+    free(text_take);
+}
+
+/* Whatever the front hands in: only the pinned root's, only newer, only in its time. */
+START_TEST(test_key_sets)
+{
+    struct bench b;
+    uint8_t pub[JWS_ED25519_LEN];
+    struct err err;
+    bench_init(&b);
+    struct identity *id = &b.r.a.id;
+    EVP_PKEY *root = key_of(7), *other = key_of(8), *signer = key_of(9);
+    int64_t later = KIT_NOW + 24 * US_PER_HOUR;
+    ck_assert_int_eq(jws_public(root, pub, &err), 0);
+    id->dir = xstrdup(b.r.dir);
+    id->root = jws_jwk(pub);
+    id->key_set = xstrdup("");
+    take_keys(&b, key_set(root, 5, later, signer));
+    ck_assert_int_eq(id->keys_seq, 5);
+    ck_assert_int_eq(id->keys_exp_us, later);
+    take_keys(&b, key_set(other, 6, later, signer));             /* another root */
+    take_keys(&b, key_set(root, 4, later, signer));              /* older */
+    take_keys(&b, key_set(root, 7, KIT_NOW - US_PER_S, signer)); /* over */
+    take_keys(&b, xstrdup("rubbish"));
+    ck_assert_int_eq(id->keys_seq, 5);
+    take_keys(&b, key_set(root, 6, later, other));
+    ck_assert_int_eq(id->keys_seq, 6);
+    ck_assert_uint_eq(keyring_count(id->keys), 1);
+    json_decref(id->root);
+    free(id->dir);
+    free(id->key_set);
+    id->dir = id->key_set = NULL;
+    EVP_PKEY_free(root);
+    EVP_PKEY_free(other);
+    EVP_PKEY_free(signer);
+    bench_done(&b);
+}
+END_TEST
+
+/* Tenants may name as many unknown keys as they like. */
+START_TEST(test_unknown_keys_are_asked_for_seldom)
+{
+    struct bench b;
+    bench_init(&b);
+    for (int i = 1; i <= 200; i++) {
+        EVP_PKEY *stranger = key_of((uint8_t)(10 + i % 100)), *mine = b.r.kit.key;
+        ck_assert_int_eq(greet(&b, i), 0);
+        b.r.kit.key = stranger;
+        char *text = stop_request(&b, b.r.tenant, nonce_of(&b));
+        b.r.kit.key = mine;
+        ck_assert_int_eq(request(&b, i, "k", text), 0);
+        ck_assert_str_eq(step_of(&b), "key");
+        ck_assert_int_eq(gone(&b, i), 0);
+        free(text);
+        EVP_PKEY_free(stranger);
+    }
+    ck_assert_uint_eq(b.fetches, 1);
+    bench_done(&b);
+}
+END_TEST
+
 UNIT_MAIN("warden",
-          UNIT_CASE(test_a_tenant_is_served) UNIT_CASE(test_nonces)
-              UNIT_CASE(test_what_no_front_says)
-                  UNIT_CASE(test_receipts_nobody_asked_for) UNIT_CASE(test_front_dies))
+          UNIT_CASE(test_key_sets) UNIT_CASE(test_unknown_keys_are_asked_for_seldom)
+              UNIT_CASE(test_a_tenant_is_served) UNIT_CASE(test_nonces)
+                  UNIT_CASE(test_what_no_front_says)
+                      UNIT_CASE(test_receipts_nobody_asked_for)
+                          UNIT_CASE(test_front_dies))
