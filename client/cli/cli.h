@@ -22,6 +22,9 @@ enum cli_cmd {
     CMD_LOGIN,
     CMD_LOGOUT,
     CMD_WHOAMI,
+    CMD_KEY_LIST,
+    CMD_KEY_ADD,
+    CMD_KEY_RM,
     CMD_DATA_ADD,
     CMD_DATA_LIST,
     CMD_DATA_SHOW,
@@ -172,16 +175,16 @@ bool cli_ignores(int signo);
 /* ---- commands ------------------------------------------------------------------ */
 
 typedef int cli_fn(struct cli *c, struct err *err);
-cli_fn cmd_login, cmd_logout, cmd_whoami, cmd_data_add, cmd_data_list, cmd_data_show,
-    cmd_data_rm, cmd_profiles, cmd_offers, cmd_calendar, cmd_explain, cmd_quote,
-    cmd_reserve, cmd_list, cmd_show, cmd_extend, cmd_shrink, cmd_move, cmd_cancel,
-    cmd_token, cmd_run, cmd_ssh, cmd_adopt, cmd_usage, cmd_wallet, cmd_invoice_list,
-    cmd_invoice_show, cmd_verify, cmd_provider_join_code, cmd_provider_nodes,
-    cmd_provider_price, cmd_admin_tenant_create, cmd_admin_tenant_list,
-    cmd_admin_tenant_set, cmd_admin_tenant_topup, cmd_admin_provider_create,
-    cmd_admin_provider_list, cmd_admin_site_add, cmd_admin_site_list,
-    cmd_admin_path_add, cmd_admin_path_list, cmd_admin_path_set, cmd_admin_drill,
-    cmd_admin_report, cmd_admin_status;
+cli_fn cmd_login, cmd_logout, cmd_whoami, cmd_key_list, cmd_key_add, cmd_key_rm,
+    cmd_data_add, cmd_data_list, cmd_data_show, cmd_data_rm, cmd_profiles, cmd_offers,
+    cmd_calendar, cmd_explain, cmd_quote, cmd_reserve, cmd_list, cmd_show, cmd_extend,
+    cmd_shrink, cmd_move, cmd_cancel, cmd_token, cmd_run, cmd_ssh, cmd_adopt, cmd_usage,
+    cmd_wallet, cmd_invoice_list, cmd_invoice_show, cmd_verify, cmd_provider_join_code,
+    cmd_provider_nodes, cmd_provider_price, cmd_admin_tenant_create,
+    cmd_admin_tenant_list, cmd_admin_tenant_set, cmd_admin_tenant_topup,
+    cmd_admin_provider_create, cmd_admin_provider_list, cmd_admin_site_add,
+    cmd_admin_site_list, cmd_admin_path_add, cmd_admin_path_list, cmd_admin_path_set,
+    cmd_admin_drill, cmd_admin_report, cmd_admin_status;
 
 /* Reservations, for several families (cmd_resv.c). */
 int cli_print_reservation(struct cli *c, const json_t *resv, struct err *err) MUST_USE;
@@ -197,5 +200,8 @@ int cli_get_tokens(struct cli *c, const char *id, const char *node, json_t **ret
 /* GET /v1/log/proof?WHAT=ID into a file (what: invoice, reservation). */
 int cli_save_bundle(struct cli *c, const char *what, const char *id, const char *file,
                     struct err *err) MUST_USE;
+
+/* Tells the market the account's possession key, for ssh (cmd_key.c). */
+int cli_add_own_key(struct cli *c, EVP_PKEY *key, struct err *err) MUST_USE;
 
 #endif

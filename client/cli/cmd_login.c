@@ -151,6 +151,10 @@ int cmd_login(struct cli *c, struct err *err)
         account_save(&c->account, err) < 0 ||
         account_key(&c->account, 1, &key, err) < 0)
         goto out;
+    if (strcmp(c->account.role, "tenant") == 0 && cli_add_own_key(c, key, err) < 0) {
+        EVP_PKEY_free(key);
+        goto out;
+    }
     EVP_PKEY_free(key);
     if (c->render.format != RENDER_TABLE)
         rc = cli_print_card(c, who, whoami_cols, RENDER_COUNT_OF(whoami_cols), err);

@@ -263,6 +263,9 @@ EXAMPLES(data_add_ex,
          {"neargpu data add archive --lat 35.68 --lon 139.69 --endpoint "
           "store.example:443",
           "One elsewhere: its position gives a first estimate of the distance."});
+EXAMPLES(key_list_ex, {"neargpu key list", "The keys that open your leases by ssh."});
+EXAMPLES(key_add_ex, {"neargpu key add ~/.ssh/id_ed25519.pub", "One more of them."});
+EXAMPLES(key_rm_ex, {"neargpu key rm 8Xw0…", "That one not any more."});
 EXAMPLES(data_list_ex, {"neargpu data list", "All data sets."});
 EXAMPLES(data_show_ex, {"neargpu data show genome-tokyo",
                         "One data set, with the round trips measured to it."});
@@ -417,6 +420,14 @@ static const struct opt_command commands[CMD_COUNT] = {
                     NULL, 0, ARGS(0, 0), EX(logout_ex)},
     [CMD_WHOAMI] = {"whoami", "", "show the account as the server knows it", NULL, NULL,
                     0, ARGS(0, 0), EX(whoami_ex)},
+    [CMD_KEY_LIST] = {"key list", "", "list your SSH keys at the market", NULL, NULL, 0,
+                      ARGS(0, 0), EX(key_list_ex)},
+    [CMD_KEY_ADD] = {"key add", "FILE.pub", "let an SSH key open your leases",
+                     "Nodes are told your keys with each lease. The account's own key "
+                     "is added by login.",
+                     NULL, 0, ARGS(1, 1), EX(key_add_ex)},
+    [CMD_KEY_RM] = {"key rm", "ID", "remove an SSH key", NULL, NULL, 0, ARGS(1, 1),
+                    EX(key_rm_ex)},
     [CMD_DATA_ADD] = {"data add", "NAME", "tell the market where a data set stands",
                       "Agents then measure the round trip from their site to its "
                       "endpoint. Give --site, or --lat and --lon.",

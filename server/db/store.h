@@ -133,46 +133,50 @@ static inline struct store_to store_to(store_done_fn *done, void *arg, uint64_t 
 
 enum store_op {
     /* The market's people and places. All json. */
-    STORE_MARKET,          /* () -> {name, currency, fee_ppm, tax_ppm, issuer_name} */
-    STORE_TENANT_CREATE,   /* (name, zone|null, credit_micro, key_hash, IDEM)
-                              -> {id, name} */
-    STORE_TENANT_LIST,     /* (PAGE) -> {tenants:[{id,name,zone,created_us,priority,
-                              available_micro, held_micro, currency}], next} */
-    STORE_TENANT_PRIORITY, /* (tenant name, priority int -1000..1000) -> {id, name,
-                              priority}; its orders that wait have it at once */
-    STORE_TOPUP,           /* (tenant name, amount_micro, currency, reference, IDEM)
-                              -> {balance_micro, currency} */
-    STORE_PROVIDER_CREATE, /* (name, fee_ppm|null, key_hash, IDEM) -> {id, name} */
-    STORE_PROVIDER_LIST,   /* (PAGE) -> {providers:[{id,name,fee_ppm,created_us}]} */
-    STORE_SITE_CREATE,     /* (name, city, lat real, lon real, residency,
-                              zone|null: "", IDEM)
-                              -> {id, name, city, lat, lon, residency, zone} */
-    STORE_SITE_PATCH,      /* (name, zone) -> as STORE_SITE_CREATE */
-    STORE_SITE_LIST,       /* () -> {sites:[{id,name,city,lat,lon,residency,zone,nodes,
-                              gpus}]} */
-    STORE_JOIN_CODE,       /* (provider_id, site name, node name, code_hash, expires_us,
-                              IDEM) -> {expires_us, site, node} */
-    STORE_NODE_LIST,       /* (provider_id|null: all, PAGE) -> {nodes:[{id, name, site,
-                              provider, gpu_model, gpus, idle, leased, state,
-                              last_sync_us, address, price_micro|null, currency}]} */
-    STORE_PRICE_LIST,      /* (provider_id|null) -> {prices:[{site, provider, node,
-                              gpu_model, from_us, to_us|null, per_gpu_hour_micro,
-                              currency, spot_per_gpu_hour_micro|null,
-                              notice_us|null}]}: those from now on */
-    STORE_PRICE_SET,       /* (provider_id, site|null, node|null, gpu model|null,
-                              per_gpu_hour_micro, currency, spot_per_gpu_hour_micro|null,
-                              notice_us|null) -> {nodes: count}; ERR_NOT_FOUND when none
-                              matches. Both null: spot terms stay; notice 0: sells no
-                              spot any more; one alone keeps the other; a notice is 30 s
-                              to 24 h */
-    STORE_DATASET_ADD,     /* (tenant_id, name, endpoint, site name|null, lat|null,
-                              lon|null, size_bytes|null, IDEM) -> DATASET */
-    STORE_DATASET_LIST,    /* (tenant_id) -> {datasets:[DATASET]}; DATASET = {id, name,
-                              endpoint, site|null, lat, lon, size_bytes|null,
-                              created_us, rtts:[{node, site, min_us, p50_us, p99_us,
-                              count, at_us}]} */
-    STORE_DATASET_GET,     /* (tenant_id, name) -> DATASET */
-    STORE_DATASET_REMOVE,  /* (tenant_id, name) -> {id} */
+    STORE_MARKET,            /* () -> {name, currency, fee_ppm, tax_ppm, issuer_name} */
+    STORE_TENANT_CREATE,     /* (name, zone|null, credit_micro, key_hash, IDEM)
+                                -> {id, name} */
+    STORE_TENANT_LIST,       /* (PAGE) -> {tenants:[{id,name,zone,created_us,priority,
+                                available_micro, held_micro, currency}], next} */
+    STORE_TENANT_KEY_ADD,    /* (tenant_id, jkt, ssh, name) -> KEY {jkt, key, name,
+                                created_us}; one that is there: the same again */
+    STORE_TENANT_KEY_LIST,   /* (tenant_id) -> {keys:[KEY]} */
+    STORE_TENANT_KEY_REMOVE, /* (tenant_id, jkt) -> {} */
+    STORE_TENANT_PRIORITY,   /* (tenant name, priority int -1000..1000) -> {id, name,
+                                priority}; its orders that wait have it at once */
+    STORE_TOPUP,             /* (tenant name, amount_micro, currency, reference, IDEM)
+                                -> {balance_micro, currency} */
+    STORE_PROVIDER_CREATE,   /* (name, fee_ppm|null, key_hash, IDEM) -> {id, name} */
+    STORE_PROVIDER_LIST,     /* (PAGE) -> {providers:[{id,name,fee_ppm,created_us}]} */
+    STORE_SITE_CREATE,       /* (name, city, lat real, lon real, residency,
+                                zone|null: "", IDEM)
+                                -> {id, name, city, lat, lon, residency, zone} */
+    STORE_SITE_PATCH,        /* (name, zone) -> as STORE_SITE_CREATE */
+    STORE_SITE_LIST,      /* () -> {sites:[{id,name,city,lat,lon,residency,zone,nodes,
+                             gpus}]} */
+    STORE_JOIN_CODE,      /* (provider_id, site name, node name, code_hash, expires_us,
+                             IDEM) -> {expires_us, site, node} */
+    STORE_NODE_LIST,      /* (provider_id|null: all, PAGE) -> {nodes:[{id, name, site,
+                             provider, gpu_model, gpus, idle, leased, state,
+                             last_sync_us, address, price_micro|null, currency}]} */
+    STORE_PRICE_LIST,     /* (provider_id|null) -> {prices:[{site, provider, node,
+                             gpu_model, from_us, to_us|null, per_gpu_hour_micro,
+                             currency, spot_per_gpu_hour_micro|null,
+                             notice_us|null}]}: those from now on */
+    STORE_PRICE_SET,      /* (provider_id, site|null, node|null, gpu model|null,
+                             per_gpu_hour_micro, currency, spot_per_gpu_hour_micro|null,
+                             notice_us|null) -> {nodes: count}; ERR_NOT_FOUND when none
+                             matches. Both null: spot terms stay; notice 0: sells no
+                             spot any more; one alone keeps the other; a notice is 30 s
+                             to 24 h */
+    STORE_DATASET_ADD,    /* (tenant_id, name, endpoint, site name|null, lat|null,
+                             lon|null, size_bytes|null, IDEM) -> DATASET */
+    STORE_DATASET_LIST,   /* (tenant_id) -> {datasets:[DATASET]}; DATASET = {id, name,
+                             endpoint, site|null, lat, lon, size_bytes|null,
+                             created_us, rtts:[{node, site, min_us, p50_us, p99_us,
+                             count, at_us}]} */
+    STORE_DATASET_GET,    /* (tenant_id, name) -> DATASET */
+    STORE_DATASET_REMOVE, /* (tenant_id, name) -> {id} */
 
     /* Paths between sites, sold in lanes 0..lanes-1. json. PATH = {id, name, provider,
        provider_id, from_site, from, to_site, to (site ids and names), lanes, lane_Bps,

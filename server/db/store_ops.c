@@ -28,6 +28,12 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
         WRITE("tenant_create", "ttihtth",
               "SELECT api.tenant_create($1, $2, $3, $4, $5, $6, $7)"),
     [STORE_TENANT_LIST] = READ("tenant_list", "ti", "SELECT api.tenant_list($1, $2)"),
+    [STORE_TENANT_KEY_ADD] =
+        AGAIN("tenant_key_add", "tttt", "SELECT api.tenant_key_add($1, $2, $3, $4)"),
+    [STORE_TENANT_KEY_LIST] =
+        READ("tenant_key_list", "t", "SELECT api.tenant_key_list($1)"),
+    [STORE_TENANT_KEY_REMOVE] =
+        WRITE("tenant_key_remove", "tt", "SELECT api.tenant_key_remove($1, $2)"),
     [STORE_TENANT_PRIORITY] =
         AGAIN("tenant_priority", "ti", "SELECT api.tenant_priority($1, $2)"),
     [STORE_TOPUP] =

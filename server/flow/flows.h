@@ -111,6 +111,8 @@ extern const struct flow_kind flow_agent_renew;
 extern const struct flow_kind flow_events;
 /* GET /v1/log/checkpoint: any; /v1/log/proof: tenant, admin */
 extern const struct flow_kind flow_log_checkpoint, flow_log_proof;
+/* POST, GET /v1/keys, DELETE /v1/keys/{jkt}: tenant */
+extern const struct flow_kind flow_key_add, flow_key_list, flow_key_remove;
 /* GET /.well-known/jwks.json, /v1/keyset: any */
 extern const struct flow_kind flow_jwks, flow_keyset;
 /* GET /v1/status: any */

@@ -108,6 +108,7 @@ static json_t *allocation(const json_t *store)
     json_object_set_new(out, "end", instant(json_object_get(store, "end_us")));
     copy_or(out, store, "rank", json_integer(0));
     copy_or(out, store, "address", json_string(""));
+    copy_or(out, store, "ssh", json_null());
     return out;
 }
 

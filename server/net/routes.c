@@ -26,6 +26,11 @@ const struct route net_routes[] = {
     {"POST", "/v1/reservations/{id}/tokens", ROLE_TENANT, &flow_token, RATE_WRITE,
      ROUTE_BODY},
 
+    /* the tenant's own keys */
+    {"POST", "/v1/keys", ROLE_TENANT, &flow_key_add, RATE_WRITE, ROUTE_BODY},
+    {"GET", "/v1/keys", ROLE_TENANT, &flow_key_list, RATE_READ, 0},
+    {"DELETE", "/v1/keys/{jkt}", ROLE_TENANT, &flow_key_remove, RATE_WRITE, 0},
+
     /* data sets */
     {"POST", "/v1/datasets", ROLE_TENANT, &flow_dataset_add, RATE_WRITE, ROUTE_BODY},
     {"GET", "/v1/datasets", ROLE_TENANT, &flow_dataset_list, RATE_READ, 0},

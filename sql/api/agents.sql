@@ -155,7 +155,7 @@ BEGIN
                'not_before_us', ng.us(lower(x.during)),
                'not_after_us', CASE WHEN x.notice_us IS NULL THEN ng.us(x.until)
                    ELSE least(ng.us(x.until), ng.us(lower(x.during)) + (x.term - 1) * (x.notice_us / 3) + x.notice_us * 9 / 10) END,
-               'epoch', x.epoch, 'spot', x.notice_us IS NOT NULL,
+               'epoch', x.epoch, 'spot', x.notice_us IS NOT NULL, 'holders', ng.tenant_holders(x.tenant_id),
                'generation', CASE WHEN x.notice_us IS NULL THEN x.generation ELSE x.generation * 1048576::bigint + x.term END)
                ORDER BY lower(x.during), x.booking) FILTER (WHERE x.notice_us IS NULL OR x.term IS NOT NULL), '[]'),
            min(ng.us(lower(x.during)) + coalesce(x.term, -1) * (x.notice_us / 3)) FILTER (WHERE x.notice_us IS NOT NULL)
@@ -224,11 +224,12 @@ BEGIN
     v_new.windows := v_windows;
     v_new.address := coalesce(p_observed#>>'{agent,address}', '');
     v_new.boot_id := coalesce(p_observed#>>'{agent,boot_id}', '');
+    v_new.ssh := nullif(p_observed#>'{agent,ssh}', 'null');
     v_new.domain := coalesce(p_observed#>>'{agent,fabric}', '');
     v_new.state := 'up';
     v_new.advertised_price := nullif(v_price, 'null');
     UPDATE node SET advertised_price = v_new.advertised_price, gpus = v_new.gpus, gpu_model = v_new.gpu_model, gpu_memory_mib = v_new.gpu_memory_mib,
-        offered = v_new.offered, windows = v_new.windows, address = v_new.address, boot_id = v_new.boot_id, domain = v_new.domain,
+        offered = v_new.offered, windows = v_new.windows, address = v_new.address, boot_id = v_new.boot_id, domain = v_new.domain, ssh = v_new.ssh,
         state = 'up', last_sync_at = v_now
      WHERE id = p_node;
     IF v_new IS DISTINCT FROM n THEN

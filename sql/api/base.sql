@@ -158,7 +158,7 @@ LANGUAGE sql STABLE AS $$
       FROM (
         SELECT count(*), coalesce(jsonb_agg(jsonb_build_object('booking', b.id, 'node_id', b.node_id,
                 'site_id', b.site_id, 'site', s.name, 'zone', s.zone, 'rank', b.rank,
-                'provider', p.name, 'node', n.name, 'address', n.address, 'spiffe_id', n.spiffe_id,
+                'provider', p.name, 'node', n.name, 'address', n.address, 'ssh', n.ssh, 'spiffe_id', n.spiffe_id,
                 'first', lower(b.gpus) - lower(n.gpus), 'count', upper(b.gpus) - lower(b.gpus),
                 'gpus', ng.booking_gpus(b.gpus, coalesce(lower(b.during), r.created_at)),
                 'start_us', ng.us(coalesce(lower(b.during), lower(r.during))),
