@@ -28,6 +28,7 @@
 #define UNKNOWN_US (300 * US_PER_S)
 
 static void on_polled(void *arg, uint64_t id, const struct store_result *r);
+static void read_revoked(struct world *w, int64_t now_us);
 
 /* ---- the revoked leases ---- */
 
@@ -348,6 +349,8 @@ static void on_polled(void *arg, uint64_t id, const struct store_result *r)
     }
     if (read > 0)
         flow_runner_each(w->runner, &flow_events, wake, w->runner);
+    if (w->revoked_due) /* not with the next tick: nodes are woken now */
+        read_revoked(w, w->ticked_us);
     if (w->poll_due || read == CHANGES_AT_ONCE) {
         w->poll_due = false;
         world_poll(w);
