@@ -99,7 +99,7 @@ is "it listens to no port" "$(find "/proc/$warden/fd" -lname 'socket:*' | wc -l 
 tenant_create lab 100
 as lab -o json reserve --yes --gpu H100 --gpus 1 --for 5m >"$run/r.json" || die "no reservation"
 r=$(jq -r .id "$run/r.json")
-as lab run "$r" -- /bin/sh -c 'readlink /proc/self/ns/net; i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done' >"$run/out" 2>"$run/err" &
+"$neargpu" --account lab run "$r" -- /bin/sh -c 'readlink /proc/self/ns/net; i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done' >"$run/out" 2>"$run/err" &
 cli=$!
 remember cli $cli
 more() { [ "$(wc -l <"$run/out")" -gt "${1:-3}" ]; }
@@ -154,6 +154,6 @@ goes_on "a stopped front stops nothing"
 kill -KILL "$warden"
 wait_for 3 front_gone && ok "and ends with its warden all the same" || bad "front $front lives on"
 
-kill "$cli" 2>/dev/null
+kill -KILL "$cli" 2>/dev/null
 [ $failed = 0 ] && echo "agent_front: all held"
 exit $((failed > 0))
