@@ -197,7 +197,9 @@ int cli_get_reservation(struct cli *c, const char *id, json_t **ret,
 int cli_get_tokens(struct cli *c, const char *id, const char *node, json_t **ret,
                    struct err *err) MUST_USE;
 
-/* GET /v1/log/proof?WHAT=ID into a file (what: invoice, reservation). */
+/* The signed receipts of a reservation, and whether all is right with them.
+ * GET /v1/log/proof?WHAT=ID into a file (what: invoice, reservation). */
+int cli_show_receipts(struct cli *c, const char *reservation, struct err *err) MUST_USE;
 int cli_save_bundle(struct cli *c, const char *what, const char *id, const char *file,
                     struct err *err) MUST_USE;
 

@@ -20,6 +20,8 @@ int cmd_usage(struct cli *c, struct err *err)
     json_t *reply = NULL;
     const char *file = opt_get(c->opts, "bundle"),
                *resv = opt_get(c->opts, "reservation");
+    if (opt_get(c->opts, "receipts") != NULL)
+        return cli_show_receipts(c, opt_get(c->opts, "receipts"), err);
     if (file != NULL && resv == NULL)
         return err_set(err, ERR_USAGE, "--bundle needs --reservation");
     if (file != NULL)

@@ -4,13 +4,16 @@
  *
  * ACCOUNT.log.json keeps each log's key and the newest head seen: the first look
  * trusts, every later one must extend it. It is written only when all was right. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/cli/cli.h"
+#include "client/lib/bounds.h"
 #include "client/lib/bundle.h"
 #include "client/lib/fsx.h"
 #include "client/lib/jsonx.h"
+#include "client/lib/jws.h"
 #include "client/lib/logentry.h"
 #include "client/lib/xalloc.h"
 
@@ -154,9 +157,10 @@ static json_t *result_json(const struct bundle_result *r)
     const char *line = strbuf_str(&r->breaches), *end;
     for (; (end = strchr(line, '\n')) != NULL; line = end + 1)
         json_array_append_new(breaches, json_stringn(line, (size_t)(end - line)));
-    return json_pack("{s:b, s:I, s:I, s:I, s:b, s:o}", "ok", r->breach_count == 0,
+    return json_pack("{s:b, s:I, s:I, s:I, s:I, s:b, s:o}", "ok", r->breach_count == 0,
                      "records", (json_int_t)r->records, "receipts",
-                     (json_int_t)r->receipts, "invoices", (json_int_t)r->invoices,
+                     (json_int_t)r->receipts, "countersigned",
+                     (json_int_t)r->countersigned, "invoices", (json_int_t)r->invoices,
                      "key_known", r->pinned, "breaches", breaches);
 }
 
@@ -165,6 +169,7 @@ static int print_result(struct cli *c, const struct bundle_result *r, struct err
     static const struct render_col card[] = {
         {"Records", "records", RENDER_INT, NULL},
         {"Receipts", "receipts", RENDER_INT, NULL},
+        {"Countersigned", "countersigned", RENDER_INT, NULL},
         {"Invoices", "invoices", RENDER_INT, NULL},
         {"Key known", "key_known", RENDER_YES, NULL},
     };
@@ -248,6 +253,106 @@ int cmd_verify(struct cli *c, struct err *err)
     if (c->opts->arg_count == 0)
         return verify_heads(c, err);
     return verify_file(c, c->opts->args[0], err);
+}
+
+/* --- receipts, one by one --- */
+
+/* What a receipt says, with what is remarkable about it: gaps as the node tells them,
+ * and a boot that is not the one before. */
+static json_t *receipt_row(const json_t *receipt, char boot[64], char node[300])
+{
+    const char *text = json_string_value(json_object_get(receipt, "receipt")), *step,
+               *own = json_string_value(json_object_get(receipt, "node"));
+    struct jws_parts parts;
+    struct strbuf note = STRBUF_INIT;
+    struct err err;
+    if (text == NULL || own == NULL ||
+        jws_split_max(text, strlen(text), RECEIPT_BYTES_MAX, &parts, &step, &err) != 0)
+        return json_pack("{s:s}", "note", "not readable");
+    json_t *row = json_loadb(parts.payload, parts.payload_len, 0, NULL);
+    jws_parts_done(&parts);
+    if (row == NULL)
+        return json_pack("{s:s}", "note", "not readable");
+    const char *now = json_string_value(json_object_get(row, "boot_id"));
+    const json_t *gap;
+    size_t i;
+    if (strcmp(node, own) == 0 && now != NULL && strcmp(boot, now) != 0)
+        strbuf_adds(&note, "the node was started anew; ");
+    json_array_foreach(json_object_get(row, "gaps"), i, gap)
+        strbuf_addf(&note, "not billed from %s to %s: %s; ",
+                    json_string_value(json_object_get(gap, "from")),
+                    json_string_value(json_object_get(gap, "to")),
+                    json_string_value(json_object_get(gap, "why")));
+    if (!json_is_string(json_object_get(receipt, "countersign")))
+        strbuf_adds(&note, "not countersigned yet; ");
+    snprintf(boot, 64, "%s", now != NULL ? now : "");
+    snprintf(node, 300, "%s", own);
+    if (note.len > 2)
+        note.data[note.len - 2] = '\0';
+    json_object_set_new(row, "note", json_string(strbuf_str(&note)));
+    json_object_set_new(row, "node", json_string(own));
+    json_object_set(row, "receipt", json_object_get(receipt, "receipt"));
+    json_object_set(row, "countersign", json_object_get(receipt, "countersign"));
+    strbuf_done(&note);
+    return row;
+}
+
+static int print_receipts(struct cli *c, const json_t *bundle, struct err *err)
+{
+    static const struct render_col cols[] = {
+        {"NODE", "node", RENDER_TEXT, NULL},
+        {"SEQ", "seq", RENDER_INT, NULL},
+        {"KIND", "kind", RENDER_TEXT, NULL},
+        {"FROM", "from", RENDER_TIME, NULL},
+        {"TO", "to", RENDER_TIME, NULL},
+        {"GPU HOURS", "gpu_ms", RENDER_GPU_MS, NULL},
+        {"NOTE", "note", RENDER_TEXT, NULL},
+    };
+    char boot[64] = "", node[300] = "";
+    json_t *rows = json_array();
+    const json_t *receipt;
+    size_t i;
+    json_array_foreach(json_object_get(bundle, "receipts"), i, receipt)
+        json_array_append_new(rows, receipt_row(receipt, boot, node));
+    json_t *reply = json_pack("{s:o}", "receipts", rows);
+    int rc = cli_print_list(c, reply, "receipts", cols, RENDER_COUNT_OF(cols),
+                            "no receipts yet", err);
+    json_decref(reply);
+    return rc;
+}
+
+int cli_show_receipts(struct cli *c, const char *reservation, struct err *err)
+{
+    struct bundle_log known[BUNDLE_LOGS];
+    struct bundle_result result;
+    struct strbuf path = STRBUF_INIT;
+    json_t *bundle = NULL;
+    strbuf_adds(&path, "/v1/log/proof");
+    cli_query(&path, "reservation", reservation);
+    int rc = cli_get(c, strbuf_str(&path), &bundle, err);
+    strbuf_done(&path);
+    if (rc != 0)
+        return -1;
+    char *kept = kept_path(c);
+    rc = kept_read(kept, known, err);
+    free(kept);
+    if (rc == 0)
+        rc = print_receipts(c, bundle, err);
+    if (rc == 0 && (rc = bundle_check(bundle, known, &result, err)) == 0) {
+        for (const char *line = strbuf_str(&result.breaches), *end;
+             (end = strchr(line, '\n')) != NULL; line = end + 1)
+            cli_note("%.*s", (int)(end - line), line);
+        if (result.breach_count > 0)
+            rc = err_set(err, ERR_TOKEN, "%zu things are not right",
+                         result.breach_count);
+        else if (c->render.format == RENDER_TABLE)
+            cli_note("%zu receipts: signed by their nodes, without a hole, in the log; "
+                     "%zu countersigned",
+                     result.receipts, result.countersigned);
+        bundle_result_done(&result);
+    }
+    json_decref(bundle);
+    return rc;
 }
 
 int cli_save_bundle(struct cli *c, const char *what, const char *id, const char *file,

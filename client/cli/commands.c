@@ -170,6 +170,7 @@ static const struct opt_def usage_opts[] = {
     {"reservation", 0, "ID", "Only this reservation."},
     {"from", 0, "TIME", "Usage from here on."},
     {"to", 0, "TIME", "Usage before this."},
+    {"receipts", 0, "ID", "Show the nodes' signed receipts of a reservation, checked."},
     {"bundle", 0, "FILE", "Write what proves --reservation's use and money to FILE."},
 };
 static const struct opt_def invoice_opts[] = {
@@ -353,8 +354,11 @@ EXAMPLES(
      "A notebook in the lease, where the provider allows forwarding."},
     {"neargpu ssh 01993f2e-5c1a-7abc-8def-0123456789ab --config >lease.conf",
      "Then scp -F lease.conf and rsync -e 'ssh -F lease.conf' work."});
-EXAMPLES(usage_ex, {"neargpu usage --from 2026-11-01 --to 2026-12-01",
-                    "GPU hours and their price in November."});
+EXAMPLES(usage_ex,
+         {"neargpu usage --from 2026-11-01 --to 2026-12-01",
+          "GPU hours and their price in November."},
+         {"neargpu usage --receipts 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d",
+          "What the nodes signed, gap by gap, and whether the chain is whole."});
 EXAMPLES(wallet_ex, {"neargpu wallet", "Money there is, money held, and what moved."});
 EXAMPLES(invoice_list_ex, {"neargpu invoice list", "All invoices."});
 EXAMPLES(invoice_show_ex,

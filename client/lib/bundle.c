@@ -10,6 +10,7 @@
 #include "client/lib/b64.h"
 #include "client/lib/bounds.h"
 #include "client/lib/jws.h"
+#include "client/lib/keyset.h"
 #include "client/lib/logentry.h"
 #include "client/lib/money.h"
 #include "client/lib/xalloc.h"
@@ -17,6 +18,7 @@
 struct check {
     const json_t *bundle, *entries, *receipts;
     struct bundle_result *result;
+    struct keyring *market; /* keys that countersign; NULL: none could be read */
 };
 
 static void breach(struct check *c, const char *fmt, ...)
@@ -225,6 +227,45 @@ static json_t *open_receipt(struct check *c, const json_t *row, size_t at)
     return payload;
 }
 
+/* The market's keys, under the root that is told with them. */
+static void read_market(struct check *c)
+{
+    const char *text = text_of(c->bundle, "key_set"), *step;
+    uint8_t root[JWS_ED25519_LEN];
+    struct keyset_want want = {.root = root, .now_us = INT64_MIN};
+    struct keyset *set = xmalloc(sizeof(*set));
+    struct err err;
+    if (text[0] != '\0' &&
+        (jws_jwk_parse(json_object_get(c->bundle, "root"), root, &err) != 0 ||
+         keyset_check(text, strlen(text), &want, set, &step, &err) != 0 ||
+         keyset_ring(set, &c->market, &err) != 0))
+        breach(c, "the market's keys: %s", err.text);
+    free(set);
+}
+
+static bool is_countersign(const struct check *c, const char *text, const json_t *p,
+                           const char *node, const char *hash)
+{
+    struct jws_parts parts;
+    const char *step;
+    struct err err;
+    if (c->market == NULL ||
+        jws_split_max(text, strlen(text), RECEIPT_BYTES_MAX, &parts, &step, &err) != 0)
+        return false;
+    const struct keyring_key *key = keyring_find(c->market, parts.kid);
+    json_t *ack = NULL;
+    if (key != NULL && strcmp(parts.typ, JWS_TYP_ACK) == 0 &&
+        jws_verify(&parts, key->pub, &err) == 0)
+        ack = json_loadb(parts.payload, parts.payload_len, 0, NULL);
+    jws_parts_done(&parts);
+    bool ok = ack != NULL && strcmp(text_of(ack, "hash"), hash) == 0 &&
+              strcmp(text_of(ack, "node"), node) == 0 &&
+              strcmp(text_of(ack, "reservation"), text_of(p, "reservation")) == 0 &&
+              json_equal(json_object_get(ack, "seq"), json_object_get(p, "seq"));
+    json_decref(ack);
+    return ok;
+}
+
 /* Receipts come by reservation, node and number; each names the one before. */
 static void check_receipt(struct check *c, const json_t *row, size_t at,
                           struct chain *chain)
@@ -263,6 +304,12 @@ static void check_receipt(struct check *c, const json_t *row, size_t at,
         breach(c, "receipt %.40s/%" JSON_INTEGER_FORMAT ": not in the log", resv, seq);
     else if (strcmp(text_of(record, "sha256"), hex) != 0)
         breach(c, "receipt %.40s/%" JSON_INTEGER_FORMAT ": not the one in the log",
+               resv, seq);
+    const char *countersign = text_of(row, "countersign");
+    if (countersign[0] != '\0' && is_countersign(c, countersign, p, node, hex))
+        c->result->countersigned++;
+    else if (countersign[0] != '\0')
+        breach(c, "receipt %.40s/%" JSON_INTEGER_FORMAT ": not what was countersigned",
                resv, seq);
     chain->seq = seq;
     chain->gpu_ms = gpu_ms;
@@ -379,11 +426,13 @@ int bundle_check(const json_t *bundle, const struct bundle_log known[BUNDLE_LOGS
         if (strcmp(text_of(record, "type"), "invoice") == 0)
             check_invoice(&c, record);
     }
+    read_market(&c);
     json_array_foreach(c.receipts, i, row)
     {
         ret->receipts++;
         check_receipt(&c, row, i + 1, &chain);
     }
+    keyring_free(c.market);
     return 0;
 }
 

@@ -1,6 +1,7 @@
 /* bundle: checks what `GET /v1/log/proof` gives (docs/log.md), offline: every record is
  * in a log whose head is signed by the log's key; every receipt is signed by its node,
- * follows the one before, and is the one that was logged; every line of an invoice is
+ * follows the one before, is the one that was logged, and countersigned by the market's
+ * keys (as the bundle's key set says under its root); every line of an invoice is
  * what was captured for it, and its sums and tax are right. Trusts nothing in the
  * bundle but what it can compute; which keys the logs must have is the caller's to say
  * (a bundle under keys of its own proves only that it agrees with itself). Pure. */
@@ -33,6 +34,7 @@ struct bundle_log {
 struct bundle_result {
     struct bundle_log logs[BUNDLE_LOGS]; /* as in this bundle; size 0: not in it */
     size_t records, receipts, invoices;
+    size_t countersigned;   /* receipts that the market has countersigned */
     bool pinned;            /* every log that is used had a known key */
     size_t breach_count;    /* 0: nothing is wrong */
     struct strbuf breaches; /* a line each, at most BUNDLE_BREACHES_MAX */

@@ -330,9 +330,12 @@ enum store_op {
     STORE_INVOICE_GET,  /* (tenant_id|null, number) -> the same plus {tax_ppm, document,
                            lines:[{line, description, reservation, quantity_gpu_ms,
                            amount_micro}]} */
-    STORE_LOG_CHECKPOINT, /* (log, from_size) -> {log, vkey, size, checkpoint, tiles:
-                             [{level, index, hashes: hex}]}: those that prove that it
-                             extends the log of from_size leaves (0: none) */
+    STORE_RECEIPTS_SIGNED, /* (node_id, [{reservation, seq, hash, countersign}]) ->
+                              {countersigns:[{reservation, seq, countersign}]}: as they
+                              are kept; the first one given stays */
+    STORE_LOG_CHECKPOINT,  /* (log, from_size) -> {log, vkey, size, checkpoint, tiles:
+                              [{level, index, hashes: hex}]}: those that prove that it
+                              extends the log of from_size leaves (0: none) */
     STORE_LOG_BUNDLE,   /* (tenant_id|null, invoice|null, reservation|null) -> {format,
                            market, logs:{NAME:{vkey, size, checkpoint}}, tiles:{NAME:
                            [as above]}, entries:[{log, index, nonce, record}], receipts:

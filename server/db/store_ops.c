@@ -120,6 +120,8 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
     [STORE_INVOICE_LIST] =
         READ("invoice_list", "tti", "SELECT api.invoice_list($1, $2, $3)"),
     [STORE_INVOICE_GET] = READ("invoice_get", "tt", "SELECT api.invoice_get($1, $2)"),
+    [STORE_RECEIPTS_SIGNED] =
+        AGAIN("receipts_signed", "ij", "SELECT api.receipts_signed($1, $2)"),
     [STORE_LOG_CHECKPOINT] =
         READ("log_checkpoint", "ti", "SELECT api.log_checkpoint($1, $2)"),
     [STORE_LOG_BUNDLE] = READ("log_bundle", "ttt", "SELECT api.log_bundle($1, $2, $3)"),

@@ -1,8 +1,10 @@
 /* POST /v1/agent/receipts: signed records of use. The signature is checked here with
  * the key the node enrolled with; the chain (numbers, hashes, nothing twice) in the
  * database. What is not accepted is answered one by one, so that one bad receipt does
- * not hold up the others. */
+ * not hold up the others. What is accepted is countersigned, and acknowledged even when
+ * that fails: the next time it is sent, or asked for, is another chance. */
 #include <openssl/evp.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "client/lib/b64.h"
@@ -18,6 +20,7 @@ struct receipts {
     struct db_slot db;
     json_t *good;     /* as STORE_RECEIPTS takes them */
     json_t *rejected; /* here, before the database was asked */
+    json_t *acks;     /* of the database */
 };
 
 struct payload {
@@ -158,17 +161,81 @@ static enum flow_turn receipts_check(struct flow *f)
                    STORE_ARGS(S_INT(n->id), S_JSON(s->good), S_INT(f->now_us)));
 }
 
-static enum flow_turn receipts_reply(struct flow *f)
+static bool is_listed(const json_t *list, const json_t *row)
+{
+    const json_t *r;
+    size_t i;
+    json_array_foreach(list, i, r)
+    {
+        if (json_equal(json_object_get(r, "reservation"),
+                       json_object_get(row, "reservation")) &&
+            json_equal(json_object_get(r, "seq"), json_object_get(row, "seq")))
+            return true;
+    }
+    return false;
+}
+
+static const char *text_of(const json_t *row, const char *name)
+{
+    const char *text = json_string_value(json_object_get(row, name));
+    return text != NULL ? text : "";
+}
+
+/* The countersign of one accepted receipt, NULL when the signer refuses or is away. */
+static json_t *countersign(struct flow *f, const struct world_node *n,
+                           const json_t *row)
+{
+    struct issuer_ack ack = {.now_us = f->now_us,
+                             .reservation = text_of(row, "reservation"),
+                             .node = n->spiffe_id,
+                             .seq = json_integer_value(json_object_get(row, "seq")),
+                             .hash = text_of(row, "hash"),
+                             .prev_hash = text_of(row, "prev")};
+    struct err err;
+    char *text;
+    if (issuer_ack(world_of(f)->issuer, &ack, &text, &err) != 0)
+        return NULL;
+    json_t *out =
+        json_pack("{s:s, s:I, s:s, s:s}", "reservation", ack.reservation, "seq",
+                  (json_int_t)ack.seq, "hash", ack.hash, "countersign", text);
+    free(text);
+    return out;
+}
+
+static enum flow_turn receipts_sign(struct flow *f)
 {
     struct receipts *s = f->state;
+    const struct world_node *n = world_node_of(world_of(f), &f->rq->who);
+    const json_t *row;
+    size_t i;
     if (db_failed(f))
         return db_fail(f);
     json_array_extend(s->rejected, json_object_get(s->db.json, "rejected"));
+    s->acks = json_incref(json_object_get(s->db.json, "acks"));
     world_poll(world_of(f)); /* a teardown frees GPUs */
-    return flow_reply_json(f, 200,
-                           json_pack("{s:O, s:O}", "acks",
-                                     json_object_get(s->db.json, "acks"), "rejected",
-                                     s->rejected));
+    json_t *signs = json_array();
+    json_array_foreach(s->good, i, row)
+    {
+        json_t *one =
+            n != NULL && is_listed(s->acks, row) ? countersign(f, n, row) : NULL;
+        if (one != NULL)
+            json_array_append_new(signs, one);
+    }
+    enum flow_turn turn =
+        db_call(f, STORE_RECEIPTS_SIGNED,
+                STORE_ARGS(S_INT(n != NULL ? n->id : 0), S_JSON(signs)));
+    json_decref(signs);
+    return turn;
+}
+
+static enum flow_turn receipts_reply(struct flow *f)
+{
+    struct receipts *s = f->state;
+    json_t *signs = db_failed(f) ? NULL : json_object_get(s->db.json, "countersigns");
+    return flow_reply_json(
+        f, 200,
+        json_pack("{s:O, s:O, s:o}", "acks", s->acks, "rejected", s->rejected,
+                  "countersigns", signs != NULL ? json_incref(signs) : json_array()));
 }
 
 static void receipts_done(struct flow *f)
@@ -176,10 +243,11 @@ static void receipts_done(struct flow *f)
     struct receipts *s = f->state;
     json_decref(s->good);
     json_decref(s->rejected);
+    json_decref(s->acks);
     db_done(f);
 }
 
-static const struct flow_step receipts_steps[] = {{"check", receipts_check},
-                                                  {"reply", receipts_reply}};
+static const struct flow_step receipts_steps[] = {
+    {"check", receipts_check}, {"sign", receipts_sign}, {"reply", receipts_reply}};
 const struct flow_kind flow_agent_receipts = FLOW_KIND_DONE(
     "flow_agent_receipts", struct receipts, receipts_steps, receipts_done);

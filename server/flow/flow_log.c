@@ -192,6 +192,9 @@ static enum flow_turn proof_reply(struct flow *f)
         return flow_fail(f, &err);
     }
     json_object_del(bundle, "tiles");
+    json_object_set_new(bundle, "key_set",
+                        json_string(issuer_key_set(world_of(f)->issuer)));
+    json_object_set_new(bundle, "root", issuer_root(world_of(f)->issuer));
     return flow_reply_json(f, 200, bundle);
 }
 

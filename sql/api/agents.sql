@@ -380,3 +380,23 @@ BEGIN
     END LOOP;
     RETURN jsonb_build_object('acks', v_acks, 'rejected', v_rejected);
 END $$;
+
+-- Countersigns [{reservation, seq, hash, countersign}] of receipts that are there with that
+-- hash; one that has a countersign keeps it. All there are of them: [{reservation, seq,
+-- countersign}].
+CREATE OR REPLACE FUNCTION api.receipts_signed(p_node bigint, p_list jsonb) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE v jsonb;
+BEGIN
+    UPDATE receipt r SET countersign = y->>'countersign'
+      FROM jsonb_array_elements(p_list) y
+     WHERE r.reservation_id = uuid_of(y->>'reservation') AND r.node_id = p_node AND r.seq = (y->>'seq')::integer
+       AND r.hash = decode(y->>'hash', 'hex') AND r.countersign IS NULL;
+    SELECT coalesce(jsonb_agg(jsonb_build_object('reservation', r.reservation_id, 'seq', r.seq, 'countersign', r.countersign)
+               ORDER BY r.reservation_id, r.seq), '[]')
+      INTO v
+      FROM jsonb_array_elements(p_list) y
+      JOIN receipt r ON r.reservation_id = uuid_of(y->>'reservation') AND r.node_id = p_node AND r.seq = (y->>'seq')::integer
+                    AND r.hash = decode(y->>'hash', 'hex');
+    RETURN jsonb_build_object('countersigns', v);
+END $$;

@@ -188,7 +188,8 @@ BEGIN
     IF jsonb_array_length(v_entries) > 5000 THEN
         PERFORM refuse(21, 'more than 5,000 records: ask for one reservation at a time');
     END IF;
-    SELECT jsonb_agg(jsonb_build_object('node', n.spiffe_id, 'key', encode(n.receipt_key, 'hex'), 'receipt', r.jws)
+    SELECT jsonb_agg(jsonb_build_object('node', n.spiffe_id, 'key', encode(n.receipt_key, 'hex'), 'receipt', r.jws,
+               'countersign', r.countersign)
                ORDER BY r.reservation_id, r.node_id, r.seq)
       INTO v_receipts
       FROM receipt r JOIN node n ON n.id = r.node_id WHERE r.reservation_id = ANY (v_resv);

@@ -293,6 +293,8 @@ step_invoice_verified() {
     wait_for 20 in_log || { detail="the invoice got no place in the log"; return 1; }
     show neargpu verify
     show neargpu verify "$run/bundle.json" || { detail="the bundle is refused"; return 1; }
+    [ "$(as kagaku-lab -o json verify "$run/bundle.json" | jq '.countersigned')" = "$(jq '.receipts | length' "$run/bundle.json")" ] || { detail="not all receipts are countersigned"; return 1; }
+    show neargpu usage --receipts "$r1" || { detail="the receipts are refused"; return 1; }
     for forged in '(.entries[] | select(.record.type == "invoice") | .record.total_micro) = "1"' \
         '.receipts[1].receipt = .receipts[0].receipt' 'del(.entries[] | select(.record.kind == "fee"))'; do
         jq "$forged" "$run/bundle.json" >"$run/forged.json"

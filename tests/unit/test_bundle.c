@@ -7,6 +7,7 @@
 #include "client/lib/b64.h"
 #include "client/lib/bundle.h"
 #include "client/lib/jsonx.h"
+#include "client/lib/keyset.h"
 #include "client/lib/logentry.h"
 #include "client/lib/xalloc.h"
 #include "tests/unit/unit.h"
@@ -18,7 +19,7 @@
 /* --- a small market --- */
 
 struct market {
-    EVP_PKEY *log_key, *node_key;
+    EVP_PKEY *log_key, *node_key, *root, *signer;
     char vkey[BUNDLE_LOGS][NOTE_VKEY_MAX];
     json_t *bundle;
 };
@@ -46,6 +47,36 @@ static char *receipt(EVP_PKEY *key, int seq, const char *prev, int gpu_ms)
     ck_assert_int_eq(jws_sign(key, JWS_TYP_USAGE, p, &text, &err), 0);
     json_decref(p);
     return text;
+}
+
+/* The market's word on a receipt, by a key of the bundle's key set. */
+static char *countersign(EVP_PKEY *key, int seq, const char *receipt_text)
+{
+    char hex[SHA256_HEX], *text;
+    struct err err;
+    digest_sha256_hex(receipt_text, strlen(receipt_text), hex);
+    json_t *p = json_pack("{s:s, s:s, s:i, s:s}", "reservation", RES, "node", NODE,
+                          "seq", seq, "hash", hex);
+    ck_assert_int_eq(jws_sign(key, JWS_TYP_ACK, p, &text, &err), 0);
+    json_decref(p);
+    return text;
+}
+
+static void put_keys(struct market *m)
+{
+    struct keyset set = {.iss = "https://test.local", .exp_us = 2000000, .seq = 1};
+    uint8_t pub[JWS_ED25519_LEN];
+    struct err err;
+    char *text;
+    ck_assert_int_eq(jws_keygen(&m->root, &err), 0);
+    ck_assert_int_eq(jws_keygen(&m->signer, &err), 0);
+    ck_assert_int_eq(jws_public(m->signer, pub, &err), 0);
+    ck_assert_int_eq(keyset_add(&set, pub, 0, 2000000, &err), 0);
+    ck_assert_int_eq(keyset_sign(&set, m->root, &text, &err), 0);
+    ck_assert_int_eq(jws_public(m->root, pub, &err), 0);
+    json_object_set_new(m->bundle, "key_set", json_string(text));
+    json_object_set_new(m->bundle, "root", jws_jwk(pub));
+    free(text);
 }
 
 /* Gives records their leaves in a log with others before and after; adds the entries.
@@ -137,11 +168,14 @@ static void market_open(struct market *m)
             json_pack("{s:s, s:s, s:s, s:i, s:s}", "type", "receipt", "reservation",
                       RES, "node", NODE, "seq", i + 1, "sha256", hex);
     }
+    put_keys(m);
     digest_hex(pub, sizeof(pub), hex);
     for (int i = 0; i < 3; i++) {
+        char *sign = countersign(m->signer, i + 1, texts[i]);
         json_array_append_new(json_object_get(m->bundle, "receipts"),
-                              json_pack("{s:s, s:s, s:s}", "node", NODE, "key", hex,
-                                        "receipt", texts[i]));
+                              json_pack("{s:s, s:s, s:s, s:s}", "node", NODE, "key",
+                                        hex, "receipt", texts[i], "countersign", sign));
+        free(sign);
         free(texts[i]);
     }
     ledger[0] =
@@ -164,6 +198,8 @@ static void market_close(struct market *m)
     json_decref(m->bundle);
     EVP_PKEY_free(m->log_key);
     EVP_PKEY_free(m->node_key);
+    EVP_PKEY_free(m->root);
+    EVP_PKEY_free(m->signer);
 }
 
 static void known_of(const struct market *m, struct bundle_log known[BUNDLE_LOGS])
@@ -189,6 +225,7 @@ START_TEST(test_whole)
     ck_assert_str_eq(strbuf_str(&r.breaches), "");
     ck_assert_uint_eq(r.records, 7);
     ck_assert_uint_eq(r.receipts, 3);
+    ck_assert_uint_eq(r.countersigned, 3);
     ck_assert_uint_eq(r.invoices, 1);
     ck_assert(r.pinned);
     bundle_result_done(&r);
@@ -232,6 +269,10 @@ static const struct forgery forgeries[] = {
      "\"1111111111111111111111111111111111111111111111111111111111111111\"",
      "not signed by its node"},
     {"receipts.1.node", "\"spiffe://test.local/site/a/node/n2\"", "another node"},
+    {"receipts.1.countersign", "\"a.b.c\"", "not what was countersigned"},
+    {"key_set", "\"a.b.c\"", "the market's keys"},
+    {"root.x", "\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"", "the market's keys"},
+    {"key_set", NULL, "not what was countersigned"},
     {"logs.usage.checkpoint", "\"test.local/usage\\n40\\n\"", "log usage:"},
     {"logs.usage.vkey", "\"x\"", "log usage: signed by"},
     {"logs.usage", NULL, "not what the log usage has"},
