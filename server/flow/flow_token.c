@@ -41,9 +41,9 @@ static int actions_of(const json_t *list, unsigned *ret, struct err *err)
         else if (strcmp(name, "adopt") == 0)
             *ret |= TOKEN_ADOPT;
         else
-            return err_set(
-                err, ERR_BAD_REQUEST,
-                "/actions/%zu: expected \"launch\", \"stop\" or \"adopt\"", i);
+            return err_set(err, ERR_BAD_REQUEST,
+                           "/actions/%zu: expected \"launch\", \"stop\" or \"adopt\"",
+                           i);
     }
     return 0;
 }

@@ -554,7 +554,7 @@ START_TEST(test_upgrade)
     pg = testdb_connect(m.db, "postgres", "old");
     testdb_sql(pg, full);
     ck_assert_int_eq(migrate(NULL, &done), 0);
-    ck_assert_int_eq(done.applied, 1);
+    ck_assert_int_ge(done.applied, 1); /* all that came since */
     ck_assert(done.functions);
     ck_assert_int_eq(migrate(NULL, &done), 0);
     ck_assert_int_eq(done.applied, 0);

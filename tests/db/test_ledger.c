@@ -357,8 +357,9 @@ static const struct breach {
     {"unbilled", "UPDATE ng.receipt SET rated = false, received_at = now() - interval "
                  "'61 s'"},
     {"receipt_fork", "INSERT INTO ng.receipt_fork VALUES (" R1 ", 1, 1, 'x')"},
-    {"log", "UPDATE ng.log SET vkey = 'k'; UPDATE ng.transfer SET at = now() - interval "
-            "'2 minutes' WHERE id = 1"},
+    {"log",
+     "UPDATE ng.log SET vkey = 'k'; UPDATE ng.transfer SET at = now() - interval "
+     "'2 minutes' WHERE id = 1"},
 };
 
 START_TEST(views_show_breaches)

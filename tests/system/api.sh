@@ -319,7 +319,8 @@ while read -r path role; do
     admin) key=$admin ;;
     *) key=- ;;
     esac
-    case $path in /v1/offers | /v1/explain) path="$path?duration=1h" ;; /v1/admin/drill) path="$path?lose=tokyo" ;; esac
+    case $path in /v1/offers | /v1/explain) path="$path?duration=1h" ;; /v1/admin/drill) path="$path?lose=tokyo" ;;
+    /v1/log/checkpoint) path="$path?log=usage" ;; /v1/log/proof) continue ;; esac # proof: demo.sh
     ask "$key" GET "$path"
     is "GET $path as $role" "$code" 200
 done <reads

@@ -73,8 +73,8 @@ static void world_init(struct world *w)
         for (int c = 0; c < GPU_CAPS_MAX; c++) {
             snprintf(name, sizeof(name), "gpu3/mig/gi%d/%saccess", 7 + i,
                      c == 0 ? "" : "ci0/");
-            snprintf(g->cap_access[c], sizeof(g->cap_access[c]),
-                     "%.60s/proc/capabilities/%.40s", w->dir, name);
+            snprintf(path, sizeof(path), "%.60s/proc/capabilities/%.40s", w->dir, name);
+            memcpy(g->cap_access[c], path, strlen(path) + 1);
             cap(w, name, 66 + 9 * i + c);
             snprintf(name, sizeof(name), "nvidia-caps/nvidia-cap%d", 66 + 9 * i + c);
             node(w, name, CAPS, 66 + 9 * i + c);
