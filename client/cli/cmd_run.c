@@ -177,6 +177,10 @@ int run_launch_body(struct run *r, const char *const *argv, json_t **ret,
     const char *image = opt_get(r->c->opts, "image");
     if (image != NULL && json_object_set_new(body, "image", json_string(image)) < 0)
         rc = err_set(err, ERR_USAGE, "--image: is not UTF-8");
+    if (rc == 0 && opt_has(r->c->opts, "tty")) {
+        rc = run_tty_ask(body, err);
+        r->tty = rc == 0 && !opt_has(r->c->opts, "detach");
+    }
     if (cwd != NULL && json_object_set_new(body, "cwd", json_string(cwd)) < 0)
         rc = err_set(err, ERR_USAGE, "--cwd: is not UTF-8");
     if (rc < 0)

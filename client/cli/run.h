@@ -69,6 +69,7 @@ struct run {
     char *job;      /* NULL: not known yet */
     int64_t offset; /* of the job's output log: seen so far */
     bool launched;  /* by us: its standard input is ours */
+    bool tty;       /* our terminal is the job's */
     bool fed;       /* input was sent over the link; nothing says how much arrived */
     struct run_link link;
 };
@@ -114,6 +115,13 @@ int run_take_token(struct run *r, const char *token, struct err *err) MUST_USE;
 
 /* Fetches the reservation and, with --wait, waits for its start. */
 int run_check_reservation(struct run *r, json_t **ret, struct err *err) MUST_USE;
+/* The user's terminal (run_tty.c). ask: adds "pty" to a launch; ERR_USAGE when there is
+ * none. begin: keys go through as typed, until end. size: tells the window's. */
+struct termios;
+int run_tty_ask(json_t *body, struct err *err) MUST_USE;
+bool run_tty_begin(struct termios *ret_before);
+void run_tty_end(const struct termios *before);
+void run_tty_size(struct run *r);
 /* {"argv","env","cwd"?,"stdin"} from the command's options. */
 int run_launch_body(struct run *r, const char *const *argv, json_t **ret,
                     struct err *err) MUST_USE;

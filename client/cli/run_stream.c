@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "client/cli/run.h"
@@ -118,6 +119,10 @@ static void take_signal(struct stream *s)
     if (read(s->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
         return;
     int signo = (int)info.ssi_signo;
+    if (signo == SIGWINCH) {
+        run_tty_size(s->r);
+        return;
+    }
     int64_t now_us = clock_boot_us();
     if (signo == SIGINT && s->last_int_us > 0 && now_us - s->last_int_us < TWICE_US) {
         s->left = true;
@@ -199,6 +204,10 @@ enum run_end run_stream(struct run *r, int *ret_status, struct err *err)
     for (size_t i = 0; i < sizeof(passed_on) / sizeof(passed_on[0]); i++)
         if (!cli_ignores(passed_on[i]))
             sigaddset(&caught, passed_on[i]);
+    struct termios terminal;
+    bool raw = r->tty && run_tty_begin(&terminal);
+    if (raw)
+        sigaddset(&caught, SIGWINCH);
     sigprocmask(SIG_BLOCK, &caught, &before);
     s.signal_fd = signalfd(-1, &caught, SFD_CLOEXEC | SFD_NONBLOCK);
     if (take_frames(&s, err) < 0) /* came with the answer */
@@ -208,6 +217,8 @@ enum run_end run_stream(struct run *r, int *ret_status, struct err *err)
         rc = turn(&s, err);
     flush_all(&s, &s.out); /* what was counted as seen is shown */
     flush_all(&s, &s.err_out);
+    if (raw)
+        run_tty_end(&terminal);
     close(s.signal_fd);
     sigprocmask(SIG_SETMASK, &before, NULL);
     sink_done(&s.out);
