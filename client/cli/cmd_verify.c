@@ -49,17 +49,21 @@ static int kept_one(const json_t *obj, struct bundle_log *log)
 }
 
 static int kept_read(const char *path, struct bundle_log logs[BUNDLE_LOGS],
-                     struct err *err)
+                     char root[JWS_KID_MAX], struct err *err)
 {
     char *text;
     size_t len;
     kept_init(logs);
+    root[0] = '\0';
     if (fsx_read(path, KEPT_BYTES_MAX, &text, &len, err) != 0)
         return err->code == ERR_NOT_FOUND ? 0 : -1;
     json_t *obj = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
     int rc = obj != NULL ? 0 : -1;
     for (int i = 0; rc == 0 && i < BUNDLE_LOGS; i++)
         rc = kept_one(json_object_get(obj, logs[i].name), &logs[i]);
+    const char *kid = json_string_value(json_object_get(obj, "root"));
+    if (rc == 0 && kid != NULL && strlen(kid) < JWS_KID_MAX)
+        memcpy(root, kid, strlen(kid) + 1);
     json_decref(obj);
     free(text);
     return rc == 0 ? 0
@@ -70,9 +74,9 @@ static int kept_read(const char *path, struct bundle_log logs[BUNDLE_LOGS],
 }
 
 static int kept_write(const char *path, const struct bundle_log logs[BUNDLE_LOGS],
-                      struct err *err)
+                      const char *root, struct err *err)
 {
-    json_t *obj = json_object();
+    json_t *obj = json_pack("{s:s}", "root", root);
     char hex[SHA256_HEX];
     for (int i = 0; i < BUNDLE_LOGS; i++) {
         if (logs[i].vkey[0] == '\0')
@@ -87,6 +91,27 @@ static int kept_write(const char *path, const struct bundle_log logs[BUNDLE_LOGS
     free(text);
     json_decref(obj);
     return rc;
+}
+
+/* The root of the market's keys, taken at the first look and never another. */
+static int see_root(struct cli *c, char root[JWS_KID_MAX], struct err *err)
+{
+    json_t *reply = NULL;
+    uint8_t pub[JWS_ED25519_LEN];
+    char kid[JWS_KID_MAX];
+    if (cli_get(c, "/v1/keyset", &reply, err) != 0)
+        return -1;
+    int rc = jws_jwk_parse(json_object_get(reply, "root"), pub, err);
+    json_decref(reply);
+    if (rc != 0)
+        return -1;
+    jws_thumbprint(pub, kid);
+    if (root[0] != '\0' && strcmp(root, kid) != 0)
+        return err_set(err, ERR_TOKEN,
+                       "the market's keys stand under root %s, and %s was seen before",
+                       kid, root);
+    memcpy(root, kid, sizeof(kid));
+    return 0;
 }
 
 /* --- the newest heads --- */
@@ -137,14 +162,17 @@ static int print_logs(struct cli *c, const struct bundle_log logs[BUNDLE_LOGS],
 static int verify_heads(struct cli *c, struct err *err)
 {
     struct bundle_log logs[BUNDLE_LOGS];
+    char root[JWS_KID_MAX];
     if (cli_open(c, err) != 0)
         return -1;
     char *path = kept_path(c);
-    int rc = kept_read(path, logs, err);
+    int rc = kept_read(path, logs, root, err);
+    if (rc == 0)
+        rc = see_root(c, root, err);
     for (int i = 0; rc == 0 && i < BUNDLE_LOGS; i++)
         rc = follow(c, &logs[i], err);
     if (rc == 0)
-        rc = kept_write(path, logs, err);
+        rc = kept_write(path, logs, root, err);
     free(path);
     return rc == 0 ? print_logs(c, logs, err) : -1;
 }
@@ -221,6 +249,7 @@ static int given_keys(const struct cli *c, struct bundle_log logs[BUNDLE_LOGS],
 static int verify_file(struct cli *c, const char *file, struct err *err)
 {
     struct bundle_log known[BUNDLE_LOGS];
+    char root[JWS_KID_MAX];
     struct bundle_result result;
     json_error_t where;
     char *text, *path;
@@ -235,12 +264,12 @@ static int verify_file(struct cli *c, const char *file, struct err *err)
     int rc = account_init(&c->account, cli_account_name(c), err);
     if (rc == 0) {
         path = kept_path(c);
-        rc = kept_read(path, known, err);
+        rc = kept_read(path, known, root, err);
         free(path);
     }
     if (rc == 0)
         rc = given_keys(c, known, err);
-    if (rc == 0 && (rc = bundle_check(bundle, known, &result, err)) == 0) {
+    if (rc == 0 && (rc = bundle_check(bundle, known, root, &result, err)) == 0) {
         rc = print_result(c, &result, err);
         bundle_result_done(&result);
     }
@@ -324,6 +353,7 @@ static int print_receipts(struct cli *c, const json_t *bundle, struct err *err)
 int cli_show_receipts(struct cli *c, const char *reservation, struct err *err)
 {
     struct bundle_log known[BUNDLE_LOGS];
+    char root[JWS_KID_MAX];
     struct bundle_result result;
     struct strbuf path = STRBUF_INIT;
     json_t *bundle = NULL;
@@ -334,11 +364,11 @@ int cli_show_receipts(struct cli *c, const char *reservation, struct err *err)
     if (rc != 0)
         return -1;
     char *kept = kept_path(c);
-    rc = kept_read(kept, known, err);
+    rc = kept_read(kept, known, root, err);
     free(kept);
     if (rc == 0)
         rc = print_receipts(c, bundle, err);
-    if (rc == 0 && (rc = bundle_check(bundle, known, &result, err)) == 0) {
+    if (rc == 0 && (rc = bundle_check(bundle, known, root, &result, err)) == 0) {
         for (const char *line = strbuf_str(&result.breaches), *end;
              (end = strchr(line, '\n')) != NULL; line = end + 1)
             cli_note("%.*s", (int)(end - line), line);

@@ -240,6 +240,8 @@ static void read_market(struct check *c)
          keyset_check(text, strlen(text), &want, set, &step, &err) != 0 ||
          keyset_ring(set, &c->market, &err) != 0))
         breach(c, "the market's keys: %s", err.text);
+    if (c->market != NULL)
+        jws_thumbprint(root, c->result->root);
     free(set);
 }
 
@@ -258,7 +260,10 @@ static bool is_countersign(const struct check *c, const char *text, const json_t
         jws_verify(&parts, key->pub, &err) == 0)
         ack = json_loadb(parts.payload, parts.payload_len, 0, NULL);
     jws_parts_done(&parts);
-    bool ok = ack != NULL && strcmp(text_of(ack, "hash"), hash) == 0 &&
+    char iss[200];
+    snprintf(iss, sizeof(iss), "https://%.150s", text_of(c->bundle, "market"));
+    bool ok = ack != NULL && strcmp(text_of(ack, "iss"), iss) == 0 &&
+              strcmp(text_of(ack, "hash"), hash) == 0 &&
               strcmp(text_of(ack, "node"), node) == 0 &&
               strcmp(text_of(ack, "reservation"), text_of(p, "reservation")) == 0 &&
               json_equal(json_object_get(ack, "seq"), json_object_get(p, "seq"));
@@ -400,7 +405,7 @@ static void check_invoice(struct check *c, const json_t *inv)
 /* --- all of it --- */
 
 int bundle_check(const json_t *bundle, const struct bundle_log known[BUNDLE_LOGS],
-                 struct bundle_result *ret, struct err *err)
+                 const char *root, struct bundle_result *ret, struct err *err)
 {
     static const char *const names[BUNDLE_LOGS] = {"usage", "ledger"};
     struct check c = {.bundle = bundle, .result = ret};
@@ -427,6 +432,10 @@ int bundle_check(const json_t *bundle, const struct bundle_log known[BUNDLE_LOGS
             check_invoice(&c, record);
     }
     read_market(&c);
+    if (root == NULL || root[0] == '\0')
+        ret->pinned = false;
+    else if (strcmp(root, ret->root) != 0)
+        breach(&c, "the market's keys stand under another root than the one known");
     json_array_foreach(c.receipts, i, row)
     {
         ret->receipts++;

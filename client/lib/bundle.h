@@ -4,7 +4,8 @@
  * keys (as the bundle's key set says under its root); every line of an invoice is
  * what was captured for it, and its sums and tax are right. Trusts nothing in the
  * bundle but what it can compute; which keys the logs must have is the caller's to say
- * (a bundle under keys of its own proves only that it agrees with itself). Pure. */
+ * (a bundle under keys of its own proves only that it agrees with itself), and so is
+ * which root the market's own keys must have. Pure. */
 #ifndef NEARGPU_BUNDLE_H
 #define NEARGPU_BUNDLE_H
 #include <jansson.h>
@@ -35,16 +36,18 @@ struct bundle_result {
     struct bundle_log logs[BUNDLE_LOGS]; /* as in this bundle; size 0: not in it */
     size_t records, receipts, invoices;
     size_t countersigned;   /* receipts that the market has countersigned */
+    char root[JWS_KID_MAX]; /* thumbprint of the root of their keys; "": none */
     bool pinned;            /* every log that is used had a known key */
     size_t breach_count;    /* 0: nothing is wrong */
     struct strbuf breaches; /* a line each, at most BUNDLE_BREACHES_MAX */
 };
 
-/* known: what is remembered, by name (name "": unused), or NULL. ERR_BAD_REQUEST when
- * it is no bundle at all; what is wrong inside one is a breach. bundle_result_done()
- * after success. */
+/* known: what is remembered, by name (name "": unused), or NULL. root: thumbprint of
+ * the market's root, "" or NULL: not known, and the result is not pinned.
+ * ERR_BAD_REQUEST when it is no bundle at all; what is wrong inside one is a breach.
+ * bundle_result_done() after success. */
 int bundle_check(const json_t *bundle, const struct bundle_log known[BUNDLE_LOGS],
-                 struct bundle_result *ret, struct err *err) MUST_USE;
+                 const char *root, struct bundle_result *ret, struct err *err) MUST_USE;
 void bundle_result_done(struct bundle_result *r);
 
 /* A head fetched later ({log, vkey, size, checkpoint, consistency?}) against the one

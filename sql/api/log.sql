@@ -188,7 +188,7 @@ BEGIN
     IF jsonb_array_length(v_entries) > 5000 THEN
         PERFORM refuse(21, 'more than 5,000 records: ask for one reservation at a time');
     END IF;
-    SELECT jsonb_agg(jsonb_build_object('node', n.spiffe_id, 'key', encode(n.receipt_key, 'hex'), 'receipt', r.jws,
+    SELECT jsonb_agg(jsonb_build_object('node', n.spiffe_id, 'key', encode(coalesce(r.receipt_key, n.receipt_key), 'hex'), 'receipt', r.jws,
                'countersign', r.countersign)
                ORDER BY r.reservation_id, r.node_id, r.seq)
       INTO v_receipts

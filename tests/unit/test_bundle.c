@@ -21,6 +21,7 @@
 struct market {
     EVP_PKEY *log_key, *node_key, *root, *signer;
     char vkey[BUNDLE_LOGS][NOTE_VKEY_MAX];
+    char root_kid[JWS_KID_MAX];
     json_t *bundle;
 };
 
@@ -55,8 +56,8 @@ static char *countersign(EVP_PKEY *key, int seq, const char *receipt_text)
     char hex[SHA256_HEX], *text;
     struct err err;
     digest_sha256_hex(receipt_text, strlen(receipt_text), hex);
-    json_t *p = json_pack("{s:s, s:s, s:i, s:s}", "reservation", RES, "node", NODE,
-                          "seq", seq, "hash", hex);
+    json_t *p = json_pack("{s:s, s:s, s:s, s:i, s:s}", "iss", "https://test.local",
+                          "reservation", RES, "node", NODE, "seq", seq, "hash", hex);
     ck_assert_int_eq(jws_sign(key, JWS_TYP_ACK, p, &text, &err), 0);
     json_decref(p);
     return text;
@@ -74,6 +75,7 @@ static void put_keys(struct market *m)
     ck_assert_int_eq(keyset_add(&set, pub, 0, 2000000, &err), 0);
     ck_assert_int_eq(keyset_sign(&set, m->root, &text, &err), 0);
     ck_assert_int_eq(jws_public(m->root, pub, &err), 0);
+    jws_thumbprint(pub, m->root_kid);
     json_object_set_new(m->bundle, "key_set", json_string(text));
     json_object_set_new(m->bundle, "root", jws_jwk(pub));
     free(text);
@@ -221,7 +223,7 @@ START_TEST(test_whole)
     struct err err;
     market_open(&m);
     known_of(&m, known);
-    ck_assert_int_eq(bundle_check(m.bundle, known, &r, &err), 0);
+    ck_assert_int_eq(bundle_check(m.bundle, known, m.root_kid, &r, &err), 0);
     ck_assert_str_eq(strbuf_str(&r.breaches), "");
     ck_assert_uint_eq(r.records, 7);
     ck_assert_uint_eq(r.receipts, 3);
@@ -229,7 +231,7 @@ START_TEST(test_whole)
     ck_assert_uint_eq(r.invoices, 1);
     ck_assert(r.pinned);
     bundle_result_done(&r);
-    ck_assert_int_eq(bundle_check(m.bundle, NULL, &r, &err), 0);
+    ck_assert_int_eq(bundle_check(m.bundle, NULL, NULL, &r, &err), 0);
     ck_assert(!r.pinned); /* right in itself, but whose log is it? */
     ck_assert_uint_eq(r.breach_count, 0);
     bundle_result_done(&r);
@@ -273,6 +275,7 @@ static const struct forgery forgeries[] = {
     {"key_set", "\"a.b.c\"", "the market's keys"},
     {"root.x", "\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"", "the market's keys"},
     {"key_set", NULL, "not what was countersigned"},
+    {"root", "null", "another root"},
     {"logs.usage.checkpoint", "\"test.local/usage\\n40\\n\"", "log usage:"},
     {"logs.usage.vkey", "\"x\"", "log usage: signed by"},
     {"logs.usage", NULL, "not what the log usage has"},
@@ -325,7 +328,7 @@ START_TEST(test_forged)
         struct bundle_result r;
         json_t *copy = json_deep_copy(m.bundle);
         forge(copy, &forgeries[i]);
-        ck_assert_int_eq(bundle_check(copy, known, &r, &err), 0);
+        ck_assert_int_eq(bundle_check(copy, known, m.root_kid, &r, &err), 0);
         ck_assert_msg(strstr(strbuf_str(&r.breaches), forgeries[i].breach) != NULL,
                       "%s: '%s' is not in: %s", forgeries[i].path, forgeries[i].breach,
                       strbuf_str(&r.breaches));
@@ -347,7 +350,7 @@ START_TEST(test_swapped)
     json_t *second = json_incref(json_array_get(list, 1));
     json_array_remove(list, 1);
     json_array_append_new(list, second);
-    ck_assert_int_eq(bundle_check(m.bundle, NULL, &r, &err), 0);
+    ck_assert_int_eq(bundle_check(m.bundle, NULL, NULL, &r, &err), 0);
     ck_assert_uint_ge(r.breach_count, 2);
     bundle_result_done(&r);
     market_close(&m);
@@ -367,7 +370,7 @@ START_TEST(test_no_bundle)
     struct err err;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         json_t *v = record(rows[i]);
-        ck_assert_int_eq(bundle_check(v, NULL, &r, &err), -1);
+        ck_assert_int_eq(bundle_check(v, NULL, NULL, &r, &err), -1);
         ck_assert_int_eq(err.code, ERR_BAD_REQUEST);
         json_decref(v);
     }

@@ -57,18 +57,20 @@ static void nothing(struct rig *r)
     (void)r;
 }
 
+static void *made; /* what a row put into the status; freed after it */
+
 static void revoked_kid(struct rig *r)
 {
     uint8_t pub[JWS_ED25519_LEN];
     ck_assert_int_eq(jws_public(r->kit.key, pub, NULL), 0);
-    r->a.status.revoked_kids = xcalloc(1, sizeof(r->a.status.revoked_kids[0]));
+    made = r->a.status.revoked_kids = xcalloc(1, sizeof(r->a.status.revoked_kids[0]));
     r->a.status.revoked_kid_count = 1;
     jws_thumbprint(pub, r->a.status.revoked_kids[0]);
 }
 
 static void min_epoch(struct rig *r, int64_t epoch)
 {
-    r->a.status.min_epochs = xcalloc(1, sizeof(r->a.status.min_epochs[0]));
+    made = r->a.status.min_epochs = xcalloc(1, sizeof(r->a.status.min_epochs[0]));
     r->a.status.min_epoch_count = 1;
     memcpy(r->a.status.min_epochs[0].gpu, r->claims.lease.gpus[1], TOKEN_GPU_UUID_MAX);
     r->a.status.min_epochs[0].epoch = epoch;
@@ -128,6 +130,8 @@ START_TEST(test_of_the_agents_state)
         ck_assert_msg(strcmp(step, rows[i].step) == 0, "%s: step '%s', expected '%s'",
                       rows[i].name, step, rows[i].step);
         rig_done(&r);
+        free(made);
+        made = NULL;
     }
 }
 END_TEST
