@@ -36,6 +36,7 @@
 #include "server/db/cluster.h"
 #include "server/db/migrate.h"
 #include "server/db/store.h"
+#include "server/flow/audit.h"
 #include "server/flow/flows.h"
 #include "server/flow/loop.h"
 #include "server/flow/pathhook.h"
@@ -59,6 +60,7 @@ struct app {
     struct store *store;
     struct ca *ca;
     struct issuer *issuer;
+    struct audit *audit;
     struct world *world;
     struct pathhook *path_hook;
     struct flow_loop *loop;
@@ -440,6 +442,19 @@ static int write_listen(const struct app *a, struct err *err)
     return rc;
 }
 
+static void on_told(void *arg, const struct http1_done *done)
+{
+    struct app *a = arg;
+    const struct audit_row row = {.at_us = clock_now_us(),
+                                  .actor = done->who,
+                                  .address = done->remote,
+                                  .method = done->method,
+                                  .path = done->path,
+                                  .request_id = done->request_id,
+                                  .status = done->status};
+    audit_add(a->audit, &row);
+}
+
 static int start_net(struct app *a, struct err *err)
 {
     struct flow_auth auth = {a->world, world_auth_lookup, world_agent_lookup};
@@ -456,7 +471,10 @@ static int start_net(struct app *a, struct err *err)
                             .address_count = count,
                             .max_connections = (size_t)a->conf.max_connections,
                             .rates = a->conf.rate_limits ? NULL : no_limits,
-                            .access_log = a->conf.access_log};
+                            .access_log = a->conf.access_log,
+                            .told = on_told,
+                            .told_arg = a};
+    a->audit = audit_new(a->base, a->store);
     if (net_new(&opts, &a->net, err) != 0)
         return -1;
     struct timeval day = {CERT_CHECK_S, 0};
@@ -526,6 +544,7 @@ static void stop(struct app *a)
     flow_loop_free(a->loop);
     if (a->store != NULL)
         store_free(a->store);
+    audit_free(a->audit);
     world_free(a->world);
     SSL_CTX_free(a->ctx);
     ca_free(a->ca);

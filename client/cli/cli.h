@@ -67,6 +67,7 @@ enum cli_cmd {
     CMD_ADMIN_DRILL,
     CMD_ADMIN_REPORT,
     CMD_ADMIN_STATUS,
+    CMD_ADMIN_AUDIT,
     CMD_COUNT
 };
 
@@ -184,7 +185,7 @@ cli_fn cmd_login, cmd_logout, cmd_whoami, cmd_key_list, cmd_key_add, cmd_key_rm,
     cmd_admin_tenant_list, cmd_admin_tenant_set, cmd_admin_tenant_topup,
     cmd_admin_provider_create, cmd_admin_provider_list, cmd_admin_site_add,
     cmd_admin_site_list, cmd_admin_path_add, cmd_admin_path_list, cmd_admin_path_set,
-    cmd_admin_drill, cmd_admin_report, cmd_admin_status;
+    cmd_admin_drill, cmd_admin_report, cmd_admin_status, cmd_admin_audit;
 
 /* Reservations, for several families (cmd_resv.c). */
 int cli_print_reservation(struct cli *c, const json_t *resv, struct err *err) MUST_USE;

@@ -245,6 +245,14 @@ static const struct opt_def report_opts[] = {
     {"site", 0, "SITE", "Only this site."},
 };
 
+static const struct opt_def audit_opts[] = {
+    {"from", 0, "TIME", "Start of the period."},
+    {"to", 0, "TIME", "End of the period."},
+    {"actor", 0, "WHO", "Only this one, such as tenant:kagaku-lab."},
+    {"action", 0, "TEXT", "Only what begins so, such as \"POST /v1/reservations\"."},
+    {"object", 0, "TEXT", "Only paths with this in them: an id, a name."},
+};
+
 #define EXAMPLES(name, ...) static const struct opt_example name[] = {__VA_ARGS__}
 EXAMPLES(
     login_ex,
@@ -362,6 +370,8 @@ EXAMPLES(usage_ex,
           "GPU hours and their price in November."},
          {"neargpu usage --receipts 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d",
           "What the nodes signed, gap by gap, and whether the chain is whole."});
+EXAMPLES(audit_ex, {"neargpu admin audit --actor tenant:kagaku-lab --from 2026-11-01",
+                    "What this tenant has asked for since then."});
 EXAMPLES(wallet_ex, {"neargpu wallet", "Money there is, money held, and what moved."});
 EXAMPLES(invoice_list_ex, {"neargpu invoice list", "All invoices."});
 EXAMPLES(invoice_show_ex,
@@ -619,6 +629,11 @@ static const struct opt_command commands[CMD_COUNT] = {
                           OPTS(report_opts), ARGS(0, 1), EX(report_ex)},
     [CMD_ADMIN_STATUS] = {"admin status", "", "show the state of the market", NULL,
                           NULL, 0, ARGS(0, 0), EX(status_ex)},
+    [CMD_ADMIN_AUDIT] =
+        {"admin audit", "", "show who did what, from where, and what became of it",
+         "Every request that may change something and every one refused for want of a "
+         "right, newest first. Bodies and keys are never kept.",
+         OPTS(audit_opts), ARGS(0, 0), EX(audit_ex)},
 };
 
 const struct opt_program cli_program = {

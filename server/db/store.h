@@ -333,9 +333,15 @@ enum store_op {
     STORE_RECEIPTS_SIGNED, /* (node_id, [{reservation, seq, hash, countersign}]) ->
                               {countersigns:[{reservation, seq, countersign}]}: as they
                               are kept; the first one given stays */
-    STORE_LOG_CHECKPOINT,  /* (log, from_size) -> {log, vkey, size, checkpoint, tiles:
-                              [{level, index, hashes: hex}]}: those that prove that it
-                              extends the log of from_size leaves (0: none) */
+    STORE_AUDIT_PUT,  /* ([{at_us, actor, address, method, path, status, request_id}])
+                         -> {} */
+    STORE_AUDIT_LIST, /* (actor that sees its own|null, from_us|null, to_us|null,
+                         actor|null, "METHOD /path…"|null, part of a path|null, PAGE)
+                         -> {audit:[{at_us, actor, address, action, status,
+                         request_id}], next}, newest first */
+    STORE_LOG_CHECKPOINT, /* (log, from_size) -> {log, vkey, size, checkpoint, tiles:
+                             [{level, index, hashes: hex}]}: those that prove that it
+                             extends the log of from_size leaves (0: none) */
     STORE_LOG_BUNDLE,   /* (tenant_id|null, invoice|null, reservation|null) -> {format,
                            market, logs:{NAME:{vkey, size, checkpoint}}, tiles:{NAME:
                            [as above]}, entries:[{log, index, nonce, record}], receipts:

@@ -122,6 +122,9 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
     [STORE_INVOICE_GET] = READ("invoice_get", "tt", "SELECT api.invoice_get($1, $2)"),
     [STORE_RECEIPTS_SIGNED] =
         AGAIN("receipts_signed", "ij", "SELECT api.receipts_signed($1, $2)"),
+    [STORE_AUDIT_PUT] = WRITE("audit_put", "j", "SELECT api.audit_put($1)"),
+    [STORE_AUDIT_LIST] = READ("audit_list", "tiitttti",
+                              "SELECT api.audit_list($1, $2, $3, $4, $5, $6, $7, $8)"),
     [STORE_LOG_CHECKPOINT] =
         READ("log_checkpoint", "ti", "SELECT api.log_checkpoint($1, $2)"),
     [STORE_LOG_BUNDLE] = READ("log_bundle", "ttt", "SELECT api.log_bundle($1, $2, $3)"),

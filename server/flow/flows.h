@@ -109,6 +109,8 @@ extern const struct flow_kind flow_agent_renew;
 /* The server itself. */
 /* GET /v1/events: keyed (SSE) */
 extern const struct flow_kind flow_events;
+/* GET /v1/audit: tenant, provider, admin */
+extern const struct flow_kind flow_audit_list;
 /* GET /v1/log/checkpoint: any; /v1/log/proof: tenant, admin */
 extern const struct flow_kind flow_log_checkpoint, flow_log_proof;
 /* POST, GET /v1/keys, DELETE /v1/keys/{jkt}: tenant */

@@ -446,6 +446,8 @@ static void on_done(void *env, const struct http1_done *done)
         d->stats.latency_count++;
         d->stats.latency_sum_us += done->took_us > 0 ? (uint64_t)done->took_us : 0;
     }
+    if (d->opts.told != NULL)
+        d->opts.told(d->opts.told_arg, done);
     if (!d->opts.access_log)
         return;
     struct strbuf line = STRBUF_INIT;

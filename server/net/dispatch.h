@@ -26,6 +26,9 @@ struct dispatch_opts {
     size_t route_count;
     const struct bucket_rate *rates; /* RATE_CLASSES of them, copied; NULL: defaults */
     bool access_log;
+    /* Told of every answered request; NULL: nobody is. */
+    void (*told)(void *arg, const struct http1_done *done);
+    void *told_arg;
 };
 
 #define DISPATCH_BUCKETS                                                       \

@@ -55,6 +55,8 @@ int net_new(const struct net_opts *opts, struct net **ret, struct err *err)
         .route_count = opts->route_count,
         .rates = opts->rates,
         .access_log = opts->access_log,
+        .told = opts->told,
+        .told_arg = opts->told_arg,
     };
     struct http1_opts http_opts = {
         .base = opts->base,

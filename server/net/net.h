@@ -22,6 +22,8 @@ struct net_opts {
     size_t max_connections;          /* 0: default */
     const struct bucket_rate *rates; /* NULL: defaults */
     bool access_log;
+    void (*told)(void *arg, const struct http1_done *done); /* as in dispatch.h */
+    void *told_arg;
     int64_t head_us, body_us, idle_us, write_us; /* 0: defaults of http1.h */
 };
 

@@ -62,6 +62,7 @@ const struct route net_routes[] = {
     /* money and use */
     {"GET", "/v1/wallet", ROLE_TENANT, &flow_wallet, RATE_READ, 0},
     {"GET", "/v1/usage", ROLE_KEYED, &flow_usage, RATE_READ, 0},
+    {"GET", "/v1/audit", ROLE_KEYED, &flow_audit_list, RATE_READ, 0},
     {"GET", "/v1/log/checkpoint", ROLE_ANY, &flow_log_checkpoint, RATE_READ, 0},
     {"GET", "/v1/log/proof", ROLE_TENANT | ROLE_ADMIN, &flow_log_proof, RATE_SEARCH, 0},
     {"GET", "/v1/invoices", ROLE_TENANT | ROLE_ADMIN, &flow_invoice_list, RATE_READ, 0},

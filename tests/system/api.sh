@@ -341,6 +341,18 @@ for endpoint in http:// a:99999 ftp://a/ '[::1:80'; do
     ask "$acme" POST /v1/datasets "{\"name\":\"odd\",\"endpoint\":\"$endpoint\",\"lat\":1,\"lon\":1}"
     is "an endpoint nobody could probe: $endpoint" "$code $(get '.detail | startswith("/endpoint")')" "400 true"
 done
+# ---- who did what ----
+sleep 0.5 # batches are written every 0.2 s
+printf 'ngk_%043d' 0 >"$run/wrong.key"
+ask "$run/wrong.key" POST /v1/quotes '{}'
+sleep 0.5
+ask "$admin" GET "/v1/audit?action=POST%20/v1/tenants&limit=500"
+is "tenants were made, by the administrator" "$(get '[.audit[] | select(.status == 201 and .actor == "admin:admin")] | length > 0')" true
+ask "$admin" GET "/v1/audit?action=POST%20/v1/quotes&limit=1"
+is "who is refused is there" "$(get '.audit[0] | "\(.actor) \(.status)"')" "- 401"
+ask "$acme" GET "/v1/audit?limit=500"
+is "a tenant sees what it did, and no more" "$(get '[.audit[].actor] | unique | tostring')" '["tenant:acme"]'
+is "no key, no token in it" "$(sql 'SELECT count(*) FROM ng.audit a WHERE a::text ~ '"'ngk_[A-Za-z0-9_-]{20}|eyJ[A-Za-z0-9_-]{20}'")" 0
 ask - GET /metrics
 is "bookings are counted" "$(grep -c '^neargpu_booked_total [1-9]' <<<"$body")" 1
 summary
