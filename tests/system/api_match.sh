@@ -51,8 +51,21 @@ reserve() { # reserve JSON [CURL ARGUMENT…]: jq fills in the start H hours on 
     ask "$acme" POST /v1/reservations "$rq" "$@"
 }
 places() { get '[.allocations[] | "\(.node)"] | sort | join(" ")'; }
+# What was cancelled is free when the server has read the change, a moment after its answer.
 cancel() {
+    local before kept_code kept_body
+    ask "$admin" GET /v1/admin/status
+    before=$(get .server.bookings)
     ask "$acme" DELETE "/v1/reservations/$1"
+    kept_code=$code kept_body=$body
+    if [ "$code" = 200 ] && [ "$(get '.allocations | length')" -gt 0 ]; then
+        for _ in $(seq 40); do
+            ask "$admin" GET /v1/admin/status
+            [ "$(get .server.bookings)" -lt "$before" ] && break
+            sleep 0.05
+        done
+    fi
+    code=$kept_code body=$kept_body
 }
 # Gangs of which the database has a part.
 parts() { sql "SELECT count(*) FROM ng.reservation r WHERE state IN ('confirmed', 'held', 'active') AND coalesce((request->>'nodes')::int, 1) * greatest(1, coalesce(jsonb_array_length(request->'federated'), 0)) <> (SELECT count(*) FROM ng.booking b WHERE b.reservation_id = r.id AND NOT isempty(during))"; }
