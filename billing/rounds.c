@@ -23,8 +23,11 @@ enum {
     CLAIM_FEE_PPM
 };
 
-static int post_receipt(PGconn *pg, const PGresult *claim, int row, int *ret_posted,
-                        struct err *err)
+enum { POST_COLUMNS = 6 }; /* parameters of api.billing_post_batch */
+
+/* A claimed receipt, rated: one element of each parameter's array. */
+static int add_receipt(const PGresult *claim, int row,
+                       struct strbuf arrays[POST_COLUMNS], struct err *err)
 {
     struct rate_use use = {
         .gpu_ms = pgtx_i64(claim, row, CLAIM_GPU_MS),
@@ -33,49 +36,80 @@ static int post_receipt(PGconn *pg, const PGresult *claim, int row, int *ret_pos
         .fee_ppm = pgtx_i64(claim, row, CLAIM_FEE_PPM),
     };
     struct rate_sum sum;
-    char amount[24], fee[24];
-    const char *params[] = {PQgetvalue(claim, row, CLAIM_RESERVATION),
-                            PQgetvalue(claim, row, CLAIM_NODE),
-                            PQgetvalue(claim, row, CLAIM_SEQ),
-                            PQgetvalue(claim, row, CLAIM_GPU_MS),
-                            amount,
-                            fee};
-    PGresult *r;
     if (rate_cumulative(&use, &sum, err) != 0)
-        return err_prefix(err, "reservation %s, receipt %s", params[0], params[2]);
-    snprintf(amount, sizeof(amount), "%lld", (long long)sum.amount_micro);
-    snprintf(fee, sizeof(fee), "%lld", (long long)sum.fee_micro);
-    if (pgtx_query(pg, "SELECT api.billing_post($1, $2, $3, $4, $5, $6)", params, 6, &r,
-                   err) != 0)
-        return err_prefix(err, "reservation %s, receipt %s", params[0], params[2]);
-    if (strcmp(PQgetvalue(r, 0, 0), "posted") == 0)
-        ++*ret_posted;
-    PQclear(r);
+        return -1;
+    for (int i = 0; i < POST_COLUMNS; i++)
+        strbuf_addc(&arrays[i], arrays[i].len == 0 ? '{' : ',');
+    strbuf_adds(&arrays[0], PQgetvalue(claim, row, CLAIM_RESERVATION));
+    strbuf_adds(&arrays[1], PQgetvalue(claim, row, CLAIM_NODE));
+    strbuf_adds(&arrays[2], PQgetvalue(claim, row, CLAIM_SEQ));
+    strbuf_adds(&arrays[3], PQgetvalue(claim, row, CLAIM_GPU_MS));
+    strbuf_addf(&arrays[4], "%lld", (long long)sum.amount_micro);
+    strbuf_addf(&arrays[5], "%lld", (long long)sum.fee_micro);
     return 0;
+}
+
+/* Columns of the outcomes, in the order of the claim. */
+enum { OUTCOME_TEXT, OUTCOME_RESERVATION, OUTCOME_NODE, OUTCOME_SEQ };
+
+/* Posts the arrays in one statement; what was not posted for another reason than its
+ * turn is the error, after all that could be. */
+static int post_arrays(PGconn *pg, struct strbuf arrays[POST_COLUMNS], int *ret_posted,
+                       struct err *err)
+{
+    static const char sql[] =
+        "SELECT o, r, n, s FROM unnest(api.billing_post_batch($1, $2, $3, $4, $5, $6), "
+        "$1::uuid[], $2::integer[], $3::integer[]) AS x(o, r, n, s)";
+    const char *params[POST_COLUMNS];
+    PGresult *r;
+    int rc = 0;
+    if (arrays[0].len == 0)
+        return 0;
+    for (int i = 0; i < POST_COLUMNS; i++) {
+        strbuf_addc(&arrays[i], '}');
+        params[i] = strbuf_str(&arrays[i]);
+    }
+    if (pgtx_query(pg, sql, params, POST_COLUMNS, &r, err) != 0)
+        return err_prefix(err, "posting receipts");
+    for (int row = 0; row < PQntuples(r); row++) {
+        const char *outcome = PQgetvalue(r, row, OUTCOME_TEXT);
+        if (strcmp(outcome, "posted") == 0)
+            ++*ret_posted;
+        else if (rc == 0 && strcmp(outcome, "again") != 0 &&
+                 strcmp(outcome, "gap") != 0)
+            rc = err_set(err, ERR_CONFLICT, "receipt %s/%s/%s was not posted: %s",
+                         PQgetvalue(r, row, OUTCOME_RESERVATION),
+                         PQgetvalue(r, row, OUTCOME_NODE),
+                         PQgetvalue(r, row, OUTCOME_SEQ), outcome);
+    }
+    PQclear(r);
+    return rc;
 }
 
 int rounds_rate(PGconn *pg, int *ret_posted, struct err *err)
 {
+    struct strbuf arrays[POST_COLUMNS];
+    struct err one, first = {.code = ERR_NONE};
     char limit[16];
     const char *params[] = {limit};
     PGresult *claim;
-    struct err first = {.code = ERR_NONE};
-    int posted = 0;
+    *ret_posted = 0;
     snprintf(limit, sizeof(limit), "%d", ROUNDS_CLAIM_MAX);
     if (pgtx_query(pg, "SELECT * FROM api.billing_claim($1)", params, 1, &claim, err) !=
         0)
         return err_prefix(err, "claiming receipts");
-    for (int row = 0; row < PQntuples(claim); row++) {
-        struct err one;
-        if (post_receipt(pg, claim, row, &posted, &one) == 0)
-            continue;
-        if (first.code == ERR_NONE)
-            first = one;
-        if (one.code == ERR_UNAVAILABLE)
-            break;
-    }
+    for (int i = 0; i < POST_COLUMNS; i++)
+        arrays[i] = (struct strbuf)STRBUF_INIT;
+    for (int row = 0; row < PQntuples(claim); row++)
+        if (add_receipt(claim, row, arrays, &one) != 0 && first.code == ERR_NONE)
+            (void)err_set(&first, one.code, "reservation %s, receipt %s: %s",
+                          PQgetvalue(claim, row, CLAIM_RESERVATION),
+                          PQgetvalue(claim, row, CLAIM_SEQ), one.text);
     PQclear(claim);
-    *ret_posted = posted;
+    if (post_arrays(pg, arrays, ret_posted, &one) != 0 && first.code == ERR_NONE)
+        first = one;
+    for (int i = 0; i < POST_COLUMNS; i++)
+        strbuf_done(&arrays[i]);
     return first.code == ERR_NONE ? 0 : err_set(err, first.code, "%s", first.text);
 }
 
