@@ -182,19 +182,32 @@ static int connect_database(const struct billd_conf *conf, PGconn **ret,
     return rc;
 }
 
+/* Until none are left. */
+static int rate_all(PGconn *pg, int *ret_count, struct err *err)
+{
+    int64_t start = clock_boot_us();
+    int rc, count;
+    *ret_count = 0;
+    do {
+        rc = rounds_rate(pg, &count, err);
+        *ret_count += count;
+    } while (rc == 0 && count > 0);
+    if (*ret_count > 0)
+        log_info("rated %d receipts in %lld ms", *ret_count,
+                 (long long)(clock_boot_us() - start) / 1000);
+    return rc;
+}
+
 /* Every step is tried: one that fails for its own reason keeps no other from its work.
  * The first error is returned; a lost connection ends the round. */
 static int one_round(PGconn *pg, const struct billd_conf *conf, struct err *err)
 {
     struct err e, first = {.code = ERR_NONE};
-    int rated = 0, paths = 0, released = 0, collected = 0, invoices = 0, count;
+    int rated = 0, paths = 0, released = 0, collected = 0, invoices = 0;
     for (int step = 0; step < 5 && first.code != ERR_UNAVAILABLE; step++) {
         int rc = 0;
         if (step == 0)
-            do {
-                rc = rounds_rate(pg, &count, &e);
-                rated += rc == 0 ? count : 0;
-            } while (rc == 0 && count == ROUNDS_CLAIM_MAX);
+            rc = rate_all(pg, &rated, &e);
         else if (step == 1)
             rc = rounds_paths(pg, &paths, &e);
         else if (step == 2)
@@ -206,10 +219,11 @@ static int one_round(PGconn *pg, const struct billd_conf *conf, struct err *err)
         if (rc != 0 && (first.code == ERR_NONE || e.code == ERR_UNAVAILABLE))
             first = e;
     }
-    if (rated + paths + released + collected + invoices > 0)
-        log_info("rated %d receipts, billed %d paths, released %d holds, issued %d "
-                 "invoices, collected from %d wallets",
-                 rated, paths, released, invoices, collected);
+    if (paths + released + collected + invoices > 0)
+        log_info(
+            "billed %d paths, released %d holds, issued %d invoices, collected from "
+            "%d wallets",
+            paths, released, invoices, collected);
     return first.code == ERR_NONE ? 0 : err_set(err, first.code, "%s", first.text);
 }
 

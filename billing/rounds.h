@@ -8,7 +8,9 @@
 
 #include "client/lib/err.h"
 
-#define ROUNDS_CLAIM_MAX 1000 /* receipts a claim: bounds memory */
+/* Receipts a claim: bounds memory and how long one statement locks. The more of a
+ * lease, the fewer transfers. */
+#define ROUNDS_CLAIM_MAX 10000
 
 /* Rates receipts that are not rated yet; *ret_posted says how many. One that cannot be
  * rated does not stop the others: the first such error is returned after them. */

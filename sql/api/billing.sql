@@ -86,6 +86,28 @@ CREATE OR REPLACE FUNCTION ng.post(p_kind text, p_dr integer, p_cr integer, p_cu
 RETURNS boolean LANGUAGE sql AS $$
     SELECT ng.post_at(clock_timestamp(), p_kind, p_dr, p_cr, p_currency, p_amount, p_reservation, p_ref, p_reverses)
 $$;
+-- Many transfers of one kind and currency, posted now; amounts of 0 are passed over. A ref
+-- that is taken is an error and nothing is posted.
+CREATE OR REPLACE FUNCTION ng.post_batch(p_kind text, p_currency text, p_dr integer[], p_cr integer[], p_amount bigint[],
+    p_reservation uuid[], p_ref text[])
+RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE v_count bigint;
+BEGIN
+    PERFORM 1 FROM ng.account WHERE id = ANY (p_dr || p_cr) AND guarded ORDER BY id FOR NO KEY UPDATE;
+    INSERT INTO ng.transfer (at, kind, dr, cr, currency, amount_micro, reservation_id, ref)
+    SELECT clock_timestamp(), p_kind, x.dr, x.cr, p_currency, x.amount, x.reservation, x.ref
+      FROM unnest(p_dr, p_cr, p_amount, p_reservation, p_ref) WITH ORDINALITY AS x(dr, cr, amount, reservation, ref, n)
+     WHERE x.amount <> 0 ORDER BY x.n;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    UPDATE ng.account a SET balance_micro = a.balance_micro + x.amount
+      FROM (SELECT account, sum(amount) AS amount
+              FROM (SELECT dr AS account, -amount FROM unnest(p_dr, p_amount) AS d(dr, amount)
+                    UNION ALL
+                    SELECT cr, amount FROM unnest(p_cr, p_amount) AS c(cr, amount)) y(account, amount)
+             GROUP BY account) x
+     WHERE a.id = x.account AND a.guarded AND x.amount <> 0;
+    RETURN v_count;
+END $$;
 -- For callers that change other rows with the transfer: a ref that is taken is an error,
 -- since the rows would say that money moved which did not.
 CREATE OR REPLACE FUNCTION ng.must_post(p_at timestamptz, p_kind text, p_dr integer, p_cr integer, p_currency text,
@@ -177,13 +199,14 @@ RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp 
 DECLARE
     v record;
     v_ids uuid[];
+    v_count integer := 0;
 BEGIN
     PERFORM billing_lock();
     SELECT coalesce(array_agg(x.id), '{}') INTO v_ids FROM (
         SELECT r.id
           FROM reservation r
          WHERE r.state IN ('ended', 'cancelled', 'failed')
-           AND r.held_micro > r.captured_micro + r.released_micro
+           AND NOT r.rest_back
            AND NOT EXISTS (SELECT FROM receipt x WHERE x.reservation_id = r.id AND NOT x.rated)
            AND NOT EXISTS (SELECT FROM path_booking k WHERE k.reservation_id = r.id AND k.billed_at IS NULL)
            AND (coalesce((SELECT bool_and(isempty(b.during) OR coalesce(m.closed, false))
@@ -192,18 +215,20 @@ BEGIN
                 OR coalesce(r.ended_at, upper(r.during)) + p_grace < clock_timestamp())
          ORDER BY r.id LIMIT p_limit
          FOR UPDATE OF r SKIP LOCKED) x;
-    PERFORM 1 FROM account a
-      WHERE a.kind IN ('wallet', 'hold') AND a.tenant_id IN (SELECT tenant_id FROM reservation WHERE id = ANY (v_ids))
-      ORDER BY a.id FOR NO KEY UPDATE;
     FOR v IN
-        SELECT id, tenant_id, currency, held_micro - captured_micro - released_micro AS rest
-          FROM reservation WHERE id = ANY (v_ids) ORDER BY id
+        SELECT x.currency, array_agg(x.hold) AS hold, array_agg(x.wallet) AS wallet, array_agg(x.rest) AS rest,
+               array_agg(x.id) AS ids, array_agg(x.id || '/end') AS refs
+          FROM (SELECT r.id, r.currency, r.held_micro - r.captured_micro - r.released_micro AS rest,
+                       account_of('hold', r.tenant_id, NULL, r.currency) AS hold,
+                       account_of('wallet', r.tenant_id, NULL, r.currency) AS wallet
+                  FROM reservation r WHERE r.id = ANY (v_ids) ORDER BY r.id) x
+         GROUP BY x.currency ORDER BY x.currency
     LOOP
-        PERFORM must_post(clock_timestamp(), 'release', account_of('hold', v.tenant_id, NULL, v.currency),
-            account_of('wallet', v.tenant_id, NULL, v.currency), v.currency, v.rest, v.id, v.id || '/end');
-        UPDATE reservation SET released_micro = released_micro + v.rest WHERE id = v.id;
+        v_count := v_count + post_batch('release', v.currency, v.hold, v.wallet, v.rest, v.ids, v.refs);
     END LOOP;
-    RETURN cardinality(v_ids);
+    UPDATE reservation SET released_micro = held_micro - captured_micro WHERE id = ANY (v_ids);
+    UPDATE reservation SET rest_back = true WHERE id = ANY (v_ids);
+    RETURN v_count;
 END $$;
 
 -- What invoices left receivable, taken from wallets that have something again.

@@ -26,39 +26,67 @@ RETURNS TABLE (max_gpu_ms bigint, price bigint, fee_ppm integer) LANGUAGE sql ST
       FROM ng.chain_terms(p_reservation, p_node) w
 $$;
 
--- Receipts not rated yet with what rating needs, by chain (reservation and node): the chain
--- whose next receipt came first, in order and without gaps. What follows a missing receipt
--- waits for it and holds up no other. gpu_ms is cumulative.
+-- Receipts not rated yet with what rating needs, in the order of their chains (reservation
+-- and node), without gaps: those that came first, as many as p_limit. What follows a missing
+-- receipt waits for it and holds up no other: when the first that came are all such, chains
+-- are looked for whose next receipt is there. gpu_ms is cumulative.
+CREATE OR REPLACE FUNCTION ng.unrated_first(p_limit integer)
+RETURNS TABLE (reservation_id uuid, node_id integer, seq integer, kind text, gpu_ms bigint, received_at timestamptz)
+LANGUAGE sql STABLE AS $$
+    SELECT x.reservation_id, x.node_id, x.seq, x.kind, x.gpu_ms, x.received_at
+      FROM (SELECT r.*, coalesce(m.seq, 0) + row_number() OVER (PARTITION BY r.reservation_id, r.node_id ORDER BY r.seq) AS next
+              FROM (SELECT c.reservation_id, c.node_id, c.seq, c.kind, c.gpu_ms, c.received_at FROM ng.receipt c
+                     WHERE NOT c.rated ORDER BY c.received_at LIMIT p_limit) r
+              LEFT JOIN ng.meter m ON m.reservation_id = r.reservation_id AND m.node_id = r.node_id) x
+     WHERE x.seq = x.next
+$$;
+CREATE OR REPLACE FUNCTION ng.unrated_heads(p_limit integer)
+RETURNS TABLE (reservation_id uuid, node_id integer, seq integer, kind text, gpu_ms bigint, received_at timestamptz)
+LANGUAGE sql STABLE AS $$
+    WITH heads AS (
+        SELECT r.reservation_id, r.node_id, r.seq, r.received_at
+          FROM ng.receipt r LEFT JOIN ng.meter m ON m.reservation_id = r.reservation_id AND m.node_id = r.node_id
+         WHERE NOT r.rated AND r.seq = coalesce(m.seq, 0) + 1
+         ORDER BY r.received_at LIMIT p_limit)
+    SELECT c.reservation_id, c.node_id, c.seq, c.kind, c.gpu_ms, c.received_at
+      FROM heads h
+      CROSS JOIN LATERAL (
+          SELECT r.*, row_number() OVER (ORDER BY r.seq) AS place FROM ng.receipt r
+           WHERE r.reservation_id = h.reservation_id AND r.node_id = h.node_id AND r.seq >= h.seq AND NOT r.rated
+           ORDER BY r.seq LIMIT p_limit) c
+     WHERE c.seq = h.seq + c.place - 1
+     ORDER BY h.received_at, c.seq LIMIT p_limit
+$$;
 DROP FUNCTION IF EXISTS api.billing_claim(integer);
 CREATE OR REPLACE FUNCTION api.billing_claim(p_limit integer)
 RETURNS TABLE (reservation_id uuid, node_id integer, seq integer, kind text, gpu_ms bigint,
     max_gpu_ms bigint, per_gpu_hour_micro bigint, fee_ppm integer)
-LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    WITH heads AS (
-        SELECT r.reservation_id, r.node_id, r.seq, r.received_at
-          FROM receipt r LEFT JOIN meter m ON m.reservation_id = r.reservation_id AND m.node_id = r.node_id
-         WHERE NOT r.rated AND r.seq = coalesce(m.seq, 0) + 1
-         ORDER BY r.received_at, r.reservation_id, r.node_id LIMIT p_limit)
-    SELECT h.reservation_id, h.node_id, c.seq, c.kind, c.gpu_ms, window_gpu_ms(w.gpus, w.since, w.until, c.received_at),
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH first AS MATERIALIZED (SELECT * FROM unrated_first(p_limit)),
+    taken AS MATERIALIZED (
+        SELECT * FROM first
+        UNION ALL
+        SELECT * FROM unrated_heads(p_limit) WHERE NOT EXISTS (SELECT FROM first)),
+    terms AS MATERIALIZED (
+        SELECT c.reservation_id, c.node_id, w.*
+          FROM (SELECT DISTINCT reservation_id, node_id FROM taken) c
+          CROSS JOIN LATERAL chain_terms(c.reservation_id, c.node_id) w)
+    SELECT t.reservation_id, t.node_id, t.seq, t.kind, t.gpu_ms, window_gpu_ms(w.gpus, w.since, w.until, t.received_at),
            w.price, w.fee_ppm
-      FROM heads h
-      CROSS JOIN LATERAL chain_terms(h.reservation_id, h.node_id) w
-      CROSS JOIN LATERAL (
-          SELECT r.seq, r.kind, r.gpu_ms, r.received_at, row_number() OVER (ORDER BY r.seq) AS place
-            FROM receipt r
-           WHERE r.reservation_id = h.reservation_id AND r.node_id = h.node_id AND r.seq >= h.seq AND NOT r.rated
-           ORDER BY r.seq LIMIT p_limit) c
-     WHERE c.seq = h.seq + c.place - 1
-     ORDER BY h.received_at, h.reservation_id, h.node_id, c.seq
-     LIMIT p_limit
-$$;
+      FROM taken t JOIN terms w USING (reservation_id, node_id)
+     ORDER BY t.reservation_id, t.node_id, t.seq;
+END $$;
 
 -- Posts rated receipts: cumulative amount and fee after each. A chain's receipts are given
 -- in their order. What became of each: 'posted'; 'again' (it was rated already); 'gap' (one
 -- before it is missing, or was not posted); 'missing' (there is no such receipt); 'differs'
 -- (it is worth something else now: read it again). A spent hold captures nothing more, and
--- nothing follows a teardown: such a receipt is kept, and charged nothing. The same as one
--- after the other in the order given, whatever shares a hold.
+-- nothing follows a teardown: such a receipt is kept, and charged nothing. Amounts are those
+-- of one after the other in the order given, whatever shares a hold; what a chain used
+-- becomes one transfer.
 CREATE OR REPLACE FUNCTION api.billing_post_batch(p_reservations uuid[], p_nodes integer[], p_seqs integer[],
     p_gpu_ms bigint[], p_amounts bigint[], p_fees bigint[])
 RETURNS text[] LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
@@ -69,10 +97,14 @@ BEGIN
     INSERT INTO meter (reservation_id, node_id)
     SELECT DISTINCT g.resv, g.node FROM unnest(p_reservations, p_nodes) AS g(resv, node)
       JOIN reservation v ON v.id = g.resv JOIN node n ON n.id = g.node
-    ON CONFLICT DO NOTHING;
+     WHERE NOT EXISTS (SELECT FROM meter m WHERE m.reservation_id = g.resv AND m.node_id = g.node);
     PERFORM account_of('fee', NULL, NULL, x.currency), account_of('provider_pending', NULL, x.provider_id, x.currency)
        FROM (SELECT DISTINCT n.provider_id, v.currency FROM unnest(p_reservations, p_nodes) AS g(resv, node)
-               JOIN reservation v ON v.id = g.resv JOIN node n ON n.id = g.node) x;
+               JOIN reservation v ON v.id = g.resv JOIN node n ON n.id = g.node) x
+      WHERE NOT EXISTS (SELECT FROM account a WHERE a.kind = 'provider_pending' AND a.tenant_id IS NULL
+                           AND a.provider_id = x.provider_id AND a.currency = x.currency)
+         OR NOT EXISTS (SELECT FROM account a WHERE a.kind = 'fee' AND a.tenant_id IS NULL AND a.provider_id IS NULL
+                           AND a.currency = x.currency);
     PERFORM 1 FROM account WHERE kind = 'hold' AND tenant_id IN (SELECT tenant_id FROM reservation WHERE id = ANY (p_reservations))
       ORDER BY id FOR NO KEY UPDATE;
 
@@ -136,15 +168,18 @@ BEGIN
         UPDATE account a SET balance_micro = a.balance_micro - x.took
           FROM (SELECT t.hold, sum(d.took) AS took FROM due d JOIN tenants t USING (tenant_id, currency) GROUP BY t.hold) x
          WHERE a.id = x.hold AND x.took > 0),
-    posted AS (
+    posted AS ( -- one capture and one fee a chain, named after its last receipt
         INSERT INTO transfer (at, kind, dr, cr, currency, amount_micro, reservation_id, ref)
         SELECT t.at, k.kind, t.hold, k.cr, d.currency, k.amount, d.resv, d.resv || '/' || d.node || '/' || d.seq
-          FROM due d JOIN tenants t USING (tenant_id, currency)
+          FROM (SELECT resv, node, tenant_id, provider_id, currency, max(seq) AS seq, sum(took)::bigint AS took,
+                       sum(fee_took)::bigint AS fee_took
+                  FROM due GROUP BY resv, node, tenant_id, provider_id, currency) d
+          JOIN tenants t USING (tenant_id, currency)
           JOIN account p ON p.kind = 'provider_pending' AND p.provider_id = d.provider_id AND p.tenant_id IS NULL AND p.currency = d.currency
           JOIN account f ON f.kind = 'fee' AND f.tenant_id IS NULL AND f.provider_id IS NULL AND f.currency = d.currency
           CROSS JOIN LATERAL (VALUES ('capture', p.id, d.took - d.fee_took), ('fee', f.id, d.fee_took)) AS k(kind, cr, amount)
          WHERE k.amount <> 0
-         ORDER BY d.n, k.kind)
+         ORDER BY d.resv, d.node, k.kind)
     SELECT array_agg(CASE WHEN old OR fine AND again THEN 'again' WHEN fine THEN 'posted' WHEN again OR gap THEN 'gap'
                           WHEN missing THEN 'missing' WHEN differs THEN 'differs' ELSE 'gap' END ORDER BY n)
       INTO v_outcomes FROM settled;

@@ -84,9 +84,10 @@ START_TEST(months)
     ledger_sql(&l, "SELECT t.tenant('monthly', 'Asia/Tokyo', 100000000000)");
     book(1, "monthly", 0, 1);
     receipt(1, 1, "ready", 0);
-    for (int seq = 2; seq <= 4; seq++)
+    for (int seq = 2; seq <= 4; seq++) { /* a round each: a capture each */
         receipt(1, seq, "interval", 36000000LL * (seq - 1) + (seq == 4));
-    ledger_once(&l);
+        ledger_once(&l);
+    }
     testdb_sql(
         l.pg,
         "BEGIN; SET LOCAL session_replication_role = replica;"

@@ -72,7 +72,10 @@ static const struct attack {
 } attacks[] = {
     {"UPDATE ng.account SET balance_micro = -1 WHERE kind = 'wallet'", "23514"},
     {"UPDATE ng.account SET balance_micro = -1 WHERE kind = 'hold'", "23514"},
-    {"UPDATE ng.account SET guarded = false", "23514"},
+    {"UPDATE ng.account SET guarded = false", "23001"},
+    {"UPDATE ng.account SET currency = 'USD' WHERE id = 1", "23001"},
+    {"DELETE FROM ng.account", "23001"},
+    {"TRUNCATE ng.account CASCADE", "23001"},
     {"SELECT ng.post('hold', ng.account_of('wallet', id, NULL, 'JPY'), "
      "ng.account_of('hold', id, NULL, 'JPY'), 'JPY', 10000000000, NULL, 'x') FROM "
      "ng.tenant WHERE name = 'lab'",
