@@ -81,9 +81,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 $$;
 
 -- Bookings whose equipment is not as it should be now, claimed by the caller for a while:
--- those to be put out first. Lanes that another booking still has lit are lit later. What
--- could not be lit within its time is given up; when nobody told what became of the last
--- attempt, it is put out.
+-- those to be put out first. Lanes that another booking has lit, or may have, are lit later.
+-- What could not be lit within its time, or is not wanted any more, is given up; when nobody
+-- told what became of the last attempt (claimed, and no error), it is put out.
 CREATE OR REPLACE FUNCTION api.paths_due(p_now bigint, p_claim_s bigint, p_limit bigint) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
@@ -94,7 +94,7 @@ BEGIN
         error = CASE WHEN claimed_until IS NULL AND error = '' THEN 'it was never lit' ELSE error END
      WHERE id IN (SELECT id FROM path_booking WHERE state = 'planned' AND upper(during) <= v_now
                    ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED);
-    UPDATE path_booking SET state = 'released'
+    UPDATE path_booking SET state = CASE WHEN claimed_until IS NOT NULL AND error = '' THEN 'lit' ELSE 'released' END
      WHERE id IN (SELECT id FROM path_booking WHERE state = 'planned' AND isempty(during)
                    ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED);
     WITH due AS (
@@ -103,11 +103,11 @@ BEGIN
          WHERE (k.claimed_until IS NULL OR k.claimed_until <= v_now)
            AND (k.state = 'lit' AND NOT coalesce(upper(k.during) > v_now, false)
                 OR k.state = 'planned' AND k.during @> v_now AND r.state IN ('confirmed', 'active')
-                   AND NOT EXISTS (SELECT FROM path_booking o WHERE o.path_id = k.path_id AND o.state = 'lit'
-                                      AND o.id <> k.id AND o.lanes && k.lanes))
+                   AND NOT EXISTS (SELECT FROM path_booking o WHERE o.path_id = k.path_id AND o.id <> k.id AND o.lanes && k.lanes
+                                      AND (o.state = 'lit' OR o.state = 'planned' AND o.claimed_until IS NOT NULL AND o.error = '')))
          ORDER BY k.state = 'planned', k.id LIMIT p_limit FOR UPDATE OF k SKIP LOCKED),
     claimed AS (
-        UPDATE path_booking k SET claimed_until = v_now + p_claim_s * interval '1 second'
+        UPDATE path_booking k SET claimed_until = v_now + p_claim_s * interval '1 second', error = ''
           FROM due WHERE k.id = due.id
         RETURNING k.*, due.action)
     SELECT jsonb_agg(jsonb_build_object('id', c.id, 'reservation', c.reservation_id, 'tenant', t.name, 'path_id', c.path_id,
