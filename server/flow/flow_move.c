@@ -233,7 +233,7 @@ static enum flow_turn move_outcome(struct flow *f)
     }
     json_object_set_new(json_object_get(s->db.json, "change"), "moved", json_true());
     if (!s->dry_run)
-        world_poll(w); /* our own copy, and the nodes' agents, learn of it */
+        world_told(w, json_object_get(s->db.json, "events"));
     return flow_reply_json(f, 200, render_change(s->db.json));
 }
 

@@ -165,7 +165,7 @@ static enum flow_turn changed_reply(struct flow *f)
     }
     json_t *reply = render_change(db_of(f)->json);
     if (!json_is_true(json_object_get(json_object_get(reply, "change"), "dry_run")))
-        world_poll(world_of(f)); /* our own copy, and the node's agent, learn of it */
+        world_told(world_of(f), json_object_get(db_of(f)->json, "events"));
     return flow_reply_json(f, 200, reply);
 }
 

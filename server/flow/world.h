@@ -322,6 +322,9 @@ size_t world_probes_of(const struct world *w, int node, int64_t now_us,
 void world_wake_node(struct world *w, int node);
 /* Something was or may have been committed by us or others: read the feed. */
 void world_poll(struct world *w);
+/* What was committed at our request, as the feed will tell it (an array, or NULL): our
+ * own copy has it before we answer. Then reads the feed, as world_poll(). */
+void world_told(struct world *w, const json_t *events);
 /* A booking of ours has an outcome that is not known. */
 void world_unknown(struct world *w);
 /* Reads one row (id 0: all) of a WORLD_ table again and wakes the flow (0: none): for

@@ -370,6 +370,15 @@ void world_poll(struct world *w)
                store_to(on_polled, w, 0));
 }
 
+void world_told(struct world *w, const json_t *events)
+{
+    const json_t *event;
+    size_t i;
+    if (w->loaded)
+        json_array_foreach(events, i, event) apply(w, event);
+    world_poll(w);
+}
+
 /* Perhaps booked, perhaps being committed still by a session that is cut off: the
  * tables tell the one, the feed the other. */
 void world_unknown(struct world *w)

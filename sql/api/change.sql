@@ -12,13 +12,17 @@ LANGUAGE sql IMMUTABLE AS $$ SELECT 31 * 24 * 3600 * 1000000::bigint $$;
 CREATE OR REPLACE FUNCTION ng.horizon_us() RETURNS bigint
 LANGUAGE sql IMMUTABLE AS $$ SELECT 366 * 24 * 3600 * 1000000::bigint $$;
 
+-- With what the feed will tell of it, so that the server that asked need not wait for the
+-- feed, which may wait for other transactions.
 CREATE OR REPLACE FUNCTION ng.change_json(r ng.reservation, p_delta bigint, p_total bigint) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT ng.resv_json(r) || jsonb_build_object('change',
-        jsonb_build_object('delta_micro', p_delta, 'new_total_micro', p_total, 'dry_run', false))
+        jsonb_build_object('delta_micro', p_delta, 'new_total_micro', p_total, 'dry_run', false),
+        'events', (SELECT coalesce(jsonb_agg(ng.event_json(e) ORDER BY e.id), '[]') FROM ng.event e
+                    WHERE e.xid = pg_current_xact_id() AND e.reservation_id = r.id))
 $$;
 CREATE OR REPLACE FUNCTION ng.change_dry(p_change jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE AS $$ SELECT jsonb_set(p_change, '{change,dry_run}', 'true') $$;
+LANGUAGE sql IMMUTABLE AS $$ SELECT jsonb_set(p_change, '{change,dry_run}', 'true') - 'events' $$;
 
 -- That it may be changed so now, and is what the caller read.
 CREATE OR REPLACE FUNCTION ng.change_check(r ng.reservation, p_event text, p_generation bigint, p_now timestamptz)

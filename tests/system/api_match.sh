@@ -51,21 +51,8 @@ reserve() { # reserve JSON [CURL ARGUMENT…]: jq fills in the start H hours on 
     ask "$acme" POST /v1/reservations "$rq" "$@"
 }
 places() { get '[.allocations[] | "\(.node)"] | sort | join(" ")'; }
-# What was cancelled is free when the server has read the change, a moment after its answer.
 cancel() {
-    local before kept_code kept_body
-    ask "$admin" GET /v1/admin/status
-    before=$(get .server.bookings)
     ask "$acme" DELETE "/v1/reservations/$1"
-    kept_code=$code kept_body=$body
-    if [ "$code" = 200 ] && [ "$(get '.allocations | length')" -gt 0 ]; then
-        for _ in $(seq 40); do
-            ask "$admin" GET /v1/admin/status
-            [ "$(get .server.bookings)" -lt "$before" ] && break
-            sleep 0.05
-        done
-    fi
-    code=$kept_code body=$kept_body
 }
 # Gangs of which the database has a part.
 parts() { sql "SELECT count(*) FROM ng.reservation r WHERE state IN ('confirmed', 'held', 'active') AND coalesce((request->>'nodes')::int, 1) * greatest(1, coalesce(jsonb_array_length(request->'federated'), 0)) <> (SELECT count(*) FROM ng.booking b WHERE b.reservation_id = r.id AND NOT isempty(during))"; }
@@ -375,6 +362,23 @@ for _ in $(seq 80); do
     sleep 0.25
 done
 is "what comes free is its" "$(get .state) $(get '.allocations[0].site') $(get .waiting)" "confirmed frankfurt null"
+
+# ---- what was cancelled is free at once, also while the feed waits for somebody's transaction ----
+coproc hold { psql -X -q -At -h "$run/s/run" -U postgres -d neargpu; }
+hold_pid=$!
+echo 'BEGIN; SELECT pg_current_xact_id();' >&"${hold[1]}"
+read -r -t 10 _ <&"${hold[0]}"
+at=$(hour 98)
+again=0
+for _ in $(seq 20); do
+    reserve "{\"duration\":\"1h\",\"gpus\":4,\"site\":\"frankfurt\",\"start\":\"$at\"}"
+    [ "$code" = 201 ] && again=$((again + 1))
+    cancel "$(get .id)"
+done
+is "the same GPUs twenty times" "$again" 20
+echo 'ROLLBACK;' >&"${hold[1]}"
+eval "exec ${hold[1]}>&-"
+wait "$hold_pid"
 
 # ---- the whole still adds up ----
 ask "$admin" GET /v1/admin/status
