@@ -280,6 +280,8 @@ json_t *advert_sync_body(const struct advert_body *b)
     json_object_set_new(agent, "boot_id", json_string(b->boot_id));
     json_object_set_new(agent, "seq", json_integer(b->seq));
     json_object_set_new(agent, "address", json_string(b->address));
+    if (b->instance != NULL && b->instance[0] != '\0')
+        json_object_set_new(agent, "instance", json_string(b->instance));
     if (b->fabric != NULL)
         json_object_set_new(agent, "fabric", json_string(b->fabric));
     if (b->ssh != NULL)

@@ -85,7 +85,8 @@ size_t advert_windows(const struct advert_rule *rules, size_t count, int offset_
 /* One sync body; strings are borrowed, arrays are consumed (NULL: empty). */
 struct advert_body {
     const char *version, *boot_id, *address;
-    const char *fabric; /* NULL: not told */
+    const char *fabric;   /* NULL: not told */
+    const char *instance; /* "" or NULL: not told */
     int64_t seq;
     const struct advert *gpus;
     const char *currency; /* NULL: no price is told */

@@ -390,6 +390,9 @@ int sync_new(struct front *f, struct sync **ret, struct err *err)
 {
     struct sync *s = xcalloc(1, sizeof(*s));
     s->f = f;
+    /* Numbers grow within a boot, also from one front to the next: of two machines that
+     * are copies to the last bit the market sees that by them alone. */
+    s->seq = clock_boot_us();
     s->timer = evtimer_new(f->base, poll_now, s);
     s->renewal = f->cert.has_new ? RENEW_PROVING : RENEW_IDLE;
     if (make_http(f, f->cert.has_new, &s->http, err) != 0) {

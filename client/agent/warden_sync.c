@@ -44,6 +44,7 @@ static json_t *observed(const struct agent *a)
     struct advert_body b = {
         .version = PACKAGE_VERSION,
         .boot_id = a->boot_id,
+        .instance = a->id.instance,
         .address = "",
         .fabric = a->conf.fabric,
         .gpus = &a->advert,

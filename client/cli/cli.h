@@ -52,6 +52,7 @@ enum cli_cmd {
     CMD_VERIFY,
     CMD_PROVIDER_JOIN_CODE,
     CMD_PROVIDER_NODES,
+    CMD_PROVIDER_REATTEST,
     CMD_PROVIDER_PRICE,
     CMD_ADMIN_TENANT_CREATE,
     CMD_ADMIN_TENANT_LIST,
@@ -61,6 +62,8 @@ enum cli_cmd {
     CMD_ADMIN_PROVIDER_LIST,
     CMD_ADMIN_SITE_ADD,
     CMD_ADMIN_SITE_LIST,
+    CMD_ADMIN_NODE_BAN,
+    CMD_ADMIN_NODE_UNBAN,
     CMD_ADMIN_PATH_ADD,
     CMD_ADMIN_PATH_LIST,
     CMD_ADMIN_PATH_SET,
@@ -181,11 +184,12 @@ cli_fn cmd_login, cmd_logout, cmd_whoami, cmd_key_list, cmd_key_add, cmd_key_rm,
     cmd_calendar, cmd_explain, cmd_quote, cmd_reserve, cmd_list, cmd_show, cmd_extend,
     cmd_shrink, cmd_move, cmd_cancel, cmd_token, cmd_run, cmd_ssh, cmd_adopt, cmd_usage,
     cmd_wallet, cmd_invoice_list, cmd_invoice_show, cmd_verify, cmd_provider_join_code,
-    cmd_provider_nodes, cmd_provider_price, cmd_admin_tenant_create,
-    cmd_admin_tenant_list, cmd_admin_tenant_set, cmd_admin_tenant_topup,
-    cmd_admin_provider_create, cmd_admin_provider_list, cmd_admin_site_add,
-    cmd_admin_site_list, cmd_admin_path_add, cmd_admin_path_list, cmd_admin_path_set,
-    cmd_admin_drill, cmd_admin_report, cmd_admin_status, cmd_admin_audit;
+    cmd_provider_nodes, cmd_provider_reattest, cmd_provider_price, cmd_admin_node_ban,
+    cmd_admin_node_unban, cmd_admin_tenant_create, cmd_admin_tenant_list,
+    cmd_admin_tenant_set, cmd_admin_tenant_topup, cmd_admin_provider_create,
+    cmd_admin_provider_list, cmd_admin_site_add, cmd_admin_site_list,
+    cmd_admin_path_add, cmd_admin_path_list, cmd_admin_path_set, cmd_admin_drill,
+    cmd_admin_report, cmd_admin_status, cmd_admin_audit;
 
 /* Reservations, for several families (cmd_resv.c). */
 int cli_print_reservation(struct cli *c, const json_t *resv, struct err *err) MUST_USE;

@@ -50,6 +50,7 @@ int cmd_provider_nodes(struct cli *c, struct err *err)
         {"LAST SYNC", "last_sync", RENDER_TIME, NULL},
         {"PRICE/H", "price", RENDER_MONEY, NULL},
         {"ADDRESS", "address", RENDER_TEXT, NULL},
+        {"NOTE", "note", RENDER_TEXT, NULL},
     };
     json_t *reply = NULL;
     if (cli_get_list(c, "/v1/nodes", "nodes", &reply, err) < 0)

@@ -186,6 +186,17 @@ static const struct opt_def join_opts[] = {
     {"node", 0, "NODE", "Name of the node."},
     {"ttl", 0, "DURATION", "How long the code is good for. Default 1h."},
 };
+static const struct opt_def reattest_opts[] = {
+    {"site", 0, "SITE", "Site of the node, when several have one of that name."},
+    {"ttl", 0, "DURATION", "How long the code is good for. Default 1h."},
+};
+static const struct opt_def ban_opts[] = {
+    {"reason", 0, "TEXT", "Why; told to the provider and the node."},
+    {"site", 0, "SITE", "Site of the node, when several have one of that name."},
+};
+static const struct opt_def unban_opts[] = {
+    {"site", 0, "SITE", "Site of the node, when several have one of that name."},
+};
 static const struct opt_def price_opts[] = {
     {"site", 0, "SITE", "Only nodes of this site."},
     {"node", 0, "NODE", "Only this node."},
@@ -387,6 +398,11 @@ EXAMPLES(
 EXAMPLES(join_ex, {"neargpu provider join-code --site fukuoka --node gpu-17",
                    "A one-time code with which the node's agent enrols."});
 EXAMPLES(nodes_ex, {"neargpu provider nodes", "Nodes with their GPUs and state."});
+EXAMPLES(reattest_ex, {"neargpu provider reattest gpu-17",
+                       "A code with which the node gets a new identity."});
+EXAMPLES(ban_ex, {"neargpu admin node ban gpu-17 --reason \"forged receipts\"",
+                  "Deal with this node no more."});
+EXAMPLES(unban_ex, {"neargpu admin node unban gpu-17", "Deal with this node again."});
 EXAMPLES(price_ex, {"neargpu provider price", "Prices in force."},
          {"neargpu provider price 1.99 --site fukuoka --gpu H100",
           "A new price per GPU-hour for what is booked from now on."},
@@ -581,6 +597,14 @@ static const struct opt_command commands[CMD_COUNT] = {
                                 OPTS(join_opts), ARGS(0, 0), EX(join_ex)},
     [CMD_PROVIDER_NODES] = {"provider nodes", "", "list nodes", NULL, NULL, 0,
                             ARGS(0, 0), EX(nodes_ex)},
+    [CMD_PROVIDER_REATTEST] =
+        {"provider reattest", "NODE", "make a code to give a node a new identity",
+         "For a node that is `cloned` (two agents go on with its identity), whose keys "
+         "may be known to others, or whose certificate ran out. `neargpu-agent enroll "
+         "--again` with the code replaces its keys and its certificate, and the "
+         "earlier "
+         "ones are refused from then on; its leases, bookings and jobs go on.",
+         OPTS(reattest_opts), ARGS(1, 1), EX(reattest_ex)},
     [CMD_PROVIDER_PRICE] =
         {"provider price", "[AMOUNT]", "show or set prices",
          "With AMOUNT: the price of one GPU for an hour, on all "
@@ -611,6 +635,18 @@ static const struct opt_command commands[CMD_COUNT] = {
                             OPTS(site_opts), ARGS(1, 1), EX(site_add_ex)},
     [CMD_ADMIN_SITE_LIST] = {"admin site list", "", "list sites", NULL, NULL, 0,
                              ARGS(0, 0), EX(site_list_ex)},
+    [CMD_ADMIN_NODE_BAN] =
+        {"admin node ban", "NODE", "deal with a node no more",
+         "Its agent is refused and nothing of it is offered. What runs on it is "
+         "revoked, "
+         "and ends on its other nodes too; what is booked on it and has not begun is "
+         "placed anew, or fails and is given back. Receipts of its use are still "
+         "taken.",
+         OPTS(ban_opts), ARGS(1, 1), EX(ban_ex)},
+    [CMD_ADMIN_NODE_UNBAN] = {"admin node unban", "NODE", "deal with a node again",
+                              "What was revoked stays so. A node whose certificate ran "
+                              "out meanwhile is to be attested again.",
+                              OPTS(unban_opts), ARGS(1, 1), EX(unban_ex)},
     [CMD_ADMIN_PATH_ADD] = {"admin path add", "NAME", "add a path between two sites",
                             "Its lanes are booked together with GPUs by --bandwidth.",
                             OPTS(path_add_opts), ARGS(1, 1), EX(path_add_ex)},

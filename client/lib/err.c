@@ -36,6 +36,8 @@ static const struct err_row err_rows[] = {
     {ERR_METHOD, "method", 1, 405},
     {ERR_TOKEN, "token", 1, 401},
     {ERR_QUOTA, "quota", 1, 403},
+    {ERR_CLONED, "cloned", 1, 409},
+    {ERR_BANNED, "banned", 1, 403},
 };
 
 #define ERR_ROWS (sizeof(err_rows) / sizeof(err_rows[0]))

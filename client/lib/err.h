@@ -31,6 +31,8 @@ enum err_code {
     ERR_METHOD = 28,      /* method not allowed on this path */
     ERR_TOKEN = 29,       /* a token or proof was refused; the text names the step */
     ERR_QUOTA = 30,       /* a limit of the tenant or provider was reached */
+    ERR_CLONED = 31,      /* two agents go on with one node's identity */
+    ERR_BANNED = 32,      /* the market deals with this node no more */
 };
 
 #define ERR_TEXT_MAX 400

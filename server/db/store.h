@@ -157,8 +157,15 @@ enum store_op {
     STORE_JOIN_CODE,      /* (provider_id, site name, node name, code_hash, expires_us,
                              IDEM) -> {expires_us, site, node} */
     STORE_NODE_LIST,      /* (provider_id|null: all, PAGE) -> {nodes:[{id, name, site,
-                             provider, gpu_model, gpus, idle, leased, state,
-                             last_sync_us, address, price_micro|null, currency}]} */
+                             provider, gpu_model, gpus, idle, leased, state, note,
+                             last_sync_us, address, price_micro|null, currency,
+                             cloned_us|null, banned_us|null, attested,
+                             instance|null}]} */
+    STORE_NODE_BAN,       /* (name, site|null: the only one, reason, by, now_us) ->
+                             {node_id, node, site, state, reason, banned_us, banned_by} */
+    STORE_NODE_UNBAN,     /* (name, site|null) -> as STORE_NODE_BAN */
+    STORE_NODE_REATTEST,  /* (provider_id|null: any, name, site|null, code_hash,
+                             expires_us, IDEM) -> as STORE_JOIN_CODE */
     STORE_PRICE_LIST,     /* (provider_id|null) -> {prices:[{site, provider, node,
                              gpu_model, from_us, to_us|null, per_gpu_hour_micro,
                              currency, spot_per_gpu_hour_micro|null,
@@ -211,7 +218,8 @@ enum store_op {
     STORE_SYNC,      /* (node_id, observed json as on the wire with "at" of probes as
                         at_us and windows as {from_us,to_us}, price as {currency, micro}
                         or null, now_us) -> DESIRED; applies inventory, price, windows,
-                        probes, leases (done/ready/quarantined) */
+                        probes, leases (done/ready/quarantined). {refused: cloned or
+                        banned, detail}: nothing was taken */
     STORE_DESIRED,   /* (node_id, reservations json ["id"…] the node reported, now_us)
                         -> DESIRED = {version, leases:[{reservation, tenant, gpus:[uuid],
                         not_before_us, not_after_us, epoch, generation, spot}], end:[{
@@ -220,10 +228,11 @@ enum store_op {
                         depend on acks. A spot lease is told in terms: never beyond now +
                         9/10 of its notice, rolled on each third of it under a growing
                         generation (reservation's x 2^20 + term); next_us: when the next
-                        term is to be told */
+                        term is to be told. Or {refused, detail} as STORE_SYNC */
     STORE_RECEIPTS, /* (node_id, receipts json [{reservation, seq, hash (hex), prev (hex
                        or ""), kind, from_us, to_us, gpu_ms, epoch (if given, it
-                       must be a booking's), gaps, jws}], now_us) ->
+                       must be a booking's), gaps, jws, key (hex; none: the
+                       node's newest)}], now_us) ->
                        {acks:[{reservation,seq}], rejected:[{reservation, seq, code,
                        detail}]}; signatures are checked by the caller before */
 
@@ -278,8 +287,9 @@ enum store_op {
                            delivered; one that did not start gets everything back at once.
                            ERR_CONFLICT: it changed since */
     STORE_RESV_LOST, /* (now_us) -> {reservations:[RESV + lost:[node_id…]]}: confirmed,
-                        not started, with a booking on a node that is lost or retired;
-                        earliest start first, 500 at most */
+                        not started, with a booking on a node that is lost or retired,
+                        or not over and on one that is banned; also begun and banned
+                        (bool); earliest start first, 500 at most */
     STORE_SITE_RESV, /* (site name, now_us) -> {site, reservations:[RESV]}: firm,
                         confirmed or active, with a booking there, by tenant; for a
                         drill; ERR_NOT_FOUND */
@@ -368,7 +378,8 @@ enum store_op {
                         notice_us|null}], lanes:[{booking, path_id, first, count, from_us,
                         to_us}]}, from=to: blocks nothing any more; .moved and .replaced
                         list what was left too), node.changed (inventory, windows, state,
-                        address, certificate, domain), node.probed (rtt; payload
+                        address, certificate, domain), node.cloned .banned .unbanned
+                        .attested .moved (payload {node, site, …}), node.probed (rtt; payload
                         {dataset_id}), price.changed (spot terms too), dataset.changed
                         (payload {dataset_id}), site.changed ({site_id}), path.changed
                         ({path_id}), path.lit .released .failed (payload {booking,
@@ -385,7 +396,8 @@ enum store_op {
                              json [[from_us,to_us]…], address, state, last_sync_us,
                              price per_gpu_hour_micro now (null none), currency, gpu
                              uuids json [uuid…] in bit order, domain, spot price (null
-                             none), notice_us (0: sells no spot) */
+                             none), notice_us (0: sells no spot), earlier receipt
+                             keys json [hex…] */
     STORE_WORLD_DATASETS, /* (id|null) id, tenant_id, name, endpoint, site_id, lat, lon,
                              size_bytes, removed bool as 0/1 */
     STORE_WORLD_RTTS,     /* (node_id|null) node_id, dataset_id, min_us, p50_us, p99_us,

@@ -51,6 +51,12 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
     [STORE_JOIN_CODE] = WRITE("join_code", "ttthitth",
                               "SELECT api.join_code($1, $2, $3, $4, $5, $6, $7, $8)"),
     [STORE_NODE_LIST] = READ("node_list", "tti", "SELECT api.node_list($1, $2, $3)"),
+    [STORE_NODE_BAN] =
+        AGAIN("node_ban", "tttti", "SELECT api.node_ban($1, $2, $3, $4, $5)"),
+    [STORE_NODE_UNBAN] = AGAIN("node_unban", "tt", "SELECT api.node_unban($1, $2)"),
+    [STORE_NODE_REATTEST] =
+        WRITE("node_reattest", "ttthitth",
+              "SELECT api.node_reattest($1, $2, $3, $4, $5, $6, $7, $8)"),
     [STORE_PRICE_LIST] = READ("price_list", "t", "SELECT api.price_list($1)"),
     [STORE_PRICE_SET] = AGAIN("price_set", "ttttitii",
                               "SELECT api.price_set($1, $2, $3, $4, $5, $6, $7, $8)"),

@@ -123,6 +123,13 @@ static enum flow_turn renew_sign(struct flow *f)
     struct world *w = world_of(f);
     const struct world_node *n = world_node_of(w, &f->rq->who);
     struct err err;
+    /* As on sync, which says more; the certificate in hand runs out. */
+    enum err_code refused = err_code_from_name(n->state);
+    if (refused == ERR_BANNED || refused == ERR_CLONED) {
+        (void)err_set(&err, refused, "this node is %s: its certificate is not renewed",
+                      n->state);
+        return flow_fail(f, &err);
+    }
     if (!db_no_query(f, &err) ||
         jsonx_decode(f->rq->body, fields, JSONX_COUNT(fields), &b, "", &err) != 0 ||
         ca_sign_agent(w->ca, b.csr, f->rq->who.uri, f->now_us, &s->cert, &err) != 0)

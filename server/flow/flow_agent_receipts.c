@@ -1,8 +1,12 @@
 /* POST /v1/agent/receipts: signed records of use. The signature is checked here with
- * the key the node enrolled with; the chain (numbers, hashes, nothing twice) in the
- * database. What is not accepted is answered one by one, so that one bad receipt does
- * not hold up the others. What is accepted is countersigned, and acknowledged even when
- * that fails: the next time it is sent, or asked for, is another chance. */
+ * a key the node enrolled with, now or earlier; the chain (numbers, hashes, nothing
+ * twice) in the database. What is not accepted is answered one by one, so that one bad
+ * receipt does not hold up the others. What is accepted is countersigned, and
+ * acknowledged even when that fails: the next time it is sent, or asked for, is another
+ * chance.
+ *
+ * Cloned and banned nodes are heard here: what was used was used, and of two chains
+ * that fork the evidence is kept. */
 #include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +14,7 @@
 #include "client/lib/b64.h"
 #include "client/lib/jsonx.h"
 #include "client/lib/jws.h"
+#include "client/lib/logentry.h"
 #include "client/lib/timefmt.h"
 #include "server/flow/call.h"
 #include "server/flow/flows.h"
@@ -51,22 +56,44 @@ static const struct jsonx_field payload_fields[] = {
     FIELD(gaps, JSONX_ARRAY, 0, 64),
 };
 
-/* The text's parts, signed by this node, or err. */
+/* The node's key of that name, the newest first. */
+static bool key_named(const struct world_node *n, const char *kid,
+                      uint8_t ret[SHA256_LEN])
+{
+    char name[JWS_KID_MAX];
+    const json_t *hex;
+    size_t i;
+    memcpy(ret, n->receipt_key, SHA256_LEN);
+    jws_thumbprint(ret, name);
+    if (strcmp(kid, name) == 0)
+        return true;
+    json_array_foreach(n->earlier_keys, i, hex)
+    {
+        if (!json_is_string(hex) ||
+            !logentry_unhex(json_string_value(hex), ret, SHA256_LEN))
+            continue;
+        jws_thumbprint(ret, name);
+        if (strcmp(kid, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The text's parts, signed by this node, and the key; or err. */
 static int open_jws(const struct world_node *n, const char *text, struct jws_parts *ret,
-                    struct err *err)
+                    uint8_t ret_key[SHA256_LEN], struct err *err)
 {
     const char *step;
-    char kid[JWS_KID_MAX];
+    EVP_PKEY *pub = NULL;
     if (jws_split_max(text, strlen(text), RECEIPT_BYTES_MAX, ret, &step, err) != 0)
         return -1;
-    EVP_PKEY *pub = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, n->receipt_key,
-                                                sizeof(n->receipt_key));
-    jws_thumbprint(n->receipt_key, kid);
     int rc;
     if (strcmp(ret->typ, JWS_TYP_USAGE) != 0)
         rc = err_set(err, ERR_TOKEN, "typ is not %s", JWS_TYP_USAGE);
-    else if (strcmp(ret->kid, kid) != 0 || pub == NULL)
-        rc = err_set(err, ERR_TOKEN, "not signed by the key this node enrolled with");
+    else if (!key_named(n, ret->kid, ret_key) ||
+             (pub = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, ret_key,
+                                                SHA256_LEN)) == NULL)
+        rc = err_set(err, ERR_TOKEN, "not signed by a key this node enrolled with");
     else
         rc = jws_verify(ret, pub, err);
     EVP_PKEY_free(pub);
@@ -120,21 +147,26 @@ static void take(struct receipts *s, const struct world_node *n, const json_t *v
     const char *text = json_is_string(v) ? json_string_value(v) : "";
     struct jws_parts parts;
     struct payload p = {.reservation = ""};
+    uint8_t key[SHA256_LEN];
+    char key_hex[SHA256_HEX];
     struct err err;
     json_t *tree = NULL, *row = NULL;
-    if (open_jws(n, text, &parts, &err) == 0) {
+    if (open_jws(n, text, &parts, key, &err) == 0) {
         tree = jsonx_parse(parts.payload, parts.payload_len, RECEIPT_BYTES_MAX, &err);
         jws_parts_done(&parts);
     }
     if (tree != NULL)
         row = receipt_row(n, text, tree, &p, &err);
-    if (row != NULL)
+    if (row != NULL) {
+        digest_hex(key, SHA256_LEN, key_hex);
+        json_object_set_new(row, "key", json_string(key_hex));
         json_array_append_new(s->good, row);
-    else
+    } else {
         json_array_append_new(s->rejected,
                               json_pack("{s:s, s:I, s:s, s:s}", "reservation",
                                         p.reservation, "seq", (json_int_t)p.seq, "code",
                                         err_code_name(err.code), "detail", err.text));
+    }
     json_decref(tree);
 }
 

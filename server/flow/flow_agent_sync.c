@@ -11,7 +11,12 @@
  * told only for the time of its notice, and told anew well before that is over: a node
  * that cannot be reached stops it by itself.
  *
- *   reply  with the signed status document and the signed key set */
+ *   reply  with the signed status document and the signed key set
+ *
+ * A node that is cloned or banned is refused, also in the middle of its wait. One that
+ * is banned is shown the status document with that: its leases are revoked there, and
+ * no other way tells it. One that is cloned is not: without a fresh one it starts
+ * nothing. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -67,6 +72,28 @@ static void certificate_used(struct world *w, const struct world_node *n,
                store_to(ignore, NULL, 0));
 }
 
+static enum flow_turn refuse(struct flow *f, const char *refused)
+{
+    struct world *w = world_of(f);
+    struct err err;
+    const char *detail = json_string_value(json_object_get(db_of(f)->json, "detail"));
+    (void)err_set(&err, err_code_from_name(refused), "%s",
+                  detail != NULL ? detail : refused);
+    const char *status = err.code == ERR_BANNED ? world_status_doc(w, f->now_us) : NULL;
+    if (status != NULL)
+        flow_fail_detail(f, "status", json_string(status));
+    world_poll(w); /* the other agent waits, too */
+    return flow_fail(f, &err);
+}
+
+/* The peer's address, without its port. */
+static void note_peer(struct flow *f, json_t *store)
+{
+    const char *remote = f->rq->remote, *colon = strrchr(remote, ':');
+    size_t len = colon != NULL ? (size_t)(colon - remote) : strlen(remote);
+    json_object_set_new(store, "peer", json_stringn(remote, len));
+}
+
 static enum flow_turn sync_check(struct flow *f)
 {
     struct sync *s = f->state;
@@ -77,6 +104,7 @@ static enum flow_turn sync_check(struct flow *f)
         observed_parse(f->rq->body, w->currency, f->now_us, &s->seen, &err) != 0)
         return flow_fail(f, &err);
     flow_drop_body(f);
+    note_peer(f, s->seen.store);
     int64_t wait_us = s->seen.wait_us < WAIT_MAX_US ? s->seen.wait_us : WAIT_MAX_US;
     s->until_us = f->now_us + wait_us;
     uint64_t earlier = n->sync_flow;
@@ -113,6 +141,9 @@ static enum flow_turn sync_look(struct flow *f)
         return FLOW_AGAIN;
     if (db_failed(f))
         return db_fail(f);
+    const char *refused = json_string_value(json_object_get(s->db.json, "refused"));
+    if (refused != NULL)
+        return refuse(f, refused);
     set_version(f);
     if (strcmp(s->version, s->seen.version) != 0 || f->now_us >= s->until_us ||
         n->sync_flow != f->id)

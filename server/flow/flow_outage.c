@@ -1,5 +1,5 @@
-/* The server's own work after an outage: what was booked on a lost node and has not
- * started finds another place, or is given up with the fault named.
+/* The server's own work after an outage or a ban: what was booked on a lost or banned
+ * node and has not started finds another place, or is given up with the fault named.
  *
  *   read     the reservations on lost nodes, the next start first
  *   place    plan the next one anew, within its request's own bounds and at no higher
@@ -7,9 +7,10 @@
  *   placed   what came of it; the next, or the end
  *
  * The tenant pays what it paid before (keep_price). What runs is left alone: the node
- * may be alive and only cut off. Several servers may do this at once: the row's lock
- * and its generation let one of them win, the others find a conflict and go on. One
- * that loses a race for the new place tries the next time. */
+ * may be alive and only cut off; but what runs on a banned one is revoked, all of it
+ * where it has several nodes. Several servers may do this at once: the row's lock and
+ * its generation let one of them win, the others find a conflict and go on. One that
+ * loses a race for the new place tries the next time. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,15 +60,16 @@ static enum flow_turn outage_list(struct flow *f)
 /* "node n1 at tokyo lost" */
 static char *fault_of(const json_t *resv)
 {
+    bool banned = json_is_true(json_object_get(resv, "banned"));
     const json_t *lost = json_object_get(resv, "lost"), *a;
     size_t i;
     json_array_foreach(json_object_get(resv, "allocations"), i, a)
     {
         if (json_equal(json_object_get(a, "node_id"), json_array_get(lost, 0)))
-            return xasprintf("node %s at %s lost", text_of(a, "node"),
-                             text_of(a, "site"));
+            return xasprintf("node %s at %s %s", text_of(a, "node"), text_of(a, "site"),
+                             banned ? "banned" : "lost");
     }
-    return xstrdup("a node of it was lost");
+    return xstrdup(banned ? "a node of it was banned" : "a node of it was lost");
 }
 
 static enum flow_turn give_up(struct flow *f, const char *why)
@@ -120,6 +122,8 @@ static enum flow_turn outage_place(struct flow *f)
     if (s->next == json_array_size(s->list))
         return FLOW_DONE;
     const json_t *resv = current(s);
+    if (json_is_true(json_object_get(resv, "begun")))
+        return give_up(f, "it has begun");
     if (json_is_true(json_object_get(resv, "spot")))
         return give_up(f, "spot leases are not placed anew");
     struct replace_plan r;

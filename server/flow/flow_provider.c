@@ -1,4 +1,5 @@
-/* /v1/providers, /v1/join-codes, /v1/nodes, /v1/prices: who sells, and what. */
+/* /v1/providers, /v1/join-codes, /v1/nodes, /v1/prices: who sells, and what. Bans stand
+ * in flow_node.c. */
 #include <string.h>
 
 #include "client/lib/jsonx.h"
@@ -129,6 +130,39 @@ static const struct flow_step join_steps[] = {{"write", join_write},
                                               {"reply", join_reply}};
 const struct flow_kind flow_join_code =
     FLOW_KIND_DONE("flow_join_code", struct create, join_steps, db_done);
+
+/* ---- a node's identity anew ---- */
+
+static enum flow_turn reattest_write(struct flow *f)
+{
+    struct body {
+        const char *site;
+        int64_t ttl_us;
+    } b = {NULL, JOIN_TTL_US};
+    static const struct jsonx_field fields[] = {
+        {"site", JSONX_STRING, false, offsetof(struct body, site), 1, NAME_BYTES_MAX},
+        {"ttl", JSONX_DURATION, false, offsetof(struct body, ttl_us), US_PER_S,
+         JOIN_TTL_MAX_US},
+    };
+    struct create *s = f->state;
+    struct db_idem idem;
+    struct err err;
+    if (!db_no_query(f, &err) ||
+        jsonx_decode(f->rq->body, fields, JSONX_COUNT(fields), &b, "", &err) != 0)
+        return flow_fail(f, &err);
+    secret_make(SECRET_JOIN, s->secret, s->hash);
+    db_idem(f, &idem);
+    return db_call(f, STORE_NODE_REATTEST,
+                   STORE_ARGS(S_TEXT(db_provider_scope(f)),
+                              S_TEXT(flow_param(f, "name")), S_TEXT(b.site),
+                              S_BYTES(s->hash, SHA256_LEN), S_INT(f->now_us + b.ttl_us),
+                              DB_IDEM(idem)));
+}
+
+static const struct flow_step reattest_steps[] = {{"write", reattest_write},
+                                                  {"reply", join_reply}};
+const struct flow_kind flow_node_reattest =
+    FLOW_KIND_DONE("flow_node_reattest", struct create, reattest_steps, db_done);
 
 /* ---- nodes ---- */
 

@@ -37,8 +37,10 @@ static void begin_work(struct flow *f)
         w->wait_due = false;
         w->waiting_flow = begin(f, &flow_waiting);
     }
-    if (w->outage_flow == 0 && f->now_us - s->outage_us >= OUTAGE_EACH_US) {
+    if (w->outage_flow == 0 &&
+        (w->outage_due || f->now_us - s->outage_us >= OUTAGE_EACH_US)) {
         s->outage_us = f->now_us;
+        w->outage_due = false;
         w->outage_flow = begin(f, &flow_outage);
     }
     if (w->paths_flow == 0 && w->paths.count > 0)

@@ -68,6 +68,12 @@ extern const struct flow_kind flow_provider_list;
 extern const struct flow_kind flow_join_code;
 /* GET /v1/nodes: provider, admin */
 extern const struct flow_kind flow_node_list;
+/* POST /v1/nodes/{name}/reattest: provider, admin */
+extern const struct flow_kind flow_node_reattest;
+/* POST /v1/nodes/{name}/ban: admin */
+extern const struct flow_kind flow_node_ban;
+/* DELETE /v1/nodes/{name}/ban: admin */
+extern const struct flow_kind flow_node_unban;
 /* GET /v1/prices: provider */
 extern const struct flow_kind flow_price_list;
 /* POST /v1/prices: provider */

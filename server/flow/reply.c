@@ -201,6 +201,8 @@ static const char *problem_title(enum err_code code)
     case ERR_METHOD: return "Method not allowed";
     case ERR_TOKEN: return "Token refused";
     case ERR_QUOTA: return "Quota reached";
+    case ERR_CLONED: return "Two agents have one identity";
+    case ERR_BANNED: return "Banned";
     }
     return "Error";
 }

@@ -55,6 +55,7 @@ static void node_done(struct world_node *n)
     free(n->windows);
     free(n->probes);
     json_decref(n->gpu_uuids);
+    json_decref(n->earlier_keys);
 }
 
 void world_free(struct world *w)

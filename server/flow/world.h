@@ -72,6 +72,7 @@ struct world_node {
     char *provider, *name, *spiffe_id, *address, *gpu_model, *state;
     uint8_t cert[SHA256_LEN], next_cert[SHA256_LEN]; /* all zero: none */
     uint8_t receipt_key[SHA256_LEN];
+    json_t *earlier_keys; /* hex: receipts of them may still come */
     int gpus;
     int64_t memory_mib;
     uint64_t offered;
@@ -175,6 +176,7 @@ struct world {
     /* The server's own flows, 0: none runs. One of each at a time, but of
      * flow_paths_due only one that asks for work. */
     uint64_t waiting_flow, outage_flow, paths_flow;
+    bool outage_due; /* a node was banned: not to wait for the next look */
 
     struct calendar *calendar; /* GPUs: every booking */
     struct calendar *firm;     /* the same without spot bookings: what firm demand can

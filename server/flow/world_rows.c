@@ -208,6 +208,8 @@ static void put_node(struct world *w, const struct store_result *r, size_t row)
         world_want_firm(w);
     json_decref(n->gpu_uuids);
     n->gpu_uuids = json_loads(store_text(r, row, 19), 0, NULL);
+    json_decref(n->earlier_keys);
+    n->earlier_keys = json_loads(store_text(r, row, 23), 0, NULL);
     if (!n->known)
         join_site(&w->sites[site], i);
     n->known = true;

@@ -56,6 +56,11 @@ const struct route net_routes[] = {
     {"GET", "/v1/providers", ROLE_ADMIN, &flow_provider_list, RATE_READ, 0},
     {"POST", "/v1/join-codes", ROLE_PROVIDER, &flow_join_code, RATE_WRITE, ROUTE_BODY},
     {"GET", "/v1/nodes", ROLE_PROVIDER | ROLE_ADMIN, &flow_node_list, RATE_READ, 0},
+    {"POST", "/v1/nodes/{name}/reattest", ROLE_PROVIDER | ROLE_ADMIN,
+     &flow_node_reattest, RATE_WRITE, ROUTE_BODY},
+    {"POST", "/v1/nodes/{name}/ban", ROLE_ADMIN, &flow_node_ban, RATE_WRITE,
+     ROUTE_BODY},
+    {"DELETE", "/v1/nodes/{name}/ban", ROLE_ADMIN, &flow_node_unban, RATE_WRITE, 0},
     {"GET", "/v1/prices", ROLE_PROVIDER, &flow_price_list, RATE_READ, 0},
     {"POST", "/v1/prices", ROLE_PROVIDER, &flow_price_set, RATE_WRITE, ROUTE_BODY},
 

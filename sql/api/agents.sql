@@ -2,7 +2,7 @@
 
 -- The code works once, for its site and node name; the key that used it may ask again
 -- until it expires, since the answer may have been lost. A node that enrols anew keeps its
--- number and bookings; its earlier certificate is void.
+-- number, bookings and leases; its earlier certificate is void, and with it a clone's.
 CREATE OR REPLACE FUNCTION api.enroll(p_code_hash bytea, p_receipt_key bytea, p_market text)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
@@ -10,6 +10,7 @@ DECLARE
     s site;
     p provider;
     n node;
+    v_times integer;
 BEGIN
     SELECT * INTO c FROM join_code WHERE hash = p_code_hash FOR UPDATE;
     IF NOT FOUND OR c.expires_at <= clock_timestamp() THEN
@@ -20,11 +21,17 @@ BEGIN
     END IF;
     SELECT * INTO STRICT s FROM site WHERE id = c.site_id;
     SELECT * INTO STRICT p FROM provider WHERE id = c.provider_id;
+    SELECT * INTO n FROM node WHERE site_id = s.id AND name = c.node_name FOR NO KEY UPDATE;
+    IF n.banned_at IS NOT NULL THEN
+        PERFORM refuse(32, node_refusal(n)->>'detail');
+    END IF;
+    v_times := coalesce(n.attested + (n.receipt_key <> p_receipt_key)::integer, 1);
     UPDATE join_code SET used_at = coalesce(used_at, clock_timestamp()), used_key = p_receipt_key WHERE hash = p_code_hash;
     INSERT INTO node (site_id, provider_id, name, spiffe_id, receipt_key)
     VALUES (s.id, p.id, c.node_name, format('spiffe://%s/site/%s/node/%s', p_market, s.name, c.node_name), p_receipt_key)
     ON CONFLICT (site_id, name) DO UPDATE SET receipt_key = excluded.receipt_key, cert_sha256 = NULL,
-        next_cert_sha256 = NULL,
+        next_cert_sha256 = NULL, attested = v_times, cloned_at = NULL,
+        instance = NULL, run = NULL, seq = NULL, repeats = 0, repeated_at = NULL,
         state = CASE WHEN node.state = 'retired' THEN 'enrolled' ELSE node.state END
         WHERE node.provider_id = excluded.provider_id
     RETURNING * INTO n;
@@ -32,6 +39,9 @@ BEGIN
         PERFORM refuse(4, format('node %s at %s belongs to another provider', c.node_name, s.name));
     END IF;
     PERFORM tell('node.changed', NULL, NULL, n.id);
+    IF n.attested > 1 THEN
+        PERFORM node_attest(n);
+    END IF;
     RETURN jsonb_build_object('node_id', n.id, 'node', n.name, 'site', s.name, 'site_id', s.id,
         'provider', p.name, 'provider_id', p.id, 'spiffe_id', n.spiffe_id);
 END $$;
@@ -182,7 +192,8 @@ END $$;
 
 CREATE OR REPLACE FUNCTION api.desired(p_node bigint, p_reported jsonb, p_now bigint) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    SELECT desired(p_node::integer, ARRAY(SELECT jsonb_array_elements_text(p_reported)), ts(p_now))
+    SELECT coalesce(node_refusal(n), desired(n.id, ARRAY(SELECT jsonb_array_elements_text(p_reported)), ts(p_now)))
+      FROM node n WHERE n.id = p_node
 $$;
 
 CREATE OR REPLACE FUNCTION ng.node_probes(p_node integer, p_probes jsonb) RETURNS void
@@ -205,6 +216,7 @@ BEGIN
     END LOOP;
 END $$;
 
+-- {refused, detail} when the node is not spoken with (nodes.sql); what it says is not taken.
 CREATE OR REPLACE FUNCTION api.sync(p_node bigint, p_observed jsonb, p_now bigint) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
@@ -213,11 +225,22 @@ DECLARE
     v_windows tstzmultirange;
     v_now timestamptz := ts(p_now);
     v_price jsonb := p_observed->'price';
+    v_leases text[] := ARRAY(SELECT l->>'reservation' FROM jsonb_array_elements(coalesce(p_observed->'leases', '[]')) l);
+    h record;
 BEGIN
     SELECT * INTO n FROM node WHERE id = p_node FOR NO KEY UPDATE;
     IF NOT FOUND OR n.state = 'retired' THEN
         PERFORM refuse(4, 'this node is retired');
+    ELSIF n.banned_at IS NOT NULL OR n.cloned_at IS NOT NULL THEN
+        RETURN node_refusal(n);
     END IF;
+    h := node_hear(n, p_observed->'agent', v_now);
+    IF h.outcome = 'cloned' THEN
+        RETURN node_cloned(n, v_now);
+    ELSIF h.outcome = 'late' THEN
+        RETURN desired(n.id, v_leases, v_now);
+    END IF;
+    PERFORM node_from(n, p_observed->>'peer', v_now);
     v_new := node_inventory(n, coalesce(p_observed->'gpus', '[]'), v_now);
     SELECT coalesce(range_agg(span((w->>'from_us')::bigint, (w->>'to_us')::bigint)), '{}') INTO v_windows
       FROM jsonb_array_elements(coalesce(p_observed->'windows', '[]')) w;
@@ -230,6 +253,8 @@ BEGIN
     v_new.advertised_price := nullif(v_price, 'null');
     UPDATE node SET advertised_price = v_new.advertised_price, gpus = v_new.gpus, gpu_model = v_new.gpu_model, gpu_memory_mib = v_new.gpu_memory_mib,
         offered = v_new.offered, windows = v_new.windows, address = v_new.address, boot_id = v_new.boot_id, domain = v_new.domain, ssh = v_new.ssh,
+        instance = (h.ret_node).instance, run = (h.ret_node).run, seq = (h.ret_node).seq,
+        repeats = (h.ret_node).repeats, repeated_at = (h.ret_node).repeated_at,
         state = 'up', last_sync_at = v_now
      WHERE id = p_node;
     IF v_new IS DISTINCT FROM n THEN
@@ -240,7 +265,7 @@ BEGIN
         PERFORM price_put(n.id, (v_price->>'micro')::bigint, v_price->>'currency', 'agent');
     END IF;
     PERFORM node_probes(n.id, coalesce(p_observed->'probes', '[]'));
-    RETURN desired(n.id, ARRAY(SELECT l->>'reservation' FROM jsonb_array_elements(coalesce(p_observed->'leases', '[]')) l), v_now);
+    RETURN desired(n.id, v_leases, v_now);
 END $$;
 
 CREATE OR REPLACE FUNCTION api.nodes_overdue(p_now bigint, p_unknown_after bigint, p_lost_after bigint)
@@ -297,7 +322,10 @@ BEGIN
 END $$;
 
 -- One receipt: '' when it is there now, else why it is refused: 'gap', 'fork', 'chain',
--- 'foreign', 'backward', 'closed', 'early' (of a lease that has not begun).
+-- 'foreign', 'backward', 'closed', 'early' (of a lease that has not begun), 'key'. It may be
+-- signed by any of the node's keys (hex in x.key; none: the newest), since one that enrols
+-- again may still hold receipts of an earlier key; but not by one older than the key of the
+-- receipt before it.
 CREATE OR REPLACE FUNCTION ng.receipt_put(p_node integer, x jsonb, p_now timestamptz) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -310,6 +338,7 @@ DECLARE
     r ng.reservation;
     v_there bytea;
     v_last ng.receipt;
+    v_key bytea := decode(x->>'key', 'hex');
 BEGIN
     SELECT * INTO r FROM ng.reservation WHERE id = v_resv FOR UPDATE;
     IF NOT FOUND OR NOT EXISTS (SELECT FROM ng.booking WHERE reservation_id = v_resv AND node_id = p_node
@@ -335,12 +364,16 @@ BEGIN
         RETURN 'closed';
     ELSIF x->>'kind' = 'teardown' AND r.state = 'confirmed' AND v_to <= lower(r.during) THEN
         RETURN 'early';
+    ELSIF v_key IS NOT NULL AND NOT EXISTS (
+            SELECT FROM ng.node_key k WHERE k.node_id = p_node AND k.receipt_key = v_key AND k.attested >= coalesce(
+                (SELECT b.attested FROM ng.node_key b WHERE b.node_id = p_node AND b.receipt_key = v_last.receipt_key), 0)) THEN
+        RETURN 'key';
     ELSIF v_to < v_from OR (x->>'gpu_ms')::bigint < coalesce(v_last.gpu_ms, 0) THEN
         RETURN 'backward';
     END IF;
-    INSERT INTO ng.receipt (reservation_id, node_id, seq, hash, kind, during, gpu_ms, gaps, jws, received_at)
+    INSERT INTO ng.receipt (reservation_id, node_id, seq, hash, kind, during, gpu_ms, gaps, jws, received_at, receipt_key)
     VALUES (v_resv, p_node, v_seq, v_hash, x->>'kind', tstzrange(v_from, v_to), (x->>'gpu_ms')::bigint,
-        coalesce(x->'gaps', '[]'), x->>'jws', p_now);
+        coalesce(x->'gaps', '[]'), x->>'jws', p_now, v_key);
     IF x->>'kind' = 'teardown' THEN
         PERFORM ng.teardown(v_resv, p_node, v_to);
     ELSIF r.state = 'confirmed' AND lower(r.during) <= p_now THEN
@@ -375,6 +408,7 @@ BEGIN
                     WHEN 'gap' THEN 'the receipt before it is missing'
                     WHEN 'chain' THEN 'it does not follow the receipt before it'
                     WHEN 'closed' THEN 'the teardown receipt was the last'
+                    WHEN 'key' THEN 'it is signed by an older key than the receipt before it'
                     ELSE 'time or use runs backward' END);
         END IF;
     END LOOP;

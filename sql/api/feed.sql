@@ -95,16 +95,19 @@ CREATE OR REPLACE FUNCTION api.world_nodes(p_id bigint)
 RETURNS TABLE (id integer, site_id integer, provider_id uuid, provider text, name text, spiffe_id text, cert text,
     next_cert text, receipt_key text, gpus integer, gpu_model text, gpu_memory_mib integer, offered bigint,
     windows jsonb, address text, state text, last_sync_us bigint, price_micro bigint, currency text, uuids json,
-    domain text, spot_micro bigint, notice_us bigint)
+    domain text, spot_micro bigint, notice_us bigint, earlier_keys json)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT n.id, n.site_id, n.provider_id, v.name, n.name, n.spiffe_id, encode(n.cert_sha256, 'hex'),
            encode(n.next_cert_sha256, 'hex'), encode(n.receipt_key, 'hex'), coalesce(upper(n.gpus) - lower(n.gpus), 0),
            n.gpu_model, n.gpu_memory_mib, n.offered,
            CASE WHEN isempty(n.windows) THEN '[]'
                 ELSE (SELECT jsonb_agg(jsonb_build_array(us(lower(w)), us(upper(w))) ORDER BY w) FROM unnest(n.windows) w) END,
-           n.address, n.state, us(n.last_sync_at), p.per_gpu_hour_micro, p.currency,
+           n.address, node_state(n), us(n.last_sync_at), p.per_gpu_hour_micro, p.currency,
            array_to_json(ARRAY(SELECT g.uuid FROM gpu g WHERE g.node_id = n.id ORDER BY g.ix)),
-           n.domain, t.per_gpu_hour_micro, coalesce(t.notice_us, 0)
+           n.domain, t.per_gpu_hour_micro, coalesce(t.notice_us, 0),
+           CASE WHEN n.attested = 1 THEN '[]'
+                ELSE array_to_json(ARRAY(SELECT encode(k.receipt_key, 'hex') FROM node_key k
+                                          WHERE k.node_id = n.id AND k.receipt_key <> n.receipt_key ORDER BY k.attested DESC LIMIT 16)) END
       FROM node n JOIN provider v ON v.id = n.provider_id
       LEFT JOIN price p ON p.node_id = n.id AND p.during @> clock_timestamp()
       LEFT JOIN spot_terms t ON t.node_id = n.id AND t.currency = currency()
@@ -162,7 +165,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT jsonb_build_object(
         'tenants', (SELECT count(*) FROM tenant), 'providers', (SELECT count(*) FROM provider),
         'sites', (SELECT count(*) FROM site), 'gpus', (SELECT count(*) FROM gpu),
-        'nodes', (SELECT coalesce(jsonb_object_agg(state, n), '{}') FROM (SELECT state, count(*) AS n FROM node GROUP BY state) x),
+        'nodes', (SELECT coalesce(jsonb_object_agg(state, n), '{}') FROM (SELECT node_state(n) AS state, count(*) AS n FROM node n GROUP BY 1) x),
         'reservations', (SELECT coalesce(jsonb_object_agg(state, n), '{}') FROM (SELECT state, count(*) AS n FROM reservation GROUP BY state) x),
         'database', jsonb_build_object('version', current_setting('server_version'),
             'size_bytes', pg_database_size(current_database()),

@@ -213,7 +213,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
                    'gpus', coalesce(upper(n.gpus) - lower(n.gpus), 0),
                    'idle', (SELECT count(*) FROM gpu g WHERE g.node_id = n.id AND g.state = 'idle'),
                    'leased', (SELECT count(*) FROM gpu g WHERE g.node_id = n.id AND g.state = 'leased'),
-                   'state', n.state, 'last_sync_us', us(n.last_sync_at), 'address', n.address,
+                   'state', node_state(n), 'last_sync_us', us(n.last_sync_at), 'address', n.address,
+                   'note', CASE WHEN n.banned_at IS NOT NULL THEN 'banned: ' || n.banned_why
+                                WHEN n.cloned_at IS NOT NULL THEN 'two agents have its identity: reattest it' ELSE '' END,
+                   'cloned_us', us(n.cloned_at), 'banned_us', us(n.banned_at), 'attested', n.attested, 'instance', n.instance || '.' || n.run,
                    'price_micro', (SELECT per_gpu_hour_micro FROM price WHERE node_id = n.id AND during @> now()),
                    'currency', currency()) AS row
           FROM node n JOIN site s ON s.id = n.site_id JOIN provider p ON p.id = n.provider_id

@@ -155,15 +155,19 @@ BEGIN
     RETURN resv_json(r);
 END $$;
 
--- Nothing of these can be delivered as it is: a node they are booked on is lost.
+-- Nothing of these can be delivered as it is: a node they are booked on is lost or banned.
+-- What runs on a banned one is to end (begun), what runs on a lost one goes on.
 CREATE OR REPLACE FUNCTION api.resv_lost(p_now bigint) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    SELECT jsonb_build_object('reservations', coalesce(jsonb_agg(resv_json(r) || jsonb_build_object('lost', x.nodes)
+    SELECT jsonb_build_object('reservations', coalesce(jsonb_agg(resv_json(r) || jsonb_build_object('lost', x.nodes, 'begun', lower(r.during) <= ts(p_now), 'banned', x.banned)
                ORDER BY lower(r.during), r.id), '[]'))
-      FROM (SELECT b.reservation_id AS id, jsonb_agg(DISTINCT b.node_id) AS nodes, min(lower(b.during)) AS start
-              FROM node n JOIN booking b ON b.node_id = n.id AND NOT isempty(b.during) AND lower(b.during) > ts(p_now)
-              JOIN reservation v ON v.id = b.reservation_id AND v.state = 'confirmed' AND lower(v.during) > ts(p_now)
-             WHERE n.state IN ('lost', 'retired')
+      FROM (SELECT b.reservation_id AS id, jsonb_agg(DISTINCT b.node_id) AS nodes, min(lower(b.during)) AS start, bool_or(n.banned_at IS NOT NULL) AS banned
+              FROM node n JOIN booking b ON b.node_id = n.id AND NOT isempty(b.during)
+               AND (lower(b.during) > ts(p_now) OR (n.banned_at IS NOT NULL AND upper(b.during) > ts(p_now)))
+              JOIN reservation v ON v.id = b.reservation_id
+               AND ((v.state = 'confirmed' AND lower(v.during) > ts(p_now))
+                    OR (n.banned_at IS NOT NULL AND v.state IN ('confirmed', 'active') AND upper(v.during) > ts(p_now)))
+             WHERE n.state IN ('lost', 'retired') OR n.banned_at IS NOT NULL
              GROUP BY b.reservation_id ORDER BY start, id LIMIT 500) x
       JOIN reservation r ON r.id = x.id
 $$;

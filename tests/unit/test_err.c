@@ -33,6 +33,8 @@ static const struct {
     {ERR_METHOD, 28, "method", 1, 405},
     {ERR_TOKEN, 29, "token", 1, 401},
     {ERR_QUOTA, 30, "quota", 1, 403},
+    {ERR_CLONED, 31, "cloned", 1, 409},
+    {ERR_BANNED, 32, "banned", 1, 403},
 };
 
 START_TEST(test_codes)
