@@ -37,7 +37,8 @@ int deadline_write(const char *lease_dir, const char *boot_id, int64_t end_boot_
 {
     char *path = xasprintf("%s/deadline", lease_dir);
     char *text = xasprintf("%s %" PRId64 "\n", boot_id, end_boot_us);
-    int rc = fsx_write(path, text, strlen(text), 0600, err);
+    /* It means nothing in another boot, so a power cut may take it. */
+    int rc = fsx_replace(path, text, strlen(text), 0600, err);
     free(text);
     free(path);
     return rc;

@@ -61,6 +61,15 @@ static int lease_make(const struct enforce_cgroup *s, const char *mount, const c
     return 0;
 }
 
+static bool lease_exists(const struct enforce_cgroup *s, const char *mount,
+                         const char *id)
+{
+    char *dir = cgroup_path(mount, s->base, id, NULL);
+    bool is = access(dir, F_OK) == 0;
+    free(dir);
+    return is;
+}
+
 struct limit {
     const char *what;
     bool on_v2;
@@ -88,6 +97,9 @@ static int limit_set(const struct enforce_cgroup *s, const char *id,
         return err_set(err, ERR_UNAVAILABLE,
                        "this node cannot limit %s: no such cgroup controller", l->what);
     }
+    /* Nothing to limit, nothing to lift: each directory is half a millisecond. */
+    if (value <= 0 && !lease_exists(s, l->v1_mount, id))
+        return 0;
     if (lease_make(s, l->v1_mount, id, &dir, err) < 0)
         return -1;
     int rc = cgroup_write(dir, l->v1_file, value > 0 ? number : l->v1_none, err);

@@ -15,6 +15,7 @@
 #include "client/agent/runsrv.h"
 #include "client/agent/sync.h"
 #include "client/lib/clock.h"
+#include "client/lib/httpc.h"
 #include "client/lib/jsonx.h"
 #include "client/lib/log.h"
 #include "client/lib/timefmt.h"
@@ -204,9 +205,10 @@ int front_main(int argc, char **argv)
     f.base = event_base_new();
     struct link_conf lc = {LINK_FRONT, take, over, &f};
     f.link = link_new(f.base, 3, &lc);
-    while (f.conf.doc == NULL && !event_base_got_break(f.base))
+    rc = httpc_load(&err); /* where it is out of reach later */
+    while (rc == 0 && f.conf.doc == NULL && !event_base_got_break(f.base))
         event_base_loop(f.base, EVLOOP_ONCE);
-    if (f.conf.doc != NULL && f.conf.uid != 0) {
+    if (rc == 0 && f.conf.doc != NULL && f.conf.uid != 0) {
         log_init("neargpu-agent", (enum log_level)f.conf.log_level);
         rc = open_parts(&f, &err);
         /* Also when this process is stuck or stopped; set behind the change of user,

@@ -2,7 +2,6 @@
  * things went wrong; strict on reading all the same. */
 #include "client/agent/journal.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "client/agent/deadline.h"
@@ -27,17 +27,6 @@ struct journal {
     char *dir;
     int lock_fd;
 };
-
-bool journal_id_is_valid(const char *id)
-{
-    size_t len = strlen(id);
-    if (len < 1 || len >= JOURNAL_ID_MAX || !isalnum((unsigned char)id[0]))
-        return false;
-    for (size_t i = 0; i < len; i++)
-        if (!isalnum((unsigned char)id[i]) && strchr("._-", id[i]) == NULL)
-            return false;
-    return true;
-}
 
 static int id_check(const char *id, struct err *err)
 {
@@ -209,6 +198,21 @@ static json_t *lease_json(const struct journal_lease *l)
         "holders", holders_json(l));
 }
 
+/* Synced behind what is written into it: then one commit of the disk does for both. */
+static int lease_dir_make(const char *dir, bool *ret_new, struct err *err)
+{
+    *ret_new = mkdir(dir, 0700) == 0;
+    return *ret_new || errno == EEXIST ? 0 : err_sys(err, errno, "mkdir %s", dir);
+}
+
+static int leases_sync(const struct journal *j, struct err *err)
+{
+    char *dir = xasprintf("%s/leases", j->dir);
+    int rc = fsx_sync_dir(dir, err);
+    free(dir);
+    return rc;
+}
+
 int journal_lease_write(struct journal *j, const struct journal_lease *lease,
                         struct err *err)
 {
@@ -218,17 +222,20 @@ int journal_lease_write(struct journal *j, const struct journal_lease *lease,
     char *path = xasprintf("%s/lease.json", dir);
     json_t *doc = lease_json(lease);
     char *text = doc != NULL ? jsonx_dump(doc) : NULL;
+    bool is_new = false;
     int rc;
     if (text == NULL)
         rc =
             err_set(err, ERR_INTERNAL, "lease %s cannot be written as JSON", lease->id);
     else
-        rc = fsx_mkdirs(dir, 0700, err);
+        rc = lease_dir_make(dir, &is_new, err);
     /* The end goes first: a crash between the two leaves no lease without its end. */
     if (rc == 0)
         rc = deadline_write(dir, lease->boot_id, lease->deadline_boot_us, err);
     if (rc == 0)
         rc = fsx_write(path, text, strlen(text), 0600, err);
+    if (rc == 0 && is_new)
+        rc = leases_sync(j, err);
     json_decref(doc);
     free(text);
     free(path);

@@ -134,7 +134,10 @@ static int write_files(const struct keeper *k, struct err *err)
     return rc;
 }
 
-/* Durable before the job exists: whoever finds it never starts the job again. */
+/* Durable before the job exists: whoever finds it never starts the job again. The file
+ * systems of Linux keep the way to a new file with it: the directories above, which are
+ * new as well, take part in the same commit. The rest of a job is of no use after a
+ * power cut, which no job survives. */
 static int mark_started(const struct keeper *k, struct err *err)
 {
     int fd =

@@ -35,6 +35,7 @@ static void (*step_hook)(const char *step);
 static pid_t children[KEEPERS_MAX];
 static size_t child_count;
 static int netns_fd = -1;
+static int keeper_fd = -1;
 
 void launch_set_step_hook(void (*hook)(const char *step))
 {
@@ -44,6 +45,23 @@ void launch_set_step_hook(void (*hook)(const char *step))
 void launch_set_netns(int fd)
 {
     netns_fd = fd;
+}
+
+int launch_set_keeper(const char *path, struct err *err)
+{
+    if (keeper_fd >= 0)
+        close(keeper_fd);
+    keeper_fd = -1;
+    int fd = path != NULL ? open(path, O_PATH | O_CLOEXEC) : -1;
+    if (path == NULL)
+        return 0;
+    /* Out of the way of those that a keeper is given. */
+    if (fd >= 0)
+        keeper_fd = fcntl(fd, F_DUPFD_CLOEXEC, 16);
+    int rc = keeper_fd >= 0 ? 0 : err_sys(err, errno, "open %s", path);
+    if (fd >= 0)
+        close(fd);
+    return rc;
 }
 
 static void step(const char *name)
@@ -84,7 +102,18 @@ static int make_fifo(int dir_fd, const char *name, const struct launch_spec *spe
     return 0;
 }
 
-/* Durable with spec.json, which is written into the same directory next. */
+/* On disk with the mark that the job was started (keeper_start.c). */
+static int make_dirs(const char *lease_dir, const char *job_dir, struct err *err)
+{
+    char *jobs = xasprintf("%s/jobs", lease_dir);
+    int rc = 0;
+    if ((mkdir(jobs, 0700) < 0 && errno != EEXIST) ||
+        (mkdir(job_dir, 0700) < 0 && errno != EEXIST))
+        rc = err_sys(err, errno, "mkdir %s", job_dir);
+    free(jobs);
+    return rc;
+}
+
 static int make_files(const char *job_dir, const struct launch_spec *spec,
                       struct err *err)
 {
@@ -99,7 +128,7 @@ static int make_files(const char *job_dir, const struct launch_spec *spec,
 }
 
 static void __attribute__((noreturn))
-keeper_exec(char *const argv[], int ready, int log)
+keeper_exec(char *const argv[], int program, int ready, int log)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     sigset_t none;
@@ -111,9 +140,14 @@ keeper_exec(char *const argv[], int ready, int log)
     if (null < 0 || dup2(ready, 3) < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 ||
         dup2(log >= 0 ? log : null, 2) < 0)
         _exit(127);
-    (void)close_range(4, UINT_MAX, 0);
+    if (program >= 0 && dup3(program, 4, O_CLOEXEC) < 0)
+        _exit(127);
+    (void)close_range(program >= 0 ? 5 : 4, UINT_MAX, 0);
     (void)fcntl(3, F_SETFD, 0); /* when `ready` was 3 already, dup2 left the flag */
-    execv(argv[0], argv);
+    if (program >= 0)
+        execveat(4, "", argv, environ, AT_EMPTY_PATH);
+    else
+        execv(argv[0], argv);
     _exit(127);
 }
 
@@ -192,7 +226,9 @@ static pid_t fork_into(int cgroup_fd)
 static int spawn_keeper(const char *job_dir, const char *exe, int cgroup_fd,
                         struct launch_ready *ret, struct err *err)
 {
-    char *const argv[] = {(char *)(exe != NULL ? exe : "/proc/self/exe"),
+    int program = exe == NULL ? keeper_fd : -1;
+    const char *name = program >= 0 ? "neargpu-agent" : exe;
+    char *const argv[] = {(char *)(name != NULL ? name : "/proc/self/exe"),
                           (char *)"keeper", (char *)job_dir, (char *)"3", NULL};
     launch_reap();
     if (child_count == KEEPERS_MAX)
@@ -205,7 +241,7 @@ static int spawn_keeper(const char *job_dir, const char *exe, int cgroup_fd,
     free(log_path);
     pid_t pid = fork_into(cgroup_fd);
     if (pid == 0)
-        keeper_exec(argv, ready[1], log);
+        keeper_exec(argv, program, ready[1], log);
     int rc = pid > 0 ? 0 : err_sys(err, errno, "fork");
     close(ready[1]);
     if (log >= 0)
@@ -258,7 +294,7 @@ int launch_begin(const char *lease_dir, const struct launch_spec *spec, const ch
     if (rc == 0)
         rc = check_room(lease_dir, err);
     if (rc == 0)
-        rc = fsx_mkdirs(dir, 0700, err);
+        rc = make_dirs(lease_dir, dir, err);
     if (rc == 0) {
         step("dir");
         rc = make_files(dir, spec, err);

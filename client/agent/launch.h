@@ -1,6 +1,6 @@
 /* launch: starts one job inside an open lease, and speaks to running ones.
  *
- * The job's directory holds everything: JOB/spec.json (fsynced before anything runs),
+ * The job's directory holds everything: JOB/spec.json (written before anything runs),
  * FIFOs stdin stdout stderr ctl, `output` (the log), attach.sock, keeper.lock,
  * `started`, `exit`. launch_start() writes it, then starts the keeper, a process of its
  * own session that outlives the agent; the keeper makes the job. The job gets: its own
@@ -107,7 +107,7 @@ int launch_wait_ready(struct launch_ready *r, struct err *err) MUST_USE;
 /* Starts the job of an open lease. lease_dir is journal_lease_dir() of it; the deadline
  * is the one in its `deadline` file (deadline.h), which keeper and
  * lease-init read again when it has come, so that an extension needs no message.
- * exe is the program to run as `exe keeper JOB_DIR FD` (NULL: /proc/self/exe). Returns
+ * exe is the program to run as `exe keeper JOB_DIR FD` (NULL: launch_set_keeper()). Returns
  * when the job was executed or failed; the error then says at which step. Repeating it
  * for a job that has started already is ERR_CONFLICT. */
 int launch_start(const char *lease_dir, const struct launch_spec *spec, const char *exe,
@@ -147,6 +147,9 @@ int launch_close(const char *lease_dir, struct err *err) MUST_USE;
 /* Keepers, and so jobs, are started in this network namespace instead of the caller's;
  * -1: in the caller's. The descriptor stays the caller's. */
 void launch_set_netns(int fd);
+/* The keeper's program where exe is NULL, from now on as it is on disk now; NULL:
+ * /proc/self/exe again. */
+int launch_set_keeper(const char *path, struct err *err) MUST_USE;
 /* Fault injection: called by name after each durable step of launch_start. NULL: none.
  */
 void launch_set_step_hook(void (*hook)(const char *step));

@@ -189,7 +189,7 @@ int launch_spec_write(const char *job_dir, const struct launch_spec *spec,
                        "launch: command, environment or path is not UTF-8");
     char *text = jsonx_dump(doc), *path = xasprintf("%s/spec.json", job_dir);
     size_t len = strlen(text);
-    int rc = len <= LAUNCH_SPEC_MAX ? fsx_write(path, text, len, 0600, err)
+    int rc = len <= LAUNCH_SPEC_MAX ? fsx_replace(path, text, len, 0600, err)
                                     : err_set(err, ERR_TOO_LARGE,
                                               "launch: command and environment over %d "
                                               "bytes",

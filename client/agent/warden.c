@@ -217,6 +217,24 @@ static int hand_over(const struct warden *w, struct err *err)
     return rc;
 }
 
+/* Beside this program, as it was built, or where it was installed. Without it this
+ * program does, only slower and larger. */
+static void find_keeper(void)
+{
+    char self[PATH_MAX];
+    struct err err;
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    self[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(self, '/');
+    if (slash != NULL)
+        *slash = '\0';
+    char *beside = xasprintf("%s/neargpu-keeper", self);
+    if (launch_set_keeper(beside, &err) != 0 &&
+        launch_set_keeper(NEARGPU_KEEPER, &err) != 0)
+        log_warn("no program for jobs of its own: %s", err.text);
+    free(beside);
+}
+
 int warden_new(struct agent *a, struct warden **ret, struct err *err)
 {
     struct warden *w = xcalloc(1, sizeof(*w));
@@ -233,6 +251,7 @@ int warden_new(struct agent *a, struct warden **ret, struct err *err)
         return -1;
     }
     launch_set_netns(w->hostnet_fd);
+    find_keeper();
     *ret = w;
     return 0;
 }

@@ -10,16 +10,6 @@ void digest_sha256(const void *data, size_t len, uint8_t out[SHA256_LEN])
     SHA256(data, len, out);
 }
 
-void digest_hex(const uint8_t *data, size_t len, char *out)
-{
-    static const char hex[] = "0123456789abcdef";
-    for (size_t i = 0; i < len; i++) {
-        out[2 * i] = hex[data[i] >> 4];
-        out[2 * i + 1] = hex[data[i] & 15];
-    }
-    out[2 * len] = '\0';
-}
-
 void digest_sha256_hex(const void *data, size_t len, char out[SHA256_HEX])
 {
     uint8_t hash[SHA256_LEN];

@@ -113,6 +113,17 @@ static int fsx_write_all(int fd, const char *path, const void *data, size_t len,
     return 0;
 }
 
+int fsx_sync_dir(const char *dir, struct err *err)
+{
+    int rc = 0;
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) != 0)
+        rc = err_sys(err, errno, "cannot sync directory %s", dir);
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
 /* The rename lasts only once the directory itself is on disk. */
 static int fsx_sync_parent(const char *path, struct err *err)
 {
@@ -124,18 +135,13 @@ static int fsx_sync_parent(const char *path, struct err *err)
         slash[1] = '\0';
     else
         *slash = '\0';
-    int rc = 0;
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) != 0)
-        rc = err_sys(err, errno, "cannot sync directory %s", dir);
-    if (fd >= 0)
-        close(fd);
+    int rc = fsx_sync_dir(dir, err);
     free(dir);
     return rc;
 }
 
 static int fsx_write_temp(const char *temp, const void *data, size_t len, mode_t mode,
-                          struct err *err)
+                          bool sync, struct err *err)
 {
     int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
@@ -144,27 +150,40 @@ static int fsx_write_temp(const char *temp, const void *data, size_t len, mode_t
     /* The mode is set while the file is still nameless to others, umask or not. */
     if (rc == 0 && fchmod(fd, mode) != 0)
         rc = err_sys(err, errno, "cannot set the mode of %s", temp);
-    if (rc == 0 && fsync(fd) != 0)
+    if (rc == 0 && sync && fsync(fd) != 0)
         rc = err_sys(err, errno, "cannot sync %s", temp);
     if (close(fd) != 0 && rc == 0)
         rc = err_sys(err, errno, "cannot close %s", temp);
     return rc;
 }
 
-int fsx_write(const char *path, const void *data, size_t len, mode_t mode,
-              struct err *err)
+static int fsx_put(const char *path, const void *data, size_t len, mode_t mode,
+                   bool sync, struct err *err)
 {
     uint8_t salt[6];
     char hex[2 * sizeof(salt) + 1];
     digest_random(salt, sizeof(salt));
     digest_hex(salt, sizeof(salt), hex);
     char *temp = xasprintf("%s.%s.tmp", path, hex);
-    int rc = fsx_write_temp(temp, data, len, mode, err);
+    int rc = fsx_write_temp(temp, data, len, mode, sync, err);
     if (rc == 0 && rename(temp, path) != 0)
         rc = err_sys(err, errno, "cannot rename %s to %s", temp, path);
     if (rc != 0)
         unlink(temp);
     free(temp);
+    return rc;
+}
+
+int fsx_replace(const char *path, const void *data, size_t len, mode_t mode,
+                struct err *err)
+{
+    return fsx_put(path, data, len, mode, false, err);
+}
+
+int fsx_write(const char *path, const void *data, size_t len, mode_t mode,
+              struct err *err)
+{
+    int rc = fsx_put(path, data, len, mode, true, err);
     return rc != 0 ? rc : fsx_sync_parent(path, err);
 }
 

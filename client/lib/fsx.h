@@ -20,9 +20,15 @@ int fsx_read_secret(const char *path, size_t max, char **ret_data, size_t *ret_l
  * directory. */
 int fsx_write(const char *path, const void *data, size_t len, mode_t mode,
               struct err *err) MUST_USE;
+/* The same without fsync: other processes see the old or the new one, also when this one
+ * dies; after a power cut it may be gone or empty until somebody syncs it. */
+int fsx_replace(const char *path, const void *data, size_t len, mode_t mode,
+                struct err *err) MUST_USE;
 /* mkdir -p; existing directories are left as they are, new ones are found again after a
  * power cut. */
 int fsx_mkdirs(const char *path, mode_t mode, struct err *err) MUST_USE;
+/* What was made, renamed or removed in it is found so after a power cut. */
+int fsx_sync_dir(const char *dir, struct err *err) MUST_USE;
 /* rm -r of path; missing is fine. Never follows links. */
 int fsx_remove_tree(const char *path, struct err *err) MUST_USE;
 int fsx_set_nonblock(int fd, struct err *err) MUST_USE;

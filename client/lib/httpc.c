@@ -6,7 +6,6 @@
 
 #include <assert.h>
 #include <openssl/crypto.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -49,24 +48,18 @@ struct httpc {
     bool closed;     /* httpc_free() came meanwhile: the struct goes last */
 };
 
-static void httpc_global_init(void)
-{
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-        abort();
-}
-
 /* Moves finished transfers to the ready list; called after every turn of libcurl. */
 static void httpc_collect(struct httpc *h)
 {
     CURLMsg *msg;
     int left;
-    while ((msg = curl_multi_info_read(h->multi, &left)) != NULL) {
+    while ((msg = httpc_curl.multi_info_read(h->multi, &left)) != NULL) {
         if (msg->msg != CURLMSG_DONE)
             continue;
         struct httpc_op *op = NULL;
         CURLcode code = msg->data.result; /* msg dies with the removal below */
-        curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &op);
-        curl_multi_remove_handle(h->multi, op->x.easy);
+        httpc_curl.easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &op);
+        httpc_curl.multi_remove_handle(h->multi, op->x.easy);
         op->attached = false;
         op->code = code;
         op->ready = true;
@@ -80,7 +73,7 @@ static void httpc_collect(struct httpc *h)
 static void httpc_turn(struct httpc *h, curl_socket_t fd, int what)
 {
     int running;
-    curl_multi_socket_action(h->multi, fd, what, &running);
+    httpc_curl.multi_socket_action(h->multi, fd, what, &running);
     httpc_collect(h);
 }
 
@@ -127,7 +120,7 @@ static int httpc_want_socket(CURL *easy, curl_socket_t fd, int what, void *arg,
     if (w != NULL)
         httpc_unwatch(w);
     if (what == CURL_POLL_REMOVE) {
-        curl_multi_assign(h->multi, fd, NULL);
+        httpc_curl.multi_assign(h->multi, fd, NULL);
         return 0;
     }
     w = xcalloc(1, sizeof(*w));
@@ -138,17 +131,17 @@ static int httpc_want_socket(CURL *easy, curl_socket_t fd, int what, void *arg,
     if (w->ev == NULL || event_add(w->ev, NULL) != 0)
         abort();
     LIST_INSERT_HEAD(&h->watches, w, link);
-    curl_multi_assign(h->multi, fd, w);
+    httpc_curl.multi_assign(h->multi, fd, w);
     return 0;
 }
 
 static void httpc_op_free(struct httpc_op *op)
 {
     if (op->attached)
-        curl_multi_remove_handle(op->h->multi, op->x.easy);
+        httpc_curl.multi_remove_handle(op->h->multi, op->x.easy);
     CURL *easy = op->x.easy;
     httpc_exchange_done(&op->x);
-    curl_easy_cleanup(easy);
+    httpc_curl.easy_cleanup(easy);
     free(op);
 }
 
@@ -224,25 +217,23 @@ static int httpc_check_conf(const struct httpc_conf *conf, struct err *err)
 static void httpc_attach_base(struct httpc *h, struct event_base *base)
 {
     h->base = base;
-    h->multi = curl_multi_init();
+    h->multi = httpc_curl.multi_init();
     h->timer = evtimer_new(base, httpc_on_timer, h);
     h->deliver = evtimer_new(base, httpc_on_deliver, h);
     if (h->multi == NULL || h->timer == NULL || h->deliver == NULL ||
-        curl_multi_setopt(h->multi, CURLMOPT_SOCKETFUNCTION, httpc_want_socket) !=
+        httpc_curl.multi_setopt(h->multi, CURLMOPT_SOCKETFUNCTION, httpc_want_socket) !=
             CURLM_OK ||
-        curl_multi_setopt(h->multi, CURLMOPT_SOCKETDATA, h) != CURLM_OK ||
-        curl_multi_setopt(h->multi, CURLMOPT_TIMERFUNCTION, httpc_want_timer) !=
+        httpc_curl.multi_setopt(h->multi, CURLMOPT_SOCKETDATA, h) != CURLM_OK ||
+        httpc_curl.multi_setopt(h->multi, CURLMOPT_TIMERFUNCTION, httpc_want_timer) !=
             CURLM_OK ||
-        curl_multi_setopt(h->multi, CURLMOPT_TIMERDATA, h) != CURLM_OK)
+        httpc_curl.multi_setopt(h->multi, CURLMOPT_TIMERDATA, h) != CURLM_OK)
         abort();
 }
 
 int httpc_new(const struct httpc_conf *conf, struct event_base *base,
               struct httpc **ret, struct err *err)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, httpc_global_init);
-    if (httpc_check_conf(conf, err) != 0)
+    if (httpc_curl_load(err) != 0 || httpc_check_conf(conf, err) != 0)
         return -1;
     struct httpc *h = xcalloc(1, sizeof(*h));
     h->settings.base_url = httpc_copy(conf->base_url);
@@ -273,14 +264,14 @@ void httpc_free(struct httpc *h)
         httpc_cancel(op);
     while ((op = TAILQ_FIRST(&h->ready)) != NULL)
         httpc_cancel(op);
-    curl_multi_cleanup(h->multi);
+    httpc_curl.multi_cleanup(h->multi);
     while (!LIST_EMPTY(&h->watches))
         httpc_unwatch(LIST_FIRST(&h->watches));
     if (h->timer != NULL)
         event_free(h->timer);
     if (h->deliver != NULL)
         event_free(h->deliver);
-    curl_easy_cleanup(h->blocking);
+    httpc_curl.easy_cleanup(h->blocking);
     httpc_settings_done(&h->settings);
     h->closed = true;
     if (!h->delivering)
@@ -300,15 +291,15 @@ int httpc_call(struct httpc *h, const struct httpc_request *rq, struct httpc_rep
     struct httpc_exchange x;
     *ret = (struct httpc_reply){0};
     if (h->blocking == NULL)
-        h->blocking = curl_easy_init();
+        h->blocking = httpc_curl.easy_init();
     if (h->blocking == NULL)
         abort();
     /* Between calls the handle is reset, which keeps its connections. */
     if (httpc_exchange_init(&x, &h->settings, h->blocking, rq, err) != 0)
         return -1;
-    CURLcode code = curl_easy_perform(h->blocking);
+    CURLcode code = httpc_curl.easy_perform(h->blocking);
     int rc = httpc_exchange_result(&x, code, ret, err);
-    curl_easy_reset(h->blocking); /* lets go of x before x goes */
+    httpc_curl.easy_reset(h->blocking); /* lets go of x before x goes */
     httpc_exchange_done(&x);
     return rc;
 }
@@ -321,7 +312,7 @@ struct httpc_op *httpc_start(struct httpc *h, const struct httpc_request *rq,
     op->h = h;
     op->done = done;
     op->arg = arg;
-    CURL *easy = curl_easy_init();
+    CURL *easy = httpc_curl.easy_init();
     if (easy == NULL)
         abort();
     if (httpc_exchange_init(&op->x, &h->settings, easy, rq, &op->start_err) != 0) {
@@ -331,8 +322,8 @@ struct httpc_op *httpc_start(struct httpc *h, const struct httpc_request *rq,
         event_active(h->deliver, EV_TIMEOUT, 0);
         return op;
     }
-    if (curl_easy_setopt(easy, CURLOPT_PRIVATE, op) != CURLE_OK ||
-        curl_multi_add_handle(h->multi, easy) != CURLM_OK)
+    if (httpc_curl.easy_setopt(easy, CURLOPT_PRIVATE, op) != CURLE_OK ||
+        httpc_curl.multi_add_handle(h->multi, easy) != CURLM_OK)
         abort();
     op->attached = true;
     TAILQ_INSERT_TAIL(&h->running, op, link);
@@ -350,12 +341,22 @@ void httpc_cancel(struct httpc_op *op)
     httpc_op_free(op);
 }
 
+int httpc_load(struct err *err)
+{
+    return httpc_curl_load(err);
+}
+
 char *httpc_escape(const char *text)
 {
-    char *escaped = curl_easy_escape(NULL, text, (int)strlen(text));
-    if (escaped == NULL)
-        abort();
-    char *copy = xstrdup(escaped);
-    curl_free(escaped);
-    return copy;
+    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                                "0123456789-._~";
+    struct strbuf out = STRBUF_INIT;
+    strbuf_adds(&out, "");
+    for (const char *p = text; *p != '\0'; p++) {
+        if (strchr(plain, *p) != NULL)
+            strbuf_addc(&out, *p);
+        else
+            strbuf_addf(&out, "%%%02X", (unsigned)(unsigned char)*p);
+    }
+    return strbuf_steal(&out);
 }

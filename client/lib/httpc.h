@@ -39,6 +39,8 @@ struct httpc_reply {
 };
 void httpc_reply_done(struct httpc_reply *r);
 
+/* Loads what httpc_new() needs, for processes that give up the files before. */
+int httpc_load(struct err *err) MUST_USE;
 /* base NULL: blocking use only. Copies conf. */
 int httpc_new(const struct httpc_conf *conf, struct event_base *base,
               struct httpc **ret, struct err *err) MUST_USE;

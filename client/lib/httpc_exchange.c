@@ -41,7 +41,7 @@ static bool httpc_is_clean(const char *text)
 static void httpc_header(struct httpc_exchange *x, const char *name, const char *value)
 {
     char *line = xasprintf("%s: %s", name, value);
-    struct curl_slist *grown = curl_slist_append(x->headers, line);
+    struct curl_slist *grown = httpc_curl.slist_append(x->headers, line);
     free(line);
     if (grown == NULL)
         abort();
@@ -68,15 +68,15 @@ static void httpc_headers(struct httpc_exchange *x, const struct httpc_settings 
 
 static bool httpc_set_tls(CURL *easy, const struct httpc_settings *s)
 {
-    return curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "https") == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3) ==
-               CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_CAINFO, s->ca_file) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_CAPATH, NULL) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_SSLCERT, s->cert_file) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_SSLKEY, s->key_file) == CURLE_OK;
+    return httpc_curl.easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "https") == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_SSLVERSION,
+                                  (long)CURL_SSLVERSION_TLSv1_3) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_CAINFO, s->ca_file) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_CAPATH, NULL) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_SSLCERT, s->cert_file) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_SSLKEY, s->key_file) == CURLE_OK;
 }
 
 static bool httpc_set_transfer(struct httpc_exchange *x, const struct httpc_settings *s,
@@ -86,36 +86,38 @@ static bool httpc_set_transfer(struct httpc_exchange *x, const struct httpc_sett
     int64_t timeout_us = rq->timeout_us > 0 ? rq->timeout_us : HTTPC_TIMEOUT_US;
     int64_t connect_us =
         timeout_us < HTTPC_CONNECT_TIMEOUT_US ? timeout_us : HTTPC_CONNECT_TIMEOUT_US;
-    return curl_easy_setopt(easy, CURLOPT_URL, x->url) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, rq->method) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_HTTPHEADER, x->headers) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_USERAGENT, s->user_agent) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) ==
+    return httpc_curl.easy_setopt(easy, CURLOPT_URL, x->url) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_CUSTOMREQUEST, rq->method) ==
                CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_HTTPHEADER, x->headers) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_USERAGENT, s->user_agent) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_HTTP_VERSION,
+                                  (long)CURL_HTTP_VERSION_1_1) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L) == CURLE_OK &&
            /* Only the market is spoken to, and it is told by configuration. */
-           curl_easy_setopt(easy, CURLOPT_PROXY, "") == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(timeout_us / 1000)) ==
+           httpc_curl.easy_setopt(easy, CURLOPT_PROXY, "") == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_TIMEOUT_MS,
+                                  (long)(timeout_us / 1000)) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
+                                  (long)(connect_us / 1000)) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_WRITEFUNCTION, httpc_on_body) ==
                CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
-                            (long)(connect_us / 1000)) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, httpc_on_body) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_WRITEDATA, x) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, x->why) == CURLE_OK;
+           httpc_curl.easy_setopt(easy, CURLOPT_WRITEDATA, x) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_ERRORBUFFER, x->why) == CURLE_OK;
 }
 
 static bool httpc_set_body(struct httpc_exchange *x, const struct httpc_request *rq)
 {
     CURL *easy = x->easy;
     if (x->body == NULL && strcmp(rq->method, "POST") != 0)
-        return curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L) == CURLE_OK;
+        return httpc_curl.easy_setopt(easy, CURLOPT_HTTPGET, 1L) == CURLE_OK;
     const char *text = x->body == NULL ? "" : x->body;
-    return curl_easy_setopt(easy, CURLOPT_POST, 1L) == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, (long)strlen(text)) ==
+    return httpc_curl.easy_setopt(easy, CURLOPT_POST, 1L) == CURLE_OK &&
+           httpc_curl.easy_setopt(easy, CURLOPT_POSTFIELDSIZE, (long)strlen(text)) ==
                CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_POSTFIELDS, text) == CURLE_OK;
+           httpc_curl.easy_setopt(easy, CURLOPT_POSTFIELDS, text) == CURLE_OK;
 }
 
 int httpc_exchange_init(struct httpc_exchange *x, const struct httpc_settings *s,
@@ -141,7 +143,7 @@ int httpc_exchange_init(struct httpc_exchange *x, const struct httpc_settings *s
 
 void httpc_exchange_done(struct httpc_exchange *x)
 {
-    curl_slist_free_all(x->headers);
+    httpc_curl.slist_free_all(x->headers);
     free(x->url);
     free(x->body);
     strbuf_done(&x->reply);
@@ -201,14 +203,14 @@ static int httpc_problem(const struct httpc_exchange *x, const struct httpc_repl
 
 static int httpc_broken(struct httpc_exchange *x, CURLcode code, struct err *err)
 {
-    const char *why = x->why[0] != '\0' ? x->why : curl_easy_strerror(code);
+    const char *why = x->why[0] != '\0' ? x->why : httpc_curl.easy_strerror(code);
     long sent = 0;
     if (x->reply_too_large)
         return err_set(err, ERR_TOO_LARGE, "the reply is larger than %d bytes",
                        HTTP_RESPONSE_MAX);
     if (code == CURLE_OUT_OF_MEMORY)
         abort();
-    curl_easy_getinfo(x->easy, CURLINFO_REQUEST_SIZE, &sent);
+    httpc_curl.easy_getinfo(x->easy, CURLINFO_REQUEST_SIZE, &sent);
     if (sent > 0 && !x->safe)
         return err_set(err, ERR_UNKNOWN,
                        "sent to %s, but no complete answer came (%s): it may or may "
@@ -227,8 +229,8 @@ int httpc_exchange_result(struct httpc_exchange *x, CURLcode code,
     }
     long status = 0;
     curl_off_t retry_after = 0;
-    curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
-    curl_easy_getinfo(x->easy, CURLINFO_RETRY_AFTER, &retry_after);
+    httpc_curl.easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
+    httpc_curl.easy_getinfo(x->easy, CURLINFO_RETRY_AFTER, &retry_after);
     ret->status = (int)status;
     ret->retry_after_s = retry_after;
     ret->body = httpc_parse(&x->reply);

@@ -1,10 +1,10 @@
 /* httpc_internal: what the two halves of httpc share; nobody else includes it. */
 #ifndef NEARGPU_HTTPC_INTERNAL_H
 #define NEARGPU_HTTPC_INTERNAL_H
-#include <curl/curl.h>
 #include <stdbool.h>
 
 #include "client/lib/httpc.h"
+#include "client/lib/httpc_curl.h"
 #include "client/lib/strbuf.h"
 
 /* One exchange: what libcurl must find alive until the transfer ends. */

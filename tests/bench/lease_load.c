@@ -158,7 +158,9 @@ START_TEST(measure)
 {
     static struct sample launch, revoke, refused, empty;
     char id[32];
+    struct err err;
     (void)rig_journal();
+    rig_ok(launch_set_keeper(KEEPER_PROGRAM, &err), &err);
     ck_assert_int_eq(kit_init(&kit), 0);
     grant = kit_grant(&kit);
     for (int i = 0; i < RUNNING; i++) {
