@@ -1,11 +1,11 @@
 /* neargpu-billd: rates signed usage, keeps the ledger moving, issues invoices.
  *
  * One process, one database connection, one round after the other: rate receipts,
- * bill paths, release holds, issue invoices of months that ended, check what must be
- * empty; between rounds, every second, it gives what is new its place in the verifiable
- * log (sequencer.h). State is in the database alone; several billds are safe (an
- * advisory lock orders them) and useless. It decides no price and touches no table:
- * only the api.billing_* functions.
+ * bill paths, release holds, issue invoices of months that ended, roll up what reports
+ * read (rollup.h), check what must be empty; between rounds, every second, it gives
+ * what is new its place in the verifiable log (sequencer.h). State is in the database
+ * alone; several billds are safe (an advisory lock orders them) and useless. It decides
+ * no price and touches no table: only the api.billing_* functions.
  */
 #include <errno.h>
 #include <signal.h>
@@ -17,6 +17,7 @@
 
 #include "billing/export.h"
 #include "billing/pgtx.h"
+#include "billing/rollup.h"
 #include "billing/rounds.h"
 #include "billing/sequencer.h"
 #include "client/lib/clock.h"
@@ -32,7 +33,7 @@
 
 struct billd_conf {
     char *database, *data_dir, *log_key;
-    int64_t interval_us, grace_us, check_us, log_us;
+    int64_t interval_us, grace_us, check_us, log_us, rollup_us;
 };
 static const struct conf_key keys[] = {
     {"database", CONF_STRING, offsetof(struct billd_conf, database), NULL,
@@ -53,6 +54,10 @@ static const struct conf_key keys[] = {
      "key that signs the verifiable log, made when it is not there; default: "
      "billd/log.key in data_dir",
      0, 0},
+    {"rollup_interval", CONF_DURATION, offsetof(struct billd_conf, rollup_us), "15s",
+     "how often the roll-ups that reports read are brought up to date; less often when "
+     "that takes long",
+     US_PER_S, US_PER_HOUR},
     {"log_interval", CONF_DURATION, offsetof(struct billd_conf, log_us), "1s",
      "how often new records are put into the verifiable log", 10000, 60 * US_PER_S},
 };
@@ -293,8 +298,10 @@ static int run(const struct billd_conf *conf, bool once, struct err *err)
 {
     struct sigaction end = {.sa_handler = on_end};
     struct sequencer *sequencer;
+    struct rollup rollup = {0};
     PGconn *pg = NULL;
     int64_t checked_us = -1;
+    int days;
     if (open_sequencer(conf, &sequencer, err) != 0)
         return -1;
     sigaction(SIGTERM, &end, NULL);
@@ -303,6 +310,8 @@ static int run(const struct billd_conf *conf, bool once, struct err *err)
         int rc = pg == NULL ? connect_database(conf, &pg, err) : 0;
         if (rc == 0)
             rc = one_round(pg, conf, err);
+        if (rc == 0)
+            rc = rollup_turn(&rollup, pg, conf->rollup_us, once, &days, err);
         if (rc == 0 &&
             (checked_us < 0 || clock_boot_us() - checked_us >= conf->check_us)) {
             rc = log_breaches(pg, err);

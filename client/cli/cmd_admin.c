@@ -1,4 +1,4 @@
-/* admin tenant, provider, site, report, status. */
+/* admin tenant, provider, site, status. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -259,42 +259,6 @@ int cmd_admin_site_list(struct cli *c, struct err *err)
     int rc =
         cli_print_list(c, reply, "sites", cols, RENDER_COUNT_OF(cols),
                        "no sites yet: neargpu admin site add NAME --city CITY …", err);
-    json_decref(reply);
-    return rc;
-}
-
-int cmd_admin_report(struct cli *c, struct err *err)
-{
-    static const struct render_col cols[] = {
-        {"NAME", "name", RENDER_TEXT, NULL},
-        {"WHAT", "summary", RENDER_TEXT, NULL},
-    };
-    json_t *reply = NULL;
-    struct strbuf out = STRBUF_INIT;
-    if (c->opts->arg_count == 0) {
-        if (cli_get(c, "/v1/reports", &reply, err) < 0)
-            return -1;
-        int rc = cli_print_list(c, reply, "reports", cols, RENDER_COUNT_OF(cols),
-                                "this market has no reports", err);
-        json_decref(reply);
-        return rc;
-    }
-    char *path = cli_path("/v1/reports/", c->opts->args[0], "");
-    strbuf_adds(&out, path);
-    free(path);
-    cli_query(&out, "site", opt_get(c->opts, "site"));
-    int rc = cli_query_period(c, &out, err);
-    if (rc == 0)
-        rc = cli_get(c, strbuf_str(&out), &reply, err);
-    strbuf_reset(&out);
-    if (rc == 0 && c->render.format == RENDER_TABLE &&
-        json_array_size(json_object_get(reply, "rows")) == 0) {
-        cli_note("report %s is empty for this period", c->opts->args[0]);
-    } else if (rc == 0) {
-        render_report(reply, &c->render, &out);
-        rc = cli_print(&out, err);
-    }
-    strbuf_done(&out);
     json_decref(reply);
     return rc;
 }

@@ -254,6 +254,10 @@ static const struct opt_def report_opts[] = {
     {"from", 0, "TIME", "Start of the period."},
     {"to", 0, "TIME", "End of the period."},
     {"site", 0, "SITE", "Only this site."},
+    {"provider", 0, "PROVIDER", "Only this provider."},
+    {"tenant", 0, "TENANT", "Only this tenant."},
+    {"model", 0, "MODEL", "Only this model of GPU."},
+    {"currency", 0, "CODE", "Only this currency."},
 };
 
 static const struct opt_def audit_opts[] = {

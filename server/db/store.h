@@ -356,9 +356,11 @@ enum store_op {
                            market, logs:{NAME:{vkey, size, checkpoint}}, tiles:{NAME:
                            [as above]}, entries:[{log, index, nonce, record}], receipts:
                            [{node, key, receipt}]} */
-    STORE_REPORT_LIST,  /* () -> {reports:[{name, description}]} */
-    STORE_REPORT,       /* (name, from_us|null, to_us|null, site|null) -> {name,
-                           columns:[{name,unit}], rows:[[…]]}; read-only role */
+    STORE_REPORT_LIST,  /* () -> {reports:[{name, description, period, filters}]} */
+    STORE_REPORT,       /* (name, from_us|null, to_us|null, site|null, provider|null,
+                           tenant|null, gpu_model|null, currency|null) -> {name,
+                           fresh_as_of, from, to, filters, chart, columns:[{name,unit}],
+                           rows:[[…]]}; read-only role */
     STORE_ADMIN_STATUS, /* () -> {tenants, providers, sites, nodes:{state: n}, gpus,
                            reservations:{state: n}, database:{version, size_bytes,
                            connections, now_us}, checks:[{name, rows}]} */

@@ -137,11 +137,13 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
     [STORE_REPORT_LIST] =
         REPORT("report_list", "",
                "SELECT jsonb_build_object('reports', coalesce(jsonb_agg("
-               "jsonb_build_object('name', name, 'description', description) ORDER BY "
-               "name), '[]')) FROM report.catalog"),
-    [STORE_REPORT] =
-        REPORT("report", "tiit",
-               "SELECT report.run($1, " FROM_US("$2") ", " FROM_US("$3") ", $4)"),
+               "jsonb_build_object('name', name, 'description', description, 'period', "
+               "period, 'filters', filters) ORDER BY name), '[]')) FROM "
+               "report.catalog"),
+    [STORE_REPORT] = REPORT(
+        "report", "tiittttt",
+        "SELECT report.run($1, " FROM_US("$2") ", " FROM_US("$3") ", $4, $5, $6, "
+                                                                  "$7, $8)"),
     [STORE_ADMIN_STATUS] = READ("admin_status", "", "SELECT api.admin_status()"),
 
     [STORE_FEED_HEAD] = READ("feed_head", "", "SELECT api.feed_head()"),

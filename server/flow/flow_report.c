@@ -34,16 +34,20 @@ const struct flow_kind flow_report_list =
 
 static enum flow_turn get_read(struct flow *f)
 {
-    static const char *const names[] = {"from", "to", "site", NULL};
+    static const char *const names[] = {"from",   "to",    "site",     "provider",
+                                        "tenant", "model", "currency", NULL};
     struct store_arg from, to;
     struct err err;
     if (flow_query_check(f, names, &err) != 0 ||
         db_query_time(f, "from", &from, &err) != 0 ||
         db_query_time(f, "to", &to, &err) != 0)
         return flow_fail(f, &err);
-    return db_call(f, STORE_REPORT,
-                   STORE_ARGS(S_TEXT(flow_param(f, "name")), from, to,
-                              S_TEXT(flow_query(f, "site"))));
+    return db_call(
+        f, STORE_REPORT,
+        STORE_ARGS(S_TEXT(flow_param(f, "name")), from, to,
+                   S_TEXT(flow_query(f, "site")), S_TEXT(flow_query(f, "provider")),
+                   S_TEXT(flow_query(f, "tenant")), S_TEXT(flow_query(f, "model")),
+                   S_TEXT(flow_query(f, "currency"))));
 }
 
 static enum flow_turn get_reply(struct flow *f)

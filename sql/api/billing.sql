@@ -186,6 +186,11 @@ BEGIN
         (SELECT provider_id FROM path WHERE id = v.path_id), v_resv.currency), v_resv.currency, v_amount - v_fee, v_resv.id, v_ref);
     PERFORM must_post(v_at, 'fee', v_hold, account_of('fee', NULL, NULL, v_resv.currency), v_resv.currency, v_fee,
         v_resv.id, v_ref);
+    INSERT INTO usage (at, used_at, quantity_ms, amount_micro, fee_micro, late_ms, reservation_id, tenant_id, provider_id, site_id,
+        spot, currency, gpu_model)
+    SELECT v_at, coalesce(lower(v_resv.during), v_at), v_ms, v_amount, v_fee, 0, v_resv.id, v_resv.tenant_id, p.provider_id, p.site_a,
+           v_resv.spot, v_resv.currency, ''
+      FROM path p WHERE p.id = v.path_id AND v_ms > 0;
     UPDATE path_booking SET captured_micro = v_amount, fee_micro = v_fee, served_ms = v_ms, billed_at = clock_timestamp() WHERE id = p_booking;
     UPDATE reservation SET captured_micro = captured_micro + v_amount WHERE id = v_resv.id;
     RETURN 'posted';

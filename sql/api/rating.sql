@@ -114,7 +114,7 @@ BEGIN
     chains AS MATERIALIZED ( -- what stands before the batch
         SELECT m.reservation_id AS resv, m.node_id AS node, m.seq AS rated, m.amount_micro, m.fee_micro, m.closed,
                v.tenant_id, v.currency, v.held_micro - v.captured_micro - v.released_micro AS rest, nd.provider_id,
-               w.gpus, w.since, w.until, w.price, w.fee_ppm
+               m.gpu_ms AS used_ms, v.spot, nd.site_id, nd.gpu_model, w.gpus, w.since, w.until, w.price, w.fee_ppm
           FROM (SELECT DISTINCT resv, node FROM given) g
           JOIN meter m ON m.reservation_id = g.resv AND m.node_id = g.node
           JOIN reservation v ON v.id = g.resv JOIN node nd ON nd.id = g.node
@@ -124,7 +124,7 @@ BEGIN
           FROM (SELECT DISTINCT tenant_id, currency FROM chains) x
           JOIN account h ON h.kind = 'hold' AND h.tenant_id = x.tenant_id AND h.currency = x.currency),
     judged AS (
-        SELECT g.n, g.seq, c.*, r.kind, r.gpu_ms AS told_ms, x.worth,
+        SELECT g.n, g.seq, c.*, r.kind, r.gpu_ms AS told_ms, x.worth, r.during, r.received_at,
                g.seq <= c.rated AS old, g.seq <= greatest(c.rated, max(g.seq) OVER before) AS again,
                g.seq IS DISTINCT FROM greatest(c.rated, max(g.seq) OVER before) + 1 AS gap,
                r.seq IS NULL AS missing,
@@ -139,7 +139,8 @@ BEGIN
         SELECT j.*, bool_and(again OR NOT (gap OR missing OR differs)) OVER (PARTITION BY resv, node ORDER BY n) AS fine FROM judged j),
     used AS ( -- of those to be posted: what each would take of a hold without end
         SELECT s.*, s.closed OR coalesce(bool_or(kind = 'teardown') OVER before, false) AS over,
-               greatest(0, worth - greatest(amount_micro, max(worth) OVER before)) AS more
+               greatest(0, worth - greatest(amount_micro, max(worth) OVER before)) AS more,
+               greatest(0, told_ms - greatest(used_ms, max(told_ms) OVER before)) AS more_ms
           FROM settled s WHERE fine AND NOT again
         WINDOW before AS (PARTITION BY resv, node ORDER BY n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)),
     capped AS (
@@ -168,6 +169,14 @@ BEGIN
         UPDATE account a SET balance_micro = a.balance_micro - x.took
           FROM (SELECT t.hold, sum(d.took) AS took FROM due d JOIN tenants t USING (tenant_id, currency) GROUP BY t.hold) x
          WHERE a.id = x.hold AND x.took > 0),
+    noted AS ( -- for reports
+        INSERT INTO usage (at, used_at, quantity_ms, amount_micro, fee_micro, late_ms, reservation_id, tenant_id, provider_id,
+            site_id, node_id, spot, currency, gpu_model)
+        SELECT t.at, coalesce(lower(d.during), d.received_at), CASE WHEN d.over THEN 0 ELSE d.more_ms END, d.took, d.fee_took,
+               greatest(0, coalesce(us(d.received_at) - us(upper(d.during)), 0)) / 1000, d.resv, d.tenant_id, d.provider_id,
+               d.site_id, d.node, d.spot, d.currency, d.gpu_model
+          FROM due d JOIN tenants t USING (tenant_id, currency)
+         WHERE d.took > 0 OR d.more_ms > 0 AND NOT d.over),
     posted AS ( -- one capture and one fee a chain, named after its last receipt
         INSERT INTO transfer (at, kind, dr, cr, currency, amount_micro, reservation_id, ref)
         SELECT t.at, k.kind, t.hold, k.cr, d.currency, k.amount, d.resv, d.resv || '/' || d.node || '/' || d.seq

@@ -310,6 +310,9 @@ END_TEST
     "'[2026-01-01,2026-01-02)', 1, 0 FROM ng.path; "
 
 /* What only a superuser without triggers can do, and the view that shows it. */
+#define ROLLED    "UPDATE ng.roll_state SET fresh_at = now();"
+#define YESTERDAY "date_trunc('day', now(), 'UTC') - interval '1 day'"
+
 static const struct breach {
     const char *view, *sql;
 } breaches[] = {
@@ -360,6 +363,13 @@ static const struct breach {
     {"unbilled", "UPDATE ng.receipt SET rated = false, received_at = now() - interval "
                  "'61 s'"},
     {"receipt_fork", "INSERT INTO ng.receipt_fork VALUES (" R1 ", 1, 1, 'x')"},
+    {"rollup",
+     ROLLED "INSERT INTO ng.roll_money VALUES (" YESTERDAY
+            ", gen_random_uuid(), 1, gen_random_uuid(), '', false, 'JPY', 1, 0, 0, 1)"},
+    {"rollup", ROLLED "INSERT INTO ng.roll_use VALUES (" YESTERDAY
+                      ", 1, gen_random_uuid(), '', false, 1, 1, 0, 0, 0)"},
+    {"rollup", ROLLED "INSERT INTO ng.roll_match VALUES (" YESTERDAY
+                      ", 'quote', 'ok', '', '', 1, 1, 1)"},
     {"log",
      "UPDATE ng.log SET vkey = 'k'; UPDATE ng.transfer SET at = now() - interval "
      "'2 minutes' WHERE id = 1"},

@@ -597,15 +597,16 @@ START_TEST(test_reports)
     json_t *v;
     json_array_foreach(list, i, v)
     {
-        r = market_ok(
-            &m, STORE_REPORT,
-            STORE_ARGS(S_TEXT(market_text(v, "name")), S_NULL, S_NULL, S_NULL));
+        r = market_ok(&m, STORE_REPORT,
+                      STORE_ARGS(S_TEXT(market_text(v, "name")), S_NULL, S_NULL, S_NULL,
+                                 S_NULL, S_NULL, S_NULL, S_NULL));
         ck_assert_uint_ge(json_array_size(json_object_get(r, "columns")), 2);
         ck_assert(json_is_array(json_object_get(r, "rows")));
     }
     json_decref(list);
     market_refused(&m, ERR_NOT_FOUND, STORE_REPORT,
-                   STORE_ARGS(S_TEXT("pg_authid"), S_NULL, S_NULL, S_NULL));
+                   STORE_ARGS(S_TEXT("pg_authid"), S_NULL, S_NULL, S_NULL, S_NULL,
+                              S_NULL, S_NULL, S_NULL));
 }
 END_TEST
 

@@ -304,7 +304,9 @@ step_invoice_verified() {
     "$neargpu_billd" verify-log --data-dir "$run/server" >"$run/verify-log.out" 2>&1 || { detail=$(head -n 3 "$run/verify-log.out"); return 1; }
 }
 
+report_has_fukuoka() { as admin -o json admin report utilisation_hourly --site fukuoka | jq -e '.rows != []' >/dev/null; }
 step_report_utilisation() {
+    wait_for 40 report_has_fukuoka || return 1 # rolled up every 15 s
     show neargpu --account admin admin report utilisation_hourly
     detail="$(as admin -o json admin report utilisation_hourly | jq -r '(.columns | map(.name)) as $c | [.rows[] | [$c, .] | transpose | map({(.[0]): .[1]}) | add | select(.site == "fukuoka")] | .[0] | tostring')"
     [ "$detail" != null ]

@@ -1,0 +1,172 @@
+-- Money: who earned, who paid, at what price. Days are those of the transfers.
+
+CREATE VIEW report.provider_revenue AS
+    SELECT m.day, p.name AS provider, s.name AS site, m.currency, sum(m.reservations)::bigint AS reservations,
+           round(sum(m.gpu_ms) / 3600000, 3) AS used, trim_scale(sum(m.gross_micro) / 1e6) AS gross, trim_scale(sum(m.fee_micro) / 1e6) AS fee,
+           trim_scale(sum(m.gross_micro - m.fee_micro) / 1e6) AS revenue
+      FROM ng.roll_money m JOIN ng.provider p ON p.id = m.provider_id JOIN ng.site s ON s.id = m.site_id
+     WHERE m.day >= report.since() AND m.day < report.until()
+       AND (report.only('model') IS NULL OR m.gpu_model = report.only('model'))
+     GROUP BY 1, 2, 3, 4;
+COMMENT ON COLUMN report.provider_revenue.used IS 'GPU-hours';
+COMMENT ON COLUMN report.provider_revenue.gross IS 'currency';
+COMMENT ON COLUMN report.provider_revenue.fee IS 'currency';
+COMMENT ON COLUMN report.provider_revenue.revenue IS 'currency';
+
+CREATE VIEW report.take_rate AS
+    SELECT m.day, p.name AS provider, m.currency, trim_scale(sum(m.gross_micro) / 1e6) AS gross, trim_scale(sum(m.fee_micro) / 1e6) AS fee,
+           round(100 * sum(m.fee_micro) / nullif(sum(m.gross_micro), 0), 3) AS take_rate
+      FROM ng.roll_money m JOIN ng.provider p ON p.id = m.provider_id
+     WHERE m.day >= report.since() AND m.day < report.until()
+     GROUP BY 1, 2, 3;
+COMMENT ON COLUMN report.take_rate.gross IS 'currency';
+COMMENT ON COLUMN report.take_rate.fee IS 'currency';
+COMMENT ON COLUMN report.take_rate.take_rate IS '%';
+
+CREATE VIEW report.top_tenants AS
+    WITH spent AS (
+        SELECT tenant_id, currency, sum(gpu_ms) AS gpu_ms, sum(gross_micro) AS gross FROM ng.roll_money m
+         WHERE day >= report.since() AND day < report.until()
+           AND (report.only('site') IS NULL OR m.site_id = (SELECT id FROM ng.site WHERE name = report.only('site')))
+           AND (report.only('provider') IS NULL OR m.provider_id = (SELECT id FROM ng.provider WHERE name = report.only('provider')))
+           AND (report.only('model') IS NULL OR m.gpu_model = report.only('model'))
+         GROUP BY 1, 2),
+    made AS (
+        SELECT tenant_id, currency, count(*) AS reservations FROM ng.reservation
+         WHERE created_at >= report.since() AND created_at < report.until() GROUP BY 1, 2)
+    SELECT t.name AS tenant, x.currency, coalesce(x.reservations, 0) AS reservations, round(coalesce(x.gpu_ms, 0) / 3600000, 3) AS used,
+           trim_scale(coalesce(x.gross, 0) / 1e6) AS spent, round(100 * x.gross / nullif(sum(x.gross) OVER (PARTITION BY x.currency), 0), 2) AS share,
+           trim_scale(coalesce((SELECT a.balance_micro FROM ng.account a WHERE a.kind = 'hold' AND a.tenant_id = x.tenant_id
+                        AND a.currency = x.currency), 0) / 1e6) AS held
+      FROM (SELECT * FROM spent FULL JOIN made USING (tenant_id, currency)) x JOIN ng.tenant t ON t.id = x.tenant_id
+     WHERE x.gross IS NOT NULL OR coalesce(report.only('site'), report.only('provider'), report.only('model')) IS NULL;
+COMMENT ON COLUMN report.top_tenants.used IS 'GPU-hours';
+COMMENT ON COLUMN report.top_tenants.spent IS 'currency';
+COMMENT ON COLUMN report.top_tenants.share IS '%';
+COMMENT ON COLUMN report.top_tenants.held IS 'currency';
+
+-- Herfindahl-Hirschman: the sum of squares of shares in percent; 10,000 is one party alone.
+CREATE VIEW report.concentration AS
+    WITH parts AS (
+        SELECT x.side, m.currency, x.party, sum(m.gross_micro) AS gross
+          FROM ng.roll_money m CROSS JOIN LATERAL (VALUES ('provider', m.provider_id), ('tenant', m.tenant_id)) AS x(side, party)
+         WHERE m.day >= report.since() AND m.day < report.until()
+           AND (report.only('site') IS NULL OR m.site_id = (SELECT id FROM ng.site WHERE name = report.only('site')))
+           AND (report.only('model') IS NULL OR m.gpu_model = report.only('model'))
+         GROUP BY 1, 2, 3),
+    shares AS (
+        SELECT side, currency, 100 * gross / nullif(sum(gross) OVER (PARTITION BY side, currency), 0) AS share,
+               row_number() OVER (PARTITION BY side, currency ORDER BY gross DESC) AS place FROM parts)
+    SELECT side, currency, count(*) AS parties, round(sum(share * share)) AS hhi, round(max(share), 2) AS top_1,
+           round(sum(share) FILTER (WHERE place <= 3), 2) AS top_3
+      FROM shares WHERE share IS NOT NULL GROUP BY 1, 2;
+COMMENT ON COLUMN report.concentration.top_1 IS '%';
+COMMENT ON COLUMN report.concentration.top_3 IS '%';
+
+-- Tenants by the month of their first charge, and how many of them are charged later.
+CREATE VIEW report.retention AS
+    WITH months AS (
+        SELECT tenant_id, date_trunc('month', day, 'UTC') AS month, sum(gpu_ms) AS gpu_ms FROM ng.roll_money GROUP BY 1, 2),
+    cohorts AS (SELECT tenant_id, month, gpu_ms, min(month) OVER (PARTITION BY tenant_id) AS cohort FROM months),
+    counted AS (
+        SELECT cohort, month, count(*) AS active, sum(gpu_ms) AS gpu_ms FROM cohorts GROUP BY 1, 2)
+    SELECT c.cohort, ((extract(year FROM c.month AT TIME ZONE 'UTC') - extract(year FROM c.cohort AT TIME ZONE 'UTC')) * 12
+               + extract(month FROM c.month AT TIME ZONE 'UTC') - extract(month FROM c.cohort AT TIME ZONE 'UTC'))::integer AS month,
+           f.active AS tenants, c.active, round(100.0 * c.active / f.active, 1) AS retention, round(c.gpu_ms / 3600000, 3) AS used
+      FROM counted c JOIN counted f ON f.cohort = c.cohort AND f.month = c.cohort
+     WHERE c.cohort >= report.since() AND c.cohort < report.until();
+COMMENT ON COLUMN report.retention.retention IS '%';
+COMMENT ON COLUMN report.retention.used IS 'GPU-hours';
+
+-- What a GPU-hour was sold for: firm use only. The index is 100 on the model's first day in
+-- the period.
+CREATE VIEW report.price_index AS
+    SELECT x.day, x.gpu_model, x.currency, round(x.gpu_ms / 3600000, 3) AS used, round(x.price, 6) AS price,
+           round(100 * x.price / nullif(first_value(x.price) OVER (PARTITION BY x.gpu_model, x.currency ORDER BY x.day), 0), 2) AS index
+      FROM (SELECT day, gpu_model, currency, sum(gpu_ms) AS gpu_ms, sum(gross_micro) * 3.6 / sum(gpu_ms) AS price
+              FROM ng.roll_money m
+             WHERE NOT spot AND gpu_ms > 0 AND day >= report.since() AND day < report.until()
+               AND (report.only('site') IS NULL OR m.site_id = (SELECT id FROM ng.site WHERE name = report.only('site')))
+               AND (report.only('provider') IS NULL OR m.provider_id = (SELECT id FROM ng.provider WHERE name = report.only('provider')))
+             GROUP BY 1, 2, 3) x;
+COMMENT ON COLUMN report.price_index.used IS 'GPU-hours';
+COMMENT ON COLUMN report.price_index.price IS 'currency per GPU-hour';
+
+CREATE VIEW report.spot_discount AS
+    SELECT x.day, x.gpu_model, x.currency, round(x.spot_ms / 3600000, 3) AS spot, round(x.firm_price, 6) AS firm_price,
+           round(x.spot_price, 6) AS spot_price, round(100 * (1 - x.spot_price / nullif(x.firm_price, 0)), 2) AS discount
+      FROM (SELECT day, gpu_model, currency, sum(gpu_ms) FILTER (WHERE spot) AS spot_ms,
+                   sum(gross_micro) FILTER (WHERE NOT spot) * 3.6 / nullif(sum(gpu_ms) FILTER (WHERE NOT spot), 0) AS firm_price,
+                   sum(gross_micro) FILTER (WHERE spot) * 3.6 / nullif(sum(gpu_ms) FILTER (WHERE spot), 0) AS spot_price
+              FROM ng.roll_money m
+             WHERE gpu_model <> '' AND day >= report.since() AND day < report.until()
+               AND (report.only('site') IS NULL OR m.site_id = (SELECT id FROM ng.site WHERE name = report.only('site')))
+             GROUP BY 1, 2, 3) x
+     WHERE x.spot_ms > 0;
+COMMENT ON COLUMN report.spot_discount.spot IS 'GPU-hours';
+COMMENT ON COLUMN report.spot_discount.firm_price IS 'currency per GPU-hour';
+COMMENT ON COLUMN report.spot_discount.spot_price IS 'currency per GPU-hour';
+COMMENT ON COLUMN report.spot_discount.discount IS '%';
+
+-- Money that went back, by what it was; who bore it stands in the ledger.
+CREATE VIEW report.refunds AS
+    SELECT date_trunc('day', t.at, 'UTC') AS day, coalesce(n.name, '') AS tenant, t.kind, t.currency, count(*) AS transfers,
+           count(DISTINCT t.reservation_id) AS reservations, trim_scale(sum(t.amount_micro) / 1e6) AS amount
+      FROM ng.transfer t JOIN ng.account d ON d.id = t.dr JOIN ng.account c ON c.id = t.cr
+      LEFT JOIN ng.tenant n ON n.id = coalesce(c.tenant_id, d.tenant_id)
+     WHERE t.kind IN ('reversal', 'refund', 'refund_fee', 'refund_tax', 'sla', 'sla_fee', 'promo', 'promo_used', 'promo_back', 'chargeback')
+       AND t.kind NOT LIKE 'promo%' AND t.at >= report.since() AND t.at < report.until()
+     GROUP BY 1, 2, 3, 4;
+COMMENT ON COLUMN report.refunds.amount IS 'currency';
+
+-- What the platform kept: fees less what it gave back of them, less its own expenses, each
+-- as its account moved.
+CREATE VIEW report.margin AS
+    WITH other AS (
+        SELECT date_trunc('day', t.at, 'UTC') AS day, t.currency,
+               sum(CASE WHEN d.kind = 'fee' THEN t.amount_micro WHEN c.kind = 'fee' THEN -t.amount_micro ELSE 0 END) AS fee_back,
+               sum(CASE WHEN d.kind = 'sla_expense' THEN t.amount_micro WHEN c.kind = 'sla_expense' THEN -t.amount_micro ELSE 0 END) AS sla,
+               sum(CASE WHEN d.kind = 'promo_expense' THEN t.amount_micro WHEN c.kind = 'promo_expense' THEN -t.amount_micro ELSE 0 END) AS promo
+          FROM ng.transfer t JOIN ng.account d ON d.id = t.dr JOIN ng.account c ON c.id = t.cr
+         WHERE t.kind IN ('reversal', 'refund', 'refund_fee', 'refund_tax', 'sla', 'sla_fee', 'promo', 'promo_used', 'promo_back', 'chargeback')
+           AND t.at >= report.since() AND t.at < report.until()
+         GROUP BY 1, 2),
+    earned AS (
+        SELECT day, currency, sum(gross_micro) AS gross, sum(fee_micro) AS fee FROM ng.roll_money
+         WHERE day >= report.since() AND day < report.until() GROUP BY 1, 2)
+    SELECT x.day, x.currency, trim_scale(coalesce(x.gross, 0) / 1e6) AS gross, trim_scale(coalesce(x.fee, 0) / 1e6) AS fee, trim_scale(coalesce(x.fee_back, 0) / 1e6) AS fee_back,
+           trim_scale(coalesce(x.sla, 0) / 1e6) AS sla, trim_scale(coalesce(x.promo, 0) / 1e6) AS promo,
+           trim_scale((coalesce(x.fee, 0) - coalesce(x.fee_back, 0) - coalesce(x.sla, 0) - coalesce(x.promo, 0)) / 1e6) AS margin,
+           round(100 * (coalesce(x.fee, 0) - coalesce(x.fee_back, 0) - coalesce(x.sla, 0) - coalesce(x.promo, 0)) / nullif(x.gross, 0), 3) AS of_gross
+      FROM (SELECT * FROM earned FULL JOIN other USING (day, currency)) x
+     WHERE x.gross IS NOT NULL OR x.fee_back <> 0 OR x.sla <> 0 OR x.promo <> 0;
+COMMENT ON COLUMN report.margin.gross IS 'currency';
+COMMENT ON COLUMN report.margin.fee IS 'currency';
+COMMENT ON COLUMN report.margin.fee_back IS 'currency';
+COMMENT ON COLUMN report.margin.sla IS 'currency';
+COMMENT ON COLUMN report.margin.promo IS 'currency';
+COMMENT ON COLUMN report.margin.margin IS 'currency';
+COMMENT ON COLUMN report.margin.of_gross IS '%';
+
+INSERT INTO report.catalog (name, description, time_column, days, period, filters, sort, rolls, chart) VALUES
+    ('provider_revenue', 'captured use by day, provider and site: gross, fee, provider''s share', 'day', 366, true,
+     '{site,provider,model,currency}', 'day, provider, site, currency', '{money}',
+     '{"kind": "line", "x": "day", "y": ["revenue"], "series": "provider"}'),
+    ('take_rate', 'the platform''s fee as a share of what was captured, by day and provider', 'day', 366, true,
+     '{provider,currency}', 'day, provider, currency', '{money}', '{"kind": "line", "x": "day", "y": ["take_rate"], "series": "provider", "mean": true}'),
+    ('top_tenants', 'tenants by what they spent', NULL, NULL, true,
+     '{site,provider,tenant,model,currency}', 'spent DESC, tenant', '{money}', '{"kind": "bar", "x": "tenant", "y": ["spent"]}'),
+    ('concentration', 'how much of what was captured few parties have, on both sides', NULL, NULL, true,
+     '{site,model,currency}', 'side, currency', '{money}', '{"kind": "bar", "x": "side", "y": ["hhi"]}'),
+    ('retention', 'tenants by the month of their first charge, and how many of them came back', NULL, NULL, true,
+     '{}', 'cohort, month', '{money}', '{"kind": "heat", "x": "month", "y": ["cohort"], "value": "retention"}'),
+    ('price_index', 'what a GPU-hour of firm use was sold for, by day and model', 'day', 366, true,
+     '{site,provider,model,currency}', 'day, gpu_model, currency', '{money}',
+     '{"kind": "line", "x": "day", "y": ["index"], "series": "gpu_model", "mean": true}'),
+    ('spot_discount', 'what spot use cost less than firm use, by day and model', 'day', 366, true,
+     '{site,model,currency}', 'day, gpu_model, currency', '{money}',
+     '{"kind": "line", "x": "day", "y": ["discount"], "series": "gpu_model", "mean": true}'),
+    ('refunds', 'money that went back to tenants, by day, tenant and kind of transfer', 'day', 366, true,
+     '{tenant,currency}', 'day, tenant, kind', '{}', '{"kind": "line", "x": "day", "y": ["amount"], "series": "kind"}'),
+    ('margin', 'what the platform kept of its fees after what it gave back and its expenses, by day', 'day', 366, true,
+     '{currency}', 'day, currency', '{money}', '{"kind": "line", "x": "day", "y": ["fee", "margin"]}');
