@@ -163,7 +163,7 @@ static int sign_head(struct sequencer *s, struct log *log, const char *origin,
     struct checkpoint c = {.size = log->edge.size};
     struct note_key k;
     snprintf(c.origin, sizeof(c.origin), "%s", origin);
-    if (note_key_make(origin, s->key, &k, err) != 0 ||
+    if (note_key_make(origin, NOTE_ALG_SIGN, s->key, &k, err) != 0 ||
         merkle_root(&tiles, c.size, &c.root, err) != 0)
         return -1;
     note_key_print(&k, vkey);

@@ -205,13 +205,23 @@ int account_key(const struct account *a, int make, EVP_PKEY **ret, struct err *e
         return -1;
     if (err->code != ERR_NOT_FOUND || !make)
         return -1;
+    return account_key_file(a, a->key_path, ret, err);
+}
+
+int account_key_file(const struct account *a, const char *path, EVP_PKEY **ret,
+                     struct err *err)
+{
     EVP_PKEY *key;
+    if (file_key(path, ret, err) == 0)
+        return 0;
+    if (err->code != ERR_NOT_FOUND)
+        return -1;
     if (jws_keygen(&key, err) < 0)
         return -1;
     char *pem = jws_key_to_pem(key);
     int rc = make_dir(a, err);
     if (rc == 0)
-        rc = fsx_write(a->key_path, pem, strlen(pem), 0600, err);
+        rc = fsx_write(path, pem, strlen(pem), 0600, err);
     explicit_bzero(pem, strlen(pem));
     free(pem);
     if (rc < 0)

@@ -38,6 +38,10 @@ int account_save_ca(const struct account *a, const char *pem, struct err *err) M
  * an SSH agent holds it is the public half alone. Caller frees. */
 int account_key(const struct account *a, int make, EVP_PKEY **ret,
                 struct err *err) MUST_USE;
+/* An Ed25519 key in a file (PEM or OpenSSH), made when it is not there. Caller frees.
+ */
+int account_key_file(const struct account *a, const char *path, EVP_PKEY **ret,
+                     struct err *err) MUST_USE;
 /* A JWS by the possession key (of account_key()), or by the SSH agent that holds it. */
 int account_sign(const struct account *a, EVP_PKEY *key, const char *typ,
                  const json_t *payload, char **ret_token, struct err *err) MUST_USE;

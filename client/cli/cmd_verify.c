@@ -1,157 +1,40 @@
 /* verify, and --bundle of other commands: the market's verifiable log as a reader sees
  * it (docs/log.md). Everything is computed here; the server is asked for nothing but
- * the newest heads, and only without a file.
- *
- * ACCOUNT.log.json keeps each log's key and the newest head seen: the first look
- * trusts, every later one must extend it. It is written only when all was right. */
+ * the newest heads, and only without a file. What was seen is kept (heads.h) only when
+ * all was right. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/cli/cli.h"
+#include "client/cli/heads.h"
 #include "client/lib/bounds.h"
 #include "client/lib/bundle.h"
+#include "client/lib/timefmt.h"
+#include "client/lib/clock.h"
 #include "client/lib/fsx.h"
 #include "client/lib/jsonx.h"
 #include "client/lib/jws.h"
 #include "client/lib/logentry.h"
 #include "client/lib/xalloc.h"
 
-#define KEPT_BYTES_MAX 16384
-
-/* --- what was seen before --- */
-
-static char *kept_path(const struct cli *c)
-{
-    size_t len = strlen(c->account.json_path) - strlen(".json");
-    return xasprintf("%.*s.log.json", (int)len, c->account.json_path);
-}
-
-static void kept_init(struct bundle_log logs[BUNDLE_LOGS])
-{
-    memset(logs, 0, sizeof(*logs) * BUNDLE_LOGS);
-    memcpy(logs[0].name, "usage", 6);
-    memcpy(logs[1].name, "ledger", 7);
-}
-
-static int kept_one(const json_t *obj, struct bundle_log *log)
-{
-    const char *vkey = json_string_value(json_object_get(obj, "vkey")),
-               *root = json_string_value(json_object_get(obj, "root"));
-    if (obj == NULL)
-        return 0;
-    if (vkey == NULL || strlen(vkey) >= sizeof(log->vkey) || root == NULL ||
-        !logentry_unhex(root, log->root.b, SHA256_LEN))
-        return -1;
-    memcpy(log->vkey, vkey, strlen(vkey) + 1);
-    log->size = (uint64_t)json_integer_value(json_object_get(obj, "size"));
-    return 0;
-}
-
-static int kept_read(const char *path, struct bundle_log logs[BUNDLE_LOGS],
-                     char root[JWS_KID_MAX], struct err *err)
-{
-    char *text;
-    size_t len;
-    kept_init(logs);
-    root[0] = '\0';
-    if (fsx_read(path, KEPT_BYTES_MAX, &text, &len, err) != 0)
-        return err->code == ERR_NOT_FOUND ? 0 : -1;
-    json_t *obj = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
-    int rc = obj != NULL ? 0 : -1;
-    for (int i = 0; rc == 0 && i < BUNDLE_LOGS; i++)
-        rc = kept_one(json_object_get(obj, logs[i].name), &logs[i]);
-    const char *kid = json_string_value(json_object_get(obj, "root"));
-    if (rc == 0 && kid != NULL && strlen(kid) < JWS_KID_MAX)
-        memcpy(root, kid, strlen(kid) + 1);
-    json_decref(obj);
-    free(text);
-    return rc == 0 ? 0
-                   : err_set(err, ERR_BAD_REQUEST,
-                             "%s is damaged: what was seen of the market's logs is not "
-                             "known any more; remove it to begin anew",
-                             path);
-}
-
-static int kept_write(const char *path, const struct bundle_log logs[BUNDLE_LOGS],
-                      const char *root, struct err *err)
-{
-    json_t *obj = json_pack("{s:s}", "root", root);
-    char hex[SHA256_HEX];
-    for (int i = 0; i < BUNDLE_LOGS; i++) {
-        if (logs[i].vkey[0] == '\0')
-            continue;
-        digest_hex(logs[i].root.b, SHA256_LEN, hex);
-        json_object_set_new(obj, logs[i].name,
-                            json_pack("{s:s, s:I, s:s}", "vkey", logs[i].vkey, "size",
-                                      (json_int_t)logs[i].size, "root", hex));
-    }
-    char *text = jsonx_dump(obj);
-    int rc = fsx_write(path, text, strlen(text), 0600, err);
-    free(text);
-    json_decref(obj);
-    return rc;
-}
-
-/* The root of the market's keys, taken at the first look and never another. */
-static int see_root(struct cli *c, char root[JWS_KID_MAX], struct err *err)
-{
-    json_t *reply = NULL;
-    uint8_t pub[JWS_ED25519_LEN];
-    char kid[JWS_KID_MAX];
-    if (cli_get(c, "/v1/keyset", &reply, err) != 0)
-        return -1;
-    int rc = jws_jwk_parse(json_object_get(reply, "root"), pub, err);
-    json_decref(reply);
-    if (rc != 0)
-        return -1;
-    jws_thumbprint(pub, kid);
-    if (root[0] != '\0' && strcmp(root, kid) != 0)
-        return err_set(err, ERR_TOKEN,
-                       "the market's keys stand under root %s, and %s was seen before",
-                       kid, root);
-    memcpy(root, kid, sizeof(kid));
-    return 0;
-}
-
 /* --- the newest heads --- */
 
-static int follow(struct cli *c, struct bundle_log *log, struct err *err)
-{
-    struct strbuf path = STRBUF_INIT;
-    json_t *head = NULL;
-    strbuf_addf(&path, "/v1/log/checkpoint?log=%s", log->name);
-    if (log->size > 0)
-        strbuf_addf(&path, "&from=%llu", (unsigned long long)log->size);
-    int rc = cli_get(c, strbuf_str(&path), &head, err);
-    strbuf_done(&path);
-    if (rc != 0)
-        return -1;
-    const char *note = json_string_value(json_object_get(head, "checkpoint"));
-    if (note == NULL || note[0] == '\0')
-        rc = log->size > 0 ? err_set(err, ERR_TOKEN,
-                                     "log %s: it is empty now, and had %llu leaves",
-                                     log->name, (unsigned long long)log->size)
-                           : 0;
-    else
-        rc = bundle_follow(head, log, err);
-    json_decref(head);
-    return rc;
-}
-
-static int print_logs(struct cli *c, const struct bundle_log logs[BUNDLE_LOGS],
-                      struct err *err)
+static int print_logs(struct cli *c, const struct heads *h,
+                      const size_t witnesses[BUNDLE_LOGS], struct err *err)
 {
     static const struct render_col cols[] = {
         {"LOG", "log", RENDER_TEXT, NULL},
         {"RECORDS", "size", RENDER_INT, NULL},
+        {"WITNESSES", "witnesses", RENDER_INT, NULL},
         {"KEY", "vkey", RENDER_TEXT, NULL},
     };
     json_t *rows = json_array();
     for (int i = 0; i < BUNDLE_LOGS; i++)
-        json_array_append_new(rows, json_pack("{s:s, s:I, s:s}", "log", logs[i].name,
-                                              "size", (json_int_t)logs[i].size, "vkey",
-                                              logs[i].vkey));
+        json_array_append_new(
+            rows, json_pack("{s:s, s:I, s:I, s:s}", "log", h->logs[i].name, "size",
+                            (json_int_t)h->logs[i].size, "witnesses",
+                            (json_int_t)witnesses[i], "vkey", h->logs[i].vkey));
     json_t *reply = json_pack("{s:o}", "logs", rows);
     int rc = cli_print_list(c, reply, "logs", cols, RENDER_COUNT_OF(cols),
                             "the market keeps no log", err);
@@ -159,22 +42,39 @@ static int print_logs(struct cli *c, const struct bundle_log logs[BUNDLE_LOGS],
     return rc;
 }
 
+/* Every witness that the market tells of, and each that was asked for. */
+static int count_witnesses(struct cli *c, const struct heads *h, int i,
+                           size_t *ret_count, struct err *err)
+{
+    const char *vkey;
+    size_t one;
+    if (h->logs[i].size == 0)
+        return 0;
+    for (size_t n = 0; (vkey = opt_nth(c->opts, "witness", n)) != NULL; n++) {
+        if (heads_witnessed(c, h, i, vkey, &one, err) != 0)
+            return -1;
+        if (one == 0)
+            return err_set(err, ERR_TOKEN, "log %s: not cosigned by %.80s",
+                           h->logs[i].name, vkey);
+    }
+    return heads_witnessed(c, h, i, NULL, ret_count, err);
+}
+
 static int verify_heads(struct cli *c, struct err *err)
 {
-    struct bundle_log logs[BUNDLE_LOGS];
-    char root[JWS_KID_MAX];
-    if (cli_open(c, err) != 0)
+    size_t witnesses[BUNDLE_LOGS] = {0};
+    struct heads h;
+    if (cli_open(c, err) != 0 || heads_read(c, &h, err) != 0)
         return -1;
-    char *path = kept_path(c);
-    int rc = kept_read(path, logs, root, err);
-    if (rc == 0)
-        rc = see_root(c, root, err);
+    int rc = heads_follow(c, &h, err);
     for (int i = 0; rc == 0 && i < BUNDLE_LOGS; i++)
-        rc = follow(c, &logs[i], err);
+        rc = count_witnesses(c, &h, i, &witnesses[i], err);
     if (rc == 0)
-        rc = kept_write(path, logs, root, err);
-    free(path);
-    return rc == 0 ? print_logs(c, logs, err) : -1;
+        rc = heads_save(c, &h, err);
+    if (rc == 0)
+        rc = print_logs(c, &h, witnesses, err);
+    heads_done(&h);
+    return rc;
 }
 
 /* --- a bundle --- */
@@ -185,11 +85,12 @@ static json_t *result_json(const struct bundle_result *r)
     const char *line = strbuf_str(&r->breaches), *end;
     for (; (end = strchr(line, '\n')) != NULL; line = end + 1)
         json_array_append_new(breaches, json_stringn(line, (size_t)(end - line)));
-    return json_pack("{s:b, s:I, s:I, s:I, s:I, s:b, s:o}", "ok", r->breach_count == 0,
-                     "records", (json_int_t)r->records, "receipts",
-                     (json_int_t)r->receipts, "countersigned",
-                     (json_int_t)r->countersigned, "invoices", (json_int_t)r->invoices,
-                     "key_known", r->pinned, "breaches", breaches);
+    return json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:b, s:o}", "ok",
+                     r->breach_count == 0, "records", (json_int_t)r->records,
+                     "receipts", (json_int_t)r->receipts, "countersigned",
+                     (json_int_t)r->countersigned, "promised", (json_int_t)r->promised,
+                     "invoices", (json_int_t)r->invoices, "key_known", r->pinned,
+                     "breaches", breaches);
 }
 
 static int print_result(struct cli *c, const struct bundle_result *r, struct err *err)
@@ -198,6 +99,7 @@ static int print_result(struct cli *c, const struct bundle_result *r, struct err
         {"Records", "records", RENDER_INT, NULL},
         {"Receipts", "receipts", RENDER_INT, NULL},
         {"Countersigned", "countersigned", RENDER_INT, NULL},
+        {"Promised", "promised", RENDER_INT, NULL},
         {"Invoices", "invoices", RENDER_INT, NULL},
         {"Key known", "key_known", RENDER_YES, NULL},
     };
@@ -246,13 +148,21 @@ static int given_keys(const struct cli *c, struct bundle_log logs[BUNDLE_LOGS],
     return 0;
 }
 
+/* When this program fetched it; for one that does not say, promises are over. */
+static int64_t fetched_us(const json_t *bundle)
+{
+    const char *text = json_string_value(json_object_get(bundle, "fetched_at"));
+    struct err err;
+    int64_t us;
+    return text != NULL && timefmt_parse(text, &us, &err) == 0 ? us : INT64_MAX;
+}
+
 static int verify_file(struct cli *c, const char *file, struct err *err)
 {
-    struct bundle_log known[BUNDLE_LOGS];
-    char root[JWS_KID_MAX];
+    struct heads known;
     struct bundle_result result;
     json_error_t where;
-    char *text, *path;
+    char *text;
     size_t len;
     if (fsx_read(file, BUNDLE_BYTES_MAX, &text, &len, err) != 0)
         return -1;
@@ -262,14 +172,12 @@ static int verify_file(struct cli *c, const char *file, struct err *err)
         return err_set(err, ERR_BAD_REQUEST, "%s:%d: %.200s", file, where.line,
                        where.text);
     int rc = account_init(&c->account, cli_account_name(c), err);
-    if (rc == 0) {
-        path = kept_path(c);
-        rc = kept_read(path, known, root, err);
-        free(path);
-    }
     if (rc == 0)
-        rc = given_keys(c, known, err);
-    if (rc == 0 && (rc = bundle_check(bundle, known, root, &result, err)) == 0) {
+        rc = heads_read(c, &known, err);
+    if (rc == 0)
+        rc = given_keys(c, known.logs, err);
+    if (rc == 0 && (rc = bundle_check(bundle, known.logs, known.root,
+                                      fetched_us(bundle), &result, err)) == 0) {
         rc = print_result(c, &result, err);
         bundle_result_done(&result);
     }
@@ -352,8 +260,7 @@ static int print_receipts(struct cli *c, const json_t *bundle, struct err *err)
 
 int cli_show_receipts(struct cli *c, const char *reservation, struct err *err)
 {
-    struct bundle_log known[BUNDLE_LOGS];
-    char root[JWS_KID_MAX];
+    struct heads known;
     struct bundle_result result;
     struct strbuf path = STRBUF_INIT;
     json_t *bundle = NULL;
@@ -363,12 +270,11 @@ int cli_show_receipts(struct cli *c, const char *reservation, struct err *err)
     strbuf_done(&path);
     if (rc != 0)
         return -1;
-    char *kept = kept_path(c);
-    rc = kept_read(kept, known, root, err);
-    free(kept);
+    rc = heads_read(c, &known, err);
     if (rc == 0)
         rc = print_receipts(c, bundle, err);
-    if (rc == 0 && (rc = bundle_check(bundle, known, root, &result, err)) == 0) {
+    if (rc == 0 && (rc = bundle_check(bundle, known.logs, known.root, clock_now_us(),
+                                      &result, err)) == 0) {
         for (const char *line = strbuf_str(&result.breaches), *end;
              (end = strchr(line, '\n')) != NULL; line = end + 1)
             cli_note("%.*s", (int)(end - line), line);
@@ -396,6 +302,9 @@ int cli_save_bundle(struct cli *c, const char *what, const char *id, const char 
     strbuf_done(&path);
     if (rc != 0)
         return -1;
+    char now[TIMEFMT_MAX];
+    timefmt_utc(clock_now_us(), now);
+    json_object_set_new(bundle, "fetched_at", json_string(now));
     char *text = jsonx_dump(bundle);
     rc = fsx_write(file, text, strlen(text), 0600, err);
     if (rc == 0)

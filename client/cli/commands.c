@@ -180,6 +180,12 @@ static const struct opt_def invoice_opts[] = {
 static const struct opt_def verify_opts[] = {
     {"log-key", 0, "KEY", "Key that a log must have, NAME+HASH+KEY; may be repeated.",
      true},
+    {"witness", 0, "KEY",
+     "Witness who must have cosigned each log, NAME+HASH+KEY; may be repeated.", true},
+};
+static const struct opt_def witness_opts[] = {
+    {"name", 0, "NAME", "Name of the witness; the account's name and /witness else."},
+    {"every", 0, "TIME", "Again and again, this long apart: 10s to 24h."},
 };
 static const struct opt_def join_opts[] = {
     {"site", 0, "SITE", "Site of the node."},
@@ -399,6 +405,8 @@ EXAMPLES(
      "Is every record in the market's log, every receipt signed, every sum right?"},
     {"neargpu verify",
      "Do the market's logs still hold all that they held at the last look?"});
+EXAMPLES(witness_ex, {"neargpu witness", "Look once, and cosign what was seen."},
+         {"neargpu witness --every 1h", "A witness that others can name to `verify`."});
 EXAMPLES(join_ex, {"neargpu provider join-code --site fukuoka --node gpu-17",
                    "A one-time code with which the node's agent enrols."});
 EXAMPLES(nodes_ex, {"neargpu provider nodes", "Nodes with their GPUs and state."});
@@ -594,6 +602,12 @@ static const struct opt_command commands[CMD_COUNT] = {
          "heads are fetched and must extend those seen before, which are kept with the "
          "account. Whatever is wrong is told, and the exit status is not 0.",
          OPTS(verify_opts), ARGS(0, 1), EX(verify_ex)},
+    [CMD_WITNESS] = {"witness", "", "be a witness of the market's logs",
+                     "As `verify` without a file; when the newest heads extend those "
+                     "seen before they are cosigned, and the market keeps the "
+                     "cosignatures for others to see. The key is made at the first "
+                     "look; whoever knows it can demand it: `verify --witness KEY`.",
+                     OPTS(witness_opts), ARGS(0, 0), EX(witness_ex)},
     [CMD_PROVIDER_JOIN_CODE] = {"provider join-code", "",
                                 "make a one-time code to enrol a node",
                                 "The code works once, for this site and node name "

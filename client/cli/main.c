@@ -48,6 +48,7 @@ static cli_fn *const handlers[CMD_COUNT] = {
     [CMD_INVOICE_LIST] = cmd_invoice_list,
     [CMD_INVOICE_SHOW] = cmd_invoice_show,
     [CMD_VERIFY] = cmd_verify,
+    [CMD_WITNESS] = cmd_witness,
     [CMD_PROVIDER_JOIN_CODE] = cmd_provider_join_code,
     [CMD_PROVIDER_NODES] = cmd_provider_nodes,
     [CMD_PROVIDER_REATTEST] = cmd_provider_reattest,

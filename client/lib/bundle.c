@@ -13,12 +13,14 @@
 #include "client/lib/keyset.h"
 #include "client/lib/logentry.h"
 #include "client/lib/money.h"
+#include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
 
 struct check {
     const json_t *bundle, *entries, *receipts;
     struct bundle_result *result;
     struct keyring *market; /* keys that countersign; NULL: none could be read */
+    int64_t now_us;
 };
 
 static void breach(struct check *c, const char *fmt, ...)
@@ -245,9 +247,11 @@ static void read_market(struct check *c)
     free(set);
 }
 
-static bool is_countersign(const struct check *c, const char *text, const json_t *p,
-                           const char *node, const char *hash)
+/* *ret_log_by: the second by which it promises a place in the log; 0 none. */
+static bool is_countersign(const struct check *c, const json_t *row, const json_t *p,
+                           const char *hash, int64_t *ret_log_by)
 {
+    const char *text = text_of(row, "countersign"), *node = text_of(row, "node");
     struct jws_parts parts;
     const char *step;
     struct err err;
@@ -267,8 +271,42 @@ static bool is_countersign(const struct check *c, const char *text, const json_t
               strcmp(text_of(ack, "node"), node) == 0 &&
               strcmp(text_of(ack, "reservation"), text_of(p, "reservation")) == 0 &&
               json_equal(json_object_get(ack, "seq"), json_object_get(p, "seq"));
+    *ret_log_by = ok ? json_integer_value(json_object_get(ack, "log_by")) : 0;
     json_decref(ack);
     return ok;
+}
+
+/* Each receipt is in the log, or has a promise of the market that is not due yet. */
+static void check_logged(struct check *c, const json_t *row, const json_t *p)
+{
+    const char *resv = text_of(p, "reservation"), *node = text_of(row, "node"),
+               *text = text_of(row, "receipt");
+    json_int_t seq = json_integer_value(json_object_get(p, "seq"));
+    const json_t *record = find_receipt(c, resv, node, seq);
+    char hex[SHA256_HEX], when[TIMEFMT_MAX];
+    int64_t log_by = 0;
+    digest_sha256_hex(text, strlen(text), hex);
+    bool signed_by_market = is_countersign(c, row, p, hex, &log_by);
+    if (signed_by_market)
+        c->result->countersigned++;
+    else if (text_of(row, "countersign")[0] != '\0')
+        breach(c, "receipt %.40s/%" JSON_INTEGER_FORMAT ": not what was countersigned",
+               resv, seq);
+    if (record != NULL && strcmp(text_of(record, "sha256"), hex) != 0)
+        breach(c, "receipt %.40s/%" JSON_INTEGER_FORMAT ": not the one in the log",
+               resv, seq);
+    if (record != NULL)
+        return;
+    if (log_by > 0 && c->now_us / US_PER_S <= log_by)
+        c->result->promised++;
+    else if (log_by > 0 && log_by < INT64_MAX / US_PER_S) {
+        timefmt_utc(log_by * US_PER_S, when);
+        breach(c,
+               "receipt %.40s/%" JSON_INTEGER_FORMAT
+               ": not in the log, where the market promised a place by %s",
+               resv, seq, when);
+    } else
+        breach(c, "receipt %.40s/%" JSON_INTEGER_FORMAT ": not in the log", resv, seq);
 }
 
 /* Receipts come by reservation, node and number; each names the one before. */
@@ -283,7 +321,6 @@ static void check_receipt(struct check *c, const json_t *row, size_t at,
     json_int_t seq = json_integer_value(json_object_get(p, "seq")),
                gpu_ms = json_integer_value(json_object_get(p, "gpu_ms"));
     uint8_t sum[SHA256_LEN];
-    char hex[SHA256_HEX];
     if (strcmp(chain->reservation, resv) != 0 || strcmp(chain->node, node) != 0) {
         memset(chain, 0, sizeof(*chain));
         snprintf(chain->reservation, sizeof(chain->reservation), "%s", resv);
@@ -303,19 +340,7 @@ static void check_receipt(struct check *c, const json_t *row, size_t at,
     if (gpu_ms < chain->gpu_ms)
         breach(c, "receipt %.40s/%" JSON_INTEGER_FORMAT ": less use than before", resv,
                seq);
-    const json_t *record = find_receipt(c, resv, node, seq);
-    digest_sha256_hex(text, strlen(text), hex);
-    if (record == NULL)
-        breach(c, "receipt %.40s/%" JSON_INTEGER_FORMAT ": not in the log", resv, seq);
-    else if (strcmp(text_of(record, "sha256"), hex) != 0)
-        breach(c, "receipt %.40s/%" JSON_INTEGER_FORMAT ": not the one in the log",
-               resv, seq);
-    const char *countersign = text_of(row, "countersign");
-    if (countersign[0] != '\0' && is_countersign(c, countersign, p, node, hex))
-        c->result->countersigned++;
-    else if (countersign[0] != '\0')
-        breach(c, "receipt %.40s/%" JSON_INTEGER_FORMAT ": not what was countersigned",
-               resv, seq);
+    check_logged(c, row, p);
     chain->seq = seq;
     chain->gpu_ms = gpu_ms;
     digest_sha256(text, strlen(text), sum);
@@ -405,10 +430,11 @@ static void check_invoice(struct check *c, const json_t *inv)
 /* --- all of it --- */
 
 int bundle_check(const json_t *bundle, const struct bundle_log known[BUNDLE_LOGS],
-                 const char *root, struct bundle_result *ret, struct err *err)
+                 const char *root, int64_t now_us, struct bundle_result *ret,
+                 struct err *err)
 {
     static const char *const names[BUNDLE_LOGS] = {"usage", "ledger"};
-    struct check c = {.bundle = bundle, .result = ret};
+    struct check c = {.bundle = bundle, .result = ret, .now_us = now_us};
     struct chain chain = {.seq = 0};
     const json_t *row;
     size_t i;

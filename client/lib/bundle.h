@@ -36,6 +36,7 @@ struct bundle_result {
     struct bundle_log logs[BUNDLE_LOGS]; /* as in this bundle; size 0: not in it */
     size_t records, receipts, invoices;
     size_t countersigned;   /* receipts that the market has countersigned */
+    size_t promised;        /* of them, those with a place in the log still to come */
     char root[JWS_KID_MAX]; /* thumbprint of the root of their keys; "": none */
     bool pinned;            /* every log that is used had a known key */
     size_t breach_count;    /* 0: nothing is wrong */
@@ -43,11 +44,14 @@ struct bundle_result {
 };
 
 /* known: what is remembered, by name (name "": unused), or NULL. root: thumbprint of
- * the market's root, "" or NULL: not known, and the result is not pinned.
+ * the market's root, "" or NULL: not known, and the result is not pinned. now_us: when
+ * the bundle was fetched or is checked; a receipt that is not in the log is a breach
+ * from the instant on by which its countersign promised a place (INT64_MAX: each is).
  * ERR_BAD_REQUEST when it is no bundle at all; what is wrong inside one is a breach.
  * bundle_result_done() after success. */
 int bundle_check(const json_t *bundle, const struct bundle_log known[BUNDLE_LOGS],
-                 const char *root, struct bundle_result *ret, struct err *err) MUST_USE;
+                 const char *root, int64_t now_us, struct bundle_result *ret,
+                 struct err *err) MUST_USE;
 void bundle_result_done(struct bundle_result *r);
 
 /* A head fetched later ({log, vkey, size, checkpoint, consistency?}) against the one

@@ -7,12 +7,13 @@
 
 #include "client/lib/xalloc.h"
 
-#define ALG_ED25519   1
 #define HASH_LEN      4
+#define TIME_LEN      8
 #define SIG_LEN       64
 #define BLOB_LEN      (HASH_LEN + SIG_LEN)
-#define BLOB_TEXT     92 /* base64 of 68 bytes, padding included */
-#define KEY_TEXT      44 /* of 33 */
+#define COSIGN_LEN    (HASH_LEN + TIME_LEN + SIG_LEN)
+#define BLOB_TEXT     104 /* base64 of 76 bytes, padding included */
+#define KEY_TEXT      44  /* of 33 */
 #define LINE_DASH     "\xe2\x80\x94 "
 #define LINE_DASH_LEN 4
 
@@ -58,15 +59,14 @@ static bool name_is_valid(const char *name, size_t len)
     return true;
 }
 
-static void key_hash(const char *name, const uint8_t pub[JWS_ED25519_LEN],
-                     uint8_t out[HASH_LEN])
+static void key_hash(const struct note_key *k, uint8_t out[HASH_LEN])
 {
     uint8_t buf[NOTE_NAME_MAX + 2 + JWS_ED25519_LEN], sum[SHA256_LEN];
-    size_t n = strlen(name);
-    memcpy(buf, name, n);
+    size_t n = strlen(k->name);
+    memcpy(buf, k->name, n);
     buf[n++] = '\n';
-    buf[n++] = ALG_ED25519;
-    memcpy(buf + n, pub, JWS_ED25519_LEN);
+    buf[n++] = (uint8_t)k->alg;
+    memcpy(buf + n, k->pub, JWS_ED25519_LEN);
     digest_sha256(buf, n + JWS_ED25519_LEN, sum);
     memcpy(out, sum, HASH_LEN);
 }
@@ -83,11 +83,12 @@ int note_key_parse(const char *vkey, struct note_key *ret, struct err *err)
     memset(&k, 0, sizeof(k));
     memcpy(k.name, vkey, (size_t)(hash - vkey));
     if (decode64(key + 1, strlen(key + 1), blob, sizeof(blob)) != sizeof(blob) ||
-        blob[0] != ALG_ED25519)
+        (blob[0] != NOTE_ALG_SIGN && blob[0] != NOTE_ALG_COSIGN))
         return err_set(err, ERR_BAD_REQUEST, "the verifier key %s is not Ed25519",
                        k.name);
+    k.alg = (enum note_alg)blob[0];
     memcpy(k.pub, blob + 1, sizeof(k.pub));
-    key_hash(k.name, k.pub, sum);
+    key_hash(&k, sum);
     digest_hex(sum, HASH_LEN, hex);
     if (key - hash - 1 != 2 * HASH_LEN || memcmp(hash + 1, hex, 2 * HASH_LEN) != 0)
         return err_set(err, ERR_BAD_REQUEST,
@@ -99,20 +100,21 @@ int note_key_parse(const char *vkey, struct note_key *ret, struct err *err)
 
 void note_key_print(const struct note_key *k, char out[NOTE_VKEY_MAX])
 {
-    uint8_t blob[1 + JWS_ED25519_LEN] = {ALG_ED25519}, sum[HASH_LEN];
+    uint8_t blob[1 + JWS_ED25519_LEN] = {(uint8_t)k->alg}, sum[HASH_LEN];
     char hex[2 * HASH_LEN + 1], text[KEY_TEXT + 5];
-    key_hash(k->name, k->pub, sum);
+    key_hash(k, sum);
     digest_hex(sum, HASH_LEN, hex);
     memcpy(blob + 1, k->pub, sizeof(k->pub));
     EVP_EncodeBlock((unsigned char *)text, blob, sizeof(blob));
     snprintf(out, NOTE_VKEY_MAX, "%s+%s+%s", k->name, hex, text);
 }
 
-int note_key_make(const char *name, EVP_PKEY *key, struct note_key *ret,
-                  struct err *err)
+int note_key_make(const char *name, enum note_alg alg, EVP_PKEY *key,
+                  struct note_key *ret, struct err *err)
 {
     struct note_key k;
     memset(&k, 0, sizeof(k));
+    k.alg = alg;
     if (!name_is_valid(name, strlen(name)))
         return err_set(
             err, ERR_BAD_REQUEST,
@@ -142,24 +144,24 @@ static const char *signatures_of(const char *note)
     return at != NULL && at != note && at[2] != '\0' ? at + 2 : NULL;
 }
 
-static int sign_line(struct strbuf *b, const char *text, size_t len,
-                     const struct note_key *k, EVP_PKEY *key, struct err *err)
+static int ed25519(EVP_PKEY *key, const char *text, size_t len, uint8_t sig[SIG_LEN],
+                   struct err *err)
 {
-    uint8_t blob[BLOB_LEN];
     size_t sig_len = SIG_LEN;
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    key_hash(k->name, k->pub, blob);
     int ok = ctx != NULL && EVP_DigestSignInit(ctx, NULL, NULL, NULL, key) == 1 &&
-             EVP_DigestSign(ctx, blob + HASH_LEN, &sig_len, (const uint8_t *)text,
-                            len) == 1 &&
+             EVP_DigestSign(ctx, sig, &sig_len, (const uint8_t *)text, len) == 1 &&
              sig_len == SIG_LEN;
     EVP_MD_CTX_free(ctx);
-    if (!ok)
-        return err_set(err, ERR_INTERNAL, "the note could not be signed");
-    strbuf_addf(b, LINE_DASH "%s ", k->name);
-    add64(b, blob, sizeof(blob));
+    return ok ? 0 : err_set(err, ERR_INTERNAL, "the note could not be signed");
+}
+
+static void add_line(struct strbuf *b, const char *name, const uint8_t *blob,
+                     size_t len)
+{
+    strbuf_addf(b, LINE_DASH "%s ", name);
+    add64(b, blob, len);
     strbuf_addc(b, '\n');
-    return 0;
 }
 
 int note_sign(const char *text, const char *name, EVP_PKEY *key, char **ret,
@@ -168,38 +170,51 @@ int note_sign(const char *text, const char *name, EVP_PKEY *key, char **ret,
     size_t len = strlen(text);
     struct strbuf b = STRBUF_INIT;
     struct note_key k;
+    uint8_t blob[BLOB_LEN];
     if (len == 0 || len > NOTE_TEXT_MAX / 2 || text[len - 1] != '\n')
         return err_set(err, ERR_BAD_REQUEST,
                        "a note's text ends in a newline and has at most %d bytes",
                        NOTE_TEXT_MAX / 2);
-    if (note_key_make(name, key, &k, err) != 0)
+    if (note_key_make(name, NOTE_ALG_SIGN, key, &k, err) != 0 ||
+        ed25519(key, text, len, blob + HASH_LEN, err) != 0)
         return -1;
+    key_hash(&k, blob);
     strbuf_adds(&b, text);
     strbuf_addc(&b, '\n');
-    if (sign_line(&b, text, len, &k, key, err) != 0) {
-        strbuf_done(&b);
-        return -1;
-    }
+    add_line(&b, name, blob, sizeof(blob));
     *ret = strbuf_steal(&b);
     return 0;
 }
 
-int note_cosign(const char *note, const char *name, EVP_PKEY *key, char **ret,
-                struct err *err)
+/* What a witness signs. */
+static void cosigned_text(struct strbuf *b, int64_t time_s, const char *text,
+                          size_t len)
+{
+    strbuf_addf(b, "cosignature/v1\ntime %lld\n", (long long)time_s);
+    strbuf_add(b, text, len);
+}
+
+int note_cosign(const char *note, const char *name, EVP_PKEY *key, int64_t time_s,
+                char **ret_line, struct err *err)
 {
     const char *sigs = signatures_of(note);
-    struct strbuf b = STRBUF_INIT;
+    struct strbuf text = STRBUF_INIT, line = STRBUF_INIT;
     struct note_key k;
-    if (sigs == NULL)
+    uint8_t blob[COSIGN_LEN];
+    if (sigs == NULL || time_s < 0)
         return err_set(err, ERR_BAD_REQUEST, "this is no signed note");
-    if (note_key_make(name, key, &k, err) != 0)
+    if (note_key_make(name, NOTE_ALG_COSIGN, key, &k, err) != 0)
         return -1;
-    strbuf_adds(&b, note);
-    if (sign_line(&b, note, (size_t)(sigs - note) - 1, &k, key, err) != 0) {
-        strbuf_done(&b);
+    key_hash(&k, blob);
+    for (int i = 0; i < TIME_LEN; i++)
+        blob[HASH_LEN + i] = (uint8_t)((uint64_t)time_s >> (56 - 8 * i));
+    cosigned_text(&text, time_s, note, (size_t)(sigs - note) - 1);
+    int rc = ed25519(key, text.data, text.len, blob + HASH_LEN + TIME_LEN, err);
+    strbuf_done(&text);
+    if (rc != 0)
         return -1;
-    }
-    *ret = strbuf_steal(&b);
+    add_line(&line, name, blob, sizeof(blob));
+    *ret_line = strbuf_steal(&line);
     return 0;
 }
 
@@ -217,11 +232,30 @@ static bool is_signature(const char *text, size_t len, const uint8_t sig[SIG_LEN
     return ok;
 }
 
-/* One signature line [line, end): 1: by this key and right; 0: another's; -1: wrong. */
-static int judge(const char *line, const char *end, const char *text, size_t len,
-                 const struct note_key *key)
+/* A witness's blob: is the signature right, and of when? */
+static bool is_cosignature(const char *text, size_t len, const uint8_t blob[COSIGN_LEN],
+                           const uint8_t pub[JWS_ED25519_LEN], int64_t *ret_time_s)
 {
-    uint8_t blob[BLOB_LEN + 3], own[HASH_LEN];
+    struct strbuf signed_text = STRBUF_INIT;
+    uint64_t time_s = 0;
+    for (int i = 0; i < TIME_LEN; i++)
+        time_s = time_s << 8 | blob[HASH_LEN + i];
+    if (time_s > INT64_MAX)
+        return false;
+    cosigned_text(&signed_text, (int64_t)time_s, text, len);
+    bool ok = is_signature(signed_text.data, signed_text.len,
+                           blob + HASH_LEN + TIME_LEN, pub);
+    strbuf_done(&signed_text);
+    *ret_time_s = (int64_t)time_s;
+    return ok;
+}
+
+/* One signature line [line, end): 1: by this key and right; 0: another's; -1: wrong.
+ * *ret_time_s: of a witness's. */
+static int judge(const char *line, const char *end, const char *text, size_t len,
+                 const struct note_key *key, int64_t *ret_time_s)
+{
+    uint8_t blob[COSIGN_LEN + 3], own[HASH_LEN];
     size_t name_len = strlen(key->name);
     if ((size_t)(end - line) < LINE_DASH_LEN + 3 ||
         memcmp(line, LINE_DASH, LINE_DASH_LEN) != 0)
@@ -233,35 +267,68 @@ static int judge(const char *line, const char *end, const char *text, size_t len
     int64_t n = decode64(space + 1, (size_t)(end - space - 1), blob, sizeof(blob));
     if ((size_t)(space - name) != name_len || memcmp(name, key->name, name_len) != 0)
         return 0; /* other algorithms have other lengths */
-    key_hash(key->name, key->pub, own);
+    key_hash(key, own);
     if (n < HASH_LEN)
         return -1;
     if (memcmp(blob, own, HASH_LEN) != 0)
         return 0;
+    if (key->alg == NOTE_ALG_COSIGN)
+        return n == COSIGN_LEN && is_cosignature(text, len, blob, key->pub, ret_time_s)
+                   ? 1
+                   : -1;
     return n == BLOB_LEN && is_signature(text, len, blob + HASH_LEN, key->pub) ? 1 : -1;
+}
+
+/* Every line is looked at: the text's length in *ret_len, and whether the key signed.
+ */
+static int judge_all(const char *note, const struct note_key *key, size_t *ret_len,
+                     int64_t *ret_time_s, struct err *err)
+{
+    const char *sigs = signatures_of(note);
+    int count = 0, found = 0;
+    if (sigs == NULL)
+        return err_set(err, ERR_BAD_REQUEST, "this is no signed note");
+    *ret_len = (size_t)(sigs - note) - 1;
+    for (const char *line = sigs, *end; *line != '\0'; line = end + 1) {
+        end = strchr(line, '\n');
+        int one = count++ < NOTE_SIGS_MAX
+                      ? judge(line, end, note, *ret_len, key, ret_time_s)
+                      : -1;
+        if (one < 0)
+            return err_set(err, ERR_TOKEN, "signature %d of the note is not valid",
+                           count);
+        found += one;
+    }
+    return found > 0
+               ? 0
+               : err_set(err, ERR_NOT_FOUND, "the note is not signed by %s", key->name);
 }
 
 int note_open(const char *note, const struct note_key *key, char **ret_text,
               struct err *err)
 {
-    const char *sigs = signatures_of(note);
-    bool found = false;
-    int count = 0;
-    if (sigs == NULL)
-        return err_set(err, ERR_BAD_REQUEST, "this is no signed note");
-    size_t len = (size_t)(sigs - note) - 1;
-    for (const char *line = sigs, *end; *line != '\0'; line = end + 1) {
-        end = strchr(line, '\n');
-        int one = count++ < NOTE_SIGS_MAX ? judge(line, end, note, len, key) : -1;
-        if (one < 0)
-            return err_set(err, ERR_TOKEN, "signature %d of the note is not valid",
-                           count);
-        found = found || one > 0;
+    size_t len;
+    int64_t time_s;
+    if (key->alg != NOTE_ALG_SIGN)
+        return err_set(err, ERR_BAD_REQUEST, "%s is a witness's key, not a log's",
+                       key->name);
+    if (judge_all(note, key, &len, &time_s, err) != 0) {
+        if (err->code == ERR_NOT_FOUND)
+            err->code = ERR_TOKEN;
+        return -1;
     }
-    if (!found)
-        return err_set(err, ERR_TOKEN, "the note is not signed by %s", key->name);
     *ret_text = xstrndup(note, len);
     return 0;
+}
+
+int note_witnessed(const char *note, const struct note_key *witness,
+                   int64_t *ret_time_s, struct err *err)
+{
+    size_t len;
+    if (witness->alg != NOTE_ALG_COSIGN)
+        return err_set(err, ERR_BAD_REQUEST, "%s is a log's key, not a witness's",
+                       witness->name);
+    return judge_all(note, witness, &len, ret_time_s, err);
 }
 
 /* --- checkpoints --- */

@@ -352,6 +352,12 @@ enum store_op {
     STORE_LOG_CHECKPOINT, /* (log, from_size) -> {log, vkey, size, checkpoint, tiles:
                              [{level, index, hashes: hex}]}: those that prove that it
                              extends the log of from_size leaves (0: none) */
+    STORE_LOG_NOTE,    /* (log, size, witness) -> {note, vkey}: a head and the witness's
+                          key */
+    STORE_LOG_COSIGN,  /* (log, size, witness, line) -> {log, size, witness}; once */
+    STORE_WITNESS_ADD, /* (name, vkey, tenant_id|null, provider_id|null) -> {name, vkey,
+                          added_us} */
+    STORE_WITNESS_LIST, /* () -> {witnesses:[{name, vkey, added_us, last_us}]} */
     STORE_LOG_BUNDLE,   /* (tenant_id|null, invoice|null, reservation|null) -> {format,
                            market, logs:{NAME:{vkey, size, checkpoint}}, tiles:{NAME:
                            [as above]}, entries:[{log, index, nonce, record}], receipts:

@@ -133,6 +133,12 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
                               "SELECT api.audit_list($1, $2, $3, $4, $5, $6, $7, $8)"),
     [STORE_LOG_CHECKPOINT] =
         READ("log_checkpoint", "ti", "SELECT api.log_checkpoint($1, $2)"),
+    [STORE_LOG_NOTE] = READ("log_note", "tit", "SELECT api.log_note($1, $2, $3)"),
+    [STORE_LOG_COSIGN] =
+        AGAIN("log_cosign", "titt", "SELECT api.log_cosign($1, $2, $3, $4)"),
+    [STORE_WITNESS_ADD] =
+        AGAIN("witness_add", "tttt", "SELECT api.witness_add($1, $2, $3, $4)"),
+    [STORE_WITNESS_LIST] = READ("witness_list", "", "SELECT api.witness_list()"),
     [STORE_LOG_BUNDLE] = READ("log_bundle", "ttt", "SELECT api.log_bundle($1, $2, $3)"),
     [STORE_REPORT_LIST] =
         REPORT("report_list", "",

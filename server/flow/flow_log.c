@@ -11,6 +11,7 @@
 #include "client/lib/xalloc.h"
 #include "server/flow/call.h"
 #include "server/flow/flows.h"
+#include "server/flow/render.h"
 #include "server/flow/request.h"
 
 /* --- tiles as the database sends them --- */
@@ -122,6 +123,8 @@ static enum flow_turn checkpoint_reply(struct flow *f)
         return flow_fail(f, &err);
     }
     json_object_del(reply, "tiles");
+    json_object_set_new(reply, "witnessed",
+                        render_times(json_object_get(reply, "witnessed")));
     if (s->from != 0)
         json_object_set_new(reply, "consistency", proof_json(&proof));
     return flow_reply_json(f, 200, reply);

@@ -110,10 +110,11 @@ int signer_ack(const struct keystore *keys, const struct issuer_ack *ack,
         (ack->prev_hash[0] == '\0' ? ack->seq != 1 : !is_hash(ack->prev_hash)))
         return err_set(err, ERR_INTERNAL, "issuer refuses to sign an acknowledgement");
     json_t *payload =
-        json_pack("{s:s, s:I, s:s, s:s, s:I, s:s, s:s}", "iss", iss, "iat",
-                  (json_int_t)(ack->now_us / US_PER_S), "reservation", ack->reservation,
-                  "node", ack->node, "seq", (json_int_t)ack->seq, "hash", ack->hash,
-                  "prev_hash", ack->prev_hash);
+        json_pack("{s:s, s:I, s:I, s:s, s:s, s:I, s:s, s:s}", "iss", iss, "iat",
+                  (json_int_t)(ack->now_us / US_PER_S), "log_by",
+                  (json_int_t)(ack->now_us / US_PER_S + LOG_PROMISE_S), "reservation",
+                  ack->reservation, "node", ack->node, "seq", (json_int_t)ack->seq,
+                  "hash", ack->hash, "prev_hash", ack->prev_hash);
     int rc = sign(keys, JWS_TYP_ACK, payload, ack->now_us, ret_token, err);
     json_decref(payload);
     return rc;

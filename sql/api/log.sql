@@ -40,6 +40,10 @@ LANGUAGE sql STABLE AS $$
           FROM ng.price p JOIN ng.node n ON n.id = p.node_id
          WHERE p.node_id = split_part(p_ref, '/', 1)::integer
            AND lower(p.during) = ng.ts(split_part(p_ref, '/', 2)::bigint))
+    WHEN 'quote' THEN (
+        SELECT jsonb_build_object('type', 'quote', 'id', q.id, 'tenant', q.tenant_id, 'created_at', ng.log_time(q.created_at),
+                   'expires_at', ng.log_time(q.expires_at), 'sha256', encode(q.hash, 'hex'))
+          FROM ng.quote q WHERE q.id = ng.uuid_of(p_ref))
     END
 $$;
 
@@ -120,6 +124,9 @@ CREATE OR REPLACE VIEW report.check_log AS
             UNION ALL
             SELECT 'ledger', 'invoice', number, issued_at FROM ng.invoice
             UNION ALL
+            SELECT 'ledger', 'quote', id::text, created_at FROM ng.quote
+             WHERE created_at > (SELECT applied_at FROM public.neargpu_migration WHERE name = 'sql/migrations/0015_witness.sql')
+            UNION ALL
             SELECT 'usage', 'receipt', reservation_id || '/' || node_id || '/' || seq, received_at FROM ng.receipt) x
      WHERE x.at < now() - interval '60 seconds'
        AND EXISTS (SELECT FROM ng.log l WHERE l.name = x.log AND l.vkey <> '')
@@ -139,6 +146,18 @@ LANGUAGE sql STABLE AS $$
       FROM ng.log g LEFT JOIN ng.log_checkpoint c ON c.log = g.name AND c.size = g.size
      WHERE g.name = p_log
 $$;
+-- Each witness's newest cosignature of a log, newest first, 16 at most.
+CREATE OR REPLACE FUNCTION ng.log_witnessed(p_log text) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(jsonb_agg(jsonb_build_object('witness', x.name, 'vkey', x.vkey, 'size', x.size, 'at_us', ng.us(x.at),
+               'checkpoint', c.note || x.line) ORDER BY x.at DESC), '[]')
+      FROM (SELECT w.name, w.vkey, s.*
+              FROM ng.witness w
+              CROSS JOIN LATERAL (SELECT g.log, g.size, g.line, g.at FROM ng.log_cosign g
+                                   WHERE g.witness = w.name AND g.log = p_log ORDER BY g.size DESC LIMIT 1) s
+             ORDER BY s.at DESC LIMIT 16) x
+      JOIN ng.log_checkpoint c ON c.log = x.log AND c.size = x.size
+$$;
 -- The newest signed head, and with p_from the tiles that prove it extends the log of that size.
 CREATE OR REPLACE FUNCTION api.log_checkpoint(p_log text, p_from bigint) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
@@ -147,7 +166,7 @@ BEGIN
     IF v IS NULL THEN
         PERFORM refuse(5, format('there is no log %s: usage and ledger are', left(p_log, 40)));
     END IF;
-    RETURN v || jsonb_build_object('log', p_log, 'tiles', CASE WHEN p_from > 0 THEN
+    RETURN v || jsonb_build_object('log', p_log, 'witnessed', log_witnessed(p_log), 'tiles', CASE WHEN p_from > 0 THEN
         log_tiles(p_log, ARRAY[p_from - 1], (v->>'size')::bigint) ELSE '[]' END);
 END $$;
 
@@ -199,3 +218,47 @@ BEGIN
                      FROM jsonb_array_elements(v_entries) e WHERE e->>'log' = g.name), g.size)) FROM log g),
         'entries', coalesce(v_entries, '[]'), 'receipts', coalesce(v_receipts, '[]'));
 END $$;
+
+-- ---- witnesses ----
+
+-- The same key again changes nothing; a name is nobody else's, and keeps its key.
+CREATE OR REPLACE FUNCTION api.witness_add(p_name text, p_vkey text, p_tenant uuid, p_provider uuid) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE v witness;
+BEGIN
+    IF (SELECT count(*) FROM witness WHERE tenant_id IS NOT DISTINCT FROM p_tenant AND provider_id IS NOT DISTINCT FROM p_provider) >= 16
+        AND NOT EXISTS (SELECT FROM witness WHERE name = p_name) THEN
+        PERFORM refuse(21, 'an account has at most 16 witnesses');
+    END IF;
+    INSERT INTO witness (name, vkey, tenant_id, provider_id) VALUES (p_name, p_vkey, p_tenant, p_provider) ON CONFLICT DO NOTHING;
+    SELECT * INTO v FROM witness WHERE name = p_name;
+    IF (v.vkey, v.tenant_id, v.provider_id) IS DISTINCT FROM (p_vkey, p_tenant, p_provider) THEN
+        PERFORM refuse(6, format('a witness named %s is there already, with another key or of another account', p_name));
+    END IF;
+    RETURN jsonb_build_object('name', v.name, 'vkey', v.vkey, 'added_us', us(v.added_at));
+END $$;
+CREATE OR REPLACE FUNCTION api.witness_list() RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    SELECT jsonb_build_object('witnesses', coalesce(jsonb_agg(jsonb_build_object('name', w.name, 'vkey', w.vkey,
+               'added_us', us(w.added_at), 'last_us', (SELECT us(max(at)) FROM log_cosign WHERE witness = w.name)) ORDER BY w.name), '[]'))
+      FROM witness w
+$$;
+-- What is to be compared with a cosignature before it is kept.
+CREATE OR REPLACE FUNCTION api.log_note(p_log text, p_size bigint, p_witness text) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE
+    v_note text := (SELECT note FROM log_checkpoint WHERE log = p_log AND size = p_size);
+    v_vkey text := (SELECT vkey FROM witness WHERE name = p_witness);
+BEGIN
+    IF v_vkey IS NULL THEN
+        PERFORM refuse(5, format('no witness is named %s: add its key first', p_witness));
+    ELSIF v_note IS NULL THEN
+        PERFORM refuse(5, format('the log %s never had a head of %s leaves', left(p_log, 40), p_size));
+    END IF;
+    RETURN jsonb_build_object('note', v_note, 'vkey', v_vkey);
+END $$;
+CREATE OR REPLACE FUNCTION api.log_cosign(p_log text, p_size bigint, p_witness text, p_line text) RETURNS jsonb
+LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    INSERT INTO log_cosign (log, size, witness, line) VALUES (p_log, p_size, p_witness, p_line) ON CONFLICT DO NOTHING;
+    SELECT jsonb_build_object('log', p_log, 'size', p_size, 'witness', p_witness)
+$$;

@@ -1,4 +1,5 @@
--- Rows that nobody needs any more. What was booked, billed or signed is never removed.
+-- Rows that nobody needs any more. What was booked, billed, signed or logged is never
+-- removed: of a quote the hash stays.
 
 -- 20,000 of a kind at a time, so that no lock is held for long; the oldest first, as far
 -- as their index gives that. Several servers may call it: they pass over each other's.
@@ -27,8 +28,8 @@ BEGIN
     DELETE FROM match_log WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM match_log WHERE at < v_now - interval '92 days' LIMIT v_most FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_matches = ROW_COUNT;
-    DELETE FROM quote WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM quote WHERE expires_at < v_now - interval '30 days' ORDER BY expires_at LIMIT v_most FOR UPDATE SKIP LOCKED));
+    UPDATE quote SET request = '{}', plan = '{}' WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM quote WHERE expires_at < v_now - interval '30 days' AND plan <> '{}' ORDER BY expires_at LIMIT v_most FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_quotes = ROW_COUNT;
     RETURN jsonb_build_object('events', v_events, 'idempotency', v_replies, 'tokens', v_tokens, 'match_log', v_matches,
         'quotes', v_quotes, 'more', greatest(v_events, v_replies, v_tokens, v_matches, v_quotes) = v_most);

@@ -462,7 +462,7 @@ START_TEST(test_prune)
         "INSERT INTO ng.match_log (at, kind, outcome, match_us, gpus, duration_s) "
         "SELECT now() - i * interval '1 day', 'offers', 'ok', 1, 1, 1 FROM "
         "generate_series(90, 95) i; INSERT INTO ng.quote SELECT "
-        "gen_random_uuid(), id, now(), now() - interval '31 days', '{}', '{}', "
+        "gen_random_uuid(), id, now(), now() - interval '31 days', '{}', '[1]', "
         "decode(repeat('00', 32), 'hex') FROM ng.tenant LIMIT 1;"
         "UPDATE ng.event SET at = at - interval '20 days' WHERE id <= 5");
     json_t *r = market_ok(&m, STORE_PRUNE, STORE_ARGS(S_INT(m.now_us)));

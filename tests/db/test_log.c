@@ -213,7 +213,7 @@ START_TEST(test_append_only)
     trade();
     ck_assert_str_eq(testdb_state(l.pg, "UPDATE ng.log_leaf SET ref = 'x'"), "23001");
     ck_assert_str_eq(testdb_state(l.pg, "DELETE FROM ng.log_leaf"), "23001");
-    ck_assert_str_eq(testdb_state(l.pg, "TRUNCATE ng.log_checkpoint"), "23001");
+    ck_assert_str_eq(testdb_state(l.pg, "TRUNCATE ng.log_checkpoint CASCADE"), "23001");
     ck_assert_str_eq(testdb_state(l.pg, "DELETE FROM ng.log_checkpoint"), "23001");
     PGconn *billd = testdb_connect(l.db, "neargpu_billd", "neargpu");
     ck_assert_str_eq(testdb_state(billd, "INSERT INTO ng.log_leaf DEFAULT VALUES"),

@@ -50,14 +50,17 @@ static char *receipt(EVP_PKEY *key, int seq, const char *prev, int gpu_ms)
     return text;
 }
 
+#define LOG_BY 1000 /* a second */
+
 /* The market's word on a receipt, by a key of the bundle's key set. */
 static char *countersign(EVP_PKEY *key, int seq, const char *receipt_text)
 {
     char hex[SHA256_HEX], *text;
     struct err err;
     digest_sha256_hex(receipt_text, strlen(receipt_text), hex);
-    json_t *p = json_pack("{s:s, s:s, s:s, s:i, s:s}", "iss", "https://test.local",
-                          "reservation", RES, "node", NODE, "seq", seq, "hash", hex);
+    json_t *p = json_pack("{s:s, s:s, s:s, s:i, s:s, s:i}", "iss", "https://test.local",
+                          "reservation", RES, "node", NODE, "seq", seq, "hash", hex,
+                          "log_by", LOG_BY);
     ck_assert_int_eq(jws_sign(key, JWS_TYP_ACK, p, &text, &err), 0);
     json_decref(p);
     return text;
@@ -120,7 +123,7 @@ static void put_log(struct market *m, int which, const char *name, json_t **reco
     snprintf(origin, sizeof(origin), "test.local/%s", name);
     snprintf(c.origin, sizeof(c.origin), "%s", origin);
     ck_assert_int_eq(merkle_root(&tiles, FILL, &c.root, &err), 0);
-    ck_assert_int_eq(note_key_make(origin, m->log_key, &k, &err), 0);
+    ck_assert_int_eq(note_key_make(origin, NOTE_ALG_SIGN, m->log_key, &k, &err), 0);
     note_key_print(&k, m->vkey[which]);
     text = checkpoint_print(&c);
     ck_assert_int_eq(note_sign(text, origin, m->log_key, &note, &err), 0);
@@ -223,7 +226,7 @@ START_TEST(test_whole)
     struct err err;
     market_open(&m);
     known_of(&m, known);
-    ck_assert_int_eq(bundle_check(m.bundle, known, m.root_kid, &r, &err), 0);
+    ck_assert_int_eq(bundle_check(m.bundle, known, m.root_kid, INT64_MAX, &r, &err), 0);
     ck_assert_str_eq(strbuf_str(&r.breaches), "");
     ck_assert_uint_eq(r.records, 7);
     ck_assert_uint_eq(r.receipts, 3);
@@ -231,7 +234,7 @@ START_TEST(test_whole)
     ck_assert_uint_eq(r.invoices, 1);
     ck_assert(r.pinned);
     bundle_result_done(&r);
-    ck_assert_int_eq(bundle_check(m.bundle, NULL, NULL, &r, &err), 0);
+    ck_assert_int_eq(bundle_check(m.bundle, NULL, NULL, INT64_MAX, &r, &err), 0);
     ck_assert(!r.pinned); /* right in itself, but whose log is it? */
     ck_assert_uint_eq(r.breach_count, 0);
     bundle_result_done(&r);
@@ -328,12 +331,36 @@ START_TEST(test_forged)
         struct bundle_result r;
         json_t *copy = json_deep_copy(m.bundle);
         forge(copy, &forgeries[i]);
-        ck_assert_int_eq(bundle_check(copy, known, m.root_kid, &r, &err), 0);
+        ck_assert_int_eq(bundle_check(copy, known, m.root_kid, INT64_MAX, &r, &err), 0);
         ck_assert_msg(strstr(strbuf_str(&r.breaches), forgeries[i].breach) != NULL,
                       "%s: '%s' is not in: %s", forgeries[i].path, forgeries[i].breach,
                       strbuf_str(&r.breaches));
         bundle_result_done(&r);
         json_decref(copy);
+    }
+    market_close(&m);
+}
+END_TEST
+
+/* Left out of the log: a promise until it is due, then a breach that names it. */
+START_TEST(test_promise)
+{
+    struct market m;
+    struct bundle_log known[BUNDLE_LOGS];
+    struct bundle_result r;
+    struct err err;
+    market_open(&m);
+    known_of(&m, known);
+    json_array_remove(json_object_get(m.bundle, "entries"), 0);
+    for (int late = 0; late < 2; late++) {
+        int64_t now_us = (int64_t)(LOG_BY + late) * 1000000;
+        ck_assert_int_eq(bundle_check(m.bundle, known, m.root_kid, now_us, &r, &err),
+                         0);
+        ck_assert_uint_eq(r.promised, !late);
+        ck_assert_uint_eq(r.breach_count, (size_t)late);
+        ck_assert(!late || strstr(strbuf_str(&r.breaches),
+                                  "promised a place by 1970-01-01T00:16:40Z") != NULL);
+        bundle_result_done(&r);
     }
     market_close(&m);
 }
@@ -350,7 +377,7 @@ START_TEST(test_swapped)
     json_t *second = json_incref(json_array_get(list, 1));
     json_array_remove(list, 1);
     json_array_append_new(list, second);
-    ck_assert_int_eq(bundle_check(m.bundle, NULL, NULL, &r, &err), 0);
+    ck_assert_int_eq(bundle_check(m.bundle, NULL, NULL, INT64_MAX, &r, &err), 0);
     ck_assert_uint_ge(r.breach_count, 2);
     bundle_result_done(&r);
     market_close(&m);
@@ -370,7 +397,7 @@ START_TEST(test_no_bundle)
     struct err err;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         json_t *v = record(rows[i]);
-        ck_assert_int_eq(bundle_check(v, NULL, NULL, &r, &err), -1);
+        ck_assert_int_eq(bundle_check(v, NULL, NULL, INT64_MAX, &r, &err), -1);
         ck_assert_int_eq(err.code, ERR_BAD_REQUEST);
         json_decref(v);
     }
@@ -396,7 +423,7 @@ static json_t *head_of(EVP_PKEY *key, const char *origin, unsigned size, unsigne
     }
     snprintf(c.origin, sizeof(c.origin), "%s", origin);
     ck_assert_int_eq(merkle_root(&tiles, size, &c.root, &err), 0);
-    ck_assert_int_eq(note_key_make(origin, key, &k, &err), 0);
+    ck_assert_int_eq(note_key_make(origin, NOTE_ALG_SIGN, key, &k, &err), 0);
     note_key_print(&k, vkey);
     text = checkpoint_print(&c);
     ck_assert_int_eq(note_sign(text, origin, key, &note, &err), 0);
@@ -449,5 +476,6 @@ START_TEST(test_follow)
 }
 END_TEST
 
-UNIT_MAIN("bundle", UNIT_CASE(test_whole) UNIT_CASE(test_forged) UNIT_CASE(test_swapped)
-                        UNIT_CASE(test_no_bundle) UNIT_CASE(test_follow))
+UNIT_MAIN("bundle",
+          UNIT_CASE(test_whole) UNIT_CASE(test_forged) UNIT_CASE(test_promise)
+              UNIT_CASE(test_swapped) UNIT_CASE(test_no_bundle) UNIT_CASE(test_follow))

@@ -59,26 +59,46 @@ START_TEST(test_sign_and_witness)
     EVP_PKEY *log, *witness;
     struct note_key log_key, witness_key, named_alike;
     struct err err;
-    char *note, *both, *text, vkey[NOTE_VKEY_MAX];
+    char *note, *both, *line, *text, vkey[NOTE_VKEY_MAX];
+    int64_t time_s;
     ck_assert_int_eq(jws_keygen(&log, &err), 0);
     ck_assert_int_eq(jws_keygen(&witness, &err), 0);
-    ck_assert_int_eq(note_key_make("neargpu.test/usage", log, &log_key, &err), 0);
-    ck_assert_int_eq(note_key_make("neargpu.test/site/a", witness, &witness_key, &err),
+    ck_assert_int_eq(
+        note_key_make("neargpu.test/usage", NOTE_ALG_SIGN, log, &log_key, &err), 0);
+    ck_assert_int_eq(note_key_make("neargpu.test/site/a", NOTE_ALG_COSIGN, witness,
+                                   &witness_key, &err),
                      0);
     ck_assert_int_eq(note_sign("a\n\nb\n", log_key.name, log, &note, &err), 0);
     ck_assert_int_eq(note_open(note, &log_key, &text, &err), 0);
     ck_assert_str_eq(text, "a\n\nb\n"); /* the last empty line ends the text */
     free(text);
     ck_assert_int_eq(note_open(note, &witness_key, &text, &err), -1);
-    ck_assert_int_eq(err.code, ERR_TOKEN);
-    ck_assert_int_eq(note_cosign(note, witness_key.name, witness, &both, &err), 0);
-    ck_assert_int_eq(note_open(both, &witness_key, &text, &err), 0);
-    free(text);
+    ck_assert_int_eq(err.code, ERR_BAD_REQUEST); /* no log's key */
+    ck_assert_int_eq(
+        note_cosign(note, witness_key.name, witness, INT64_C(1679315147), &line, &err),
+        0);
+    both = xasprintf("%s%s", note, line);
     ck_assert_int_eq(note_open(both, &log_key, &text, &err), 0);
     free(text);
+    ck_assert_int_eq(note_witnessed(both, &witness_key, &time_s, &err), 0);
+    ck_assert_int_eq(time_s, INT64_C(1679315147));
+    ck_assert_int_eq(note_witnessed(note, &witness_key, &time_s, &err), -1);
+    ck_assert_int_eq(err.code, ERR_NOT_FOUND);
+    ck_assert_int_eq(note_witnessed(both, &log_key, &time_s, &err), -1);
+    ck_assert_int_eq(note_open(both, &witness_key, &text, &err), -1);
+    /* The time is signed as well: the 10th character of the blob is of it. */
+    strrchr(both, ' ')[10] ^= 1;
+    ck_assert_int_eq(note_witnessed(both, &witness_key, &time_s, &err), -1);
+    ck_assert_int_eq(err.code, ERR_TOKEN);
+    strrchr(both, ' ')[10] ^= 1;
+    note_key_print(&witness_key, vkey);
+    ck_assert_int_eq(note_key_parse(vkey, &named_alike, &err), 0);
+    ck_assert_int_eq(named_alike.alg, NOTE_ALG_COSIGN);
+    free(line);
     /* Another key under the log's name has another hash: passed over, not taken. */
-    ck_assert_int_eq(note_key_make("neargpu.test/usage", witness, &named_alike, &err),
-                     0);
+    ck_assert_int_eq(
+        note_key_make("neargpu.test/usage", NOTE_ALG_SIGN, witness, &named_alike, &err),
+        0);
     ck_assert_int_eq(note_open(both, &named_alike, &text, &err), -1);
     note_key_print(&log_key, vkey);
     ck_assert_int_eq(note_key_parse(vkey, &named_alike, &err), 0);
