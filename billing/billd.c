@@ -280,9 +280,14 @@ static void keep_log(const struct billd_conf *conf, struct sequencer *s, PGconn 
     int64_t end_us = clock_boot_us() + conf->interval_us, left_us;
     struct err err;
     int64_t count;
+    int tries = 0;
     do {
-        if (s != NULL && pg != NULL && sequencer_round(s, pg, &count, &err) != 0)
+        int rc = s != NULL && pg != NULL ? sequencer_round(s, pg, &count, &err) : 0;
+        if (rc != 0)
             log_warn("%s; trying again", err.text);
+        /* Once: somebody who was killed may have appended still. */
+        if (once && rc != 0 && err.code == ERR_CONFLICT && ++tries < 5)
+            continue;
         left_us = end_us - clock_boot_us();
         if (once || left_us <= 0)
             return;
