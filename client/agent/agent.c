@@ -11,6 +11,7 @@
 
 #include "client/agent/leases.h"
 #include "client/agent/sshsrv.h"
+#include "client/agent/trim.h"
 #include "client/agent/warden.h"
 #include "client/lib/clock.h"
 #include "client/lib/fsx.h"
@@ -367,8 +368,10 @@ void agent_run(struct agent *a)
              a->advert.count, a->gpu_ops->name,
              signedtime_is_known(&a->time) ? "time known" : "no signed time yet");
     warden_start(a->warden);
+    struct trim *trim = trim_new(a->base);
     arm(a->turn_timer, 0);
     event_base_dispatch(a->base);
+    trim_free(trim);
 }
 
 static void free_event(struct event *ev)

@@ -14,6 +14,7 @@
 #include "client/agent/probe.h"
 #include "client/agent/runsrv.h"
 #include "client/agent/sync.h"
+#include "client/agent/trim.h"
 #include "client/lib/clock.h"
 #include "client/lib/httpc.h"
 #include "client/lib/jsonx.h"
@@ -217,7 +218,9 @@ int front_main(int argc, char **argv)
             json_t *o = json_object();
             json_object_set_new(o, "address", json_string(runsrv_address(f.runsrv)));
             front_tell(&f, LINK_UP, o);
+            struct trim *trim = trim_new(f.base);
             event_base_dispatch(f.base);
+            trim_free(trim);
         }
     }
     if (rc != 0)
