@@ -34,7 +34,7 @@ enum link_kind {
     /* front to warden */
     LINK_UP,      /* {"address"}: it listens there ("" nowhere) and is confined */
     LINK_REPLY,   /* {"body"}: what the market answered to a sync */
-    LINK_ACKED,   /* {"acks"?,"rejected"?} | {"error"}: to the receipts sent last */
+    LINK_ACKED,   /* {"countersigns"?,"rejected"?} | {"error"}: to the receipts sent last */
     LINK_KEYS,    /* {"key_set"} | {"error"}: what LINK_FETCH asked for */
     LINK_GREET,   /* {"client"}: a tenant has come, a nonce is wanted */
     LINK_REQUEST, /* {"client","type","payload","uid"}: his first frame; uid -1: remote

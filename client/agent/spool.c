@@ -246,6 +246,21 @@ json_t *spool_pending(struct spool *s, size_t max, int64_t boot_us)
     return list;
 }
 
+int spool_hash(const struct spool *s, const char *reservation, int64_t seq,
+               char ret[SHA256_HEX], struct err *err)
+{
+    const struct chain *c = find(s, reservation);
+    char *text;
+    if (c == NULL || c->broken || seq <= c->acked || seq > c->at.seq)
+        return err_set(err, ERR_NOT_FOUND, "receipt %" PRId64 " of %.40s is not here",
+                       seq, reservation);
+    if (read_receipt(s, c->at.reservation, seq, &text, err) != 0)
+        return -1;
+    digest_sha256_hex(text, strlen(text), ret);
+    free(text);
+    return 0;
+}
+
 static void forget(struct spool *s, struct chain *gone)
 {
     struct err err;

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "client/agent/usage.h"
+#include "client/lib/digest.h"
 #include "client/lib/err.h"
 
 #define SPOOL_BATCH_MAX   100                /* receipts in one post (docs/wire.md) */
@@ -37,7 +38,10 @@ int spool_add(struct spool *s, const char *reservation, const struct usage_point
  * array; chains on hold are left out, and one that cannot be read is put on hold. */
 json_t *spool_pending(struct spool *s, size_t max, int64_t boot_us);
 bool spool_has_pending(const struct spool *s, int64_t boot_us);
-/* The market has all receipts up to seq. */
+/* SHA-256 of the text of a receipt that is still there, in hex. */
+int spool_hash(const struct spool *s, const char *reservation, int64_t seq,
+               char ret[SHA256_HEX], struct err *err) MUST_USE;
+/* The market has all receipts up to seq, as it has signed (countersign.h). */
 void spool_ack(struct spool *s, const char *reservation, int64_t seq);
 /* The market refused one: the chain is not sent again before boot time `until`. */
 void spool_hold(struct spool *s, const char *reservation, int64_t until_boot_us);

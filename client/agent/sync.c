@@ -198,9 +198,9 @@ static void post_done(void *arg, const struct httpc_reply *reply, const struct e
     json_t *o = json_object();
     s->post = NULL;
     if (err == NULL && json_is_object(reply->body)) {
-        json_t *acks = json_object_get(reply->body, "acks");
+        json_t *signs = json_object_get(reply->body, "countersigns");
         json_t *rejected = json_object_get(reply->body, "rejected");
-        json_object_set(o, "acks", acks != NULL ? acks : json_null());
+        json_object_set(o, "countersigns", signs != NULL ? signs : json_null());
         json_object_set(o, "rejected", rejected != NULL ? rejected : json_null());
     } else {
         json_object_set_new(o, "error",

@@ -10,6 +10,7 @@
 #include "client/agent/sshsrv.h"
 #include "client/agent/warden_impl.h"
 #include "client/lib/clock.h"
+#include "client/lib/countersign.h"
 #include "client/lib/digest.h"
 #include "client/lib/jsonx.h"
 #include "client/lib/keyset.h"
@@ -107,8 +108,7 @@ int warden_take_reply(struct warden *w, const json_t *doc, struct err *err)
     if (jsonx_decode(doc, fields, 1, &body, "", err) != 0 ||
         desired_parse(body, &want, err) != 0)
         return -1;
-    for (size_t i = 0; i < want.ack_count; i++)
-        spool_ack(w->a->spool, want.acks[i].id, want.acks[i].seq);
+    /* What it says of receipts is not signed: they stay until a countersign came. */
     post_soon(w); /* what running leases have written since the last poll */
     agent_take_desired(w->a, &want, clock_boot_us());
     arm(w->push, 0); /* the front waits for it */
@@ -149,21 +149,55 @@ static void post_failed(struct warden *w, const char *why)
     arm(w->post, half + (int64_t)((uint64_t)half * r / UINT32_MAX));
 }
 
+/* A front can lie: only what the market signed makes a receipt go. Returns how many
+ * were good. */
+static size_t take_countersigns(struct warden *w, const json_t *list)
+{
+    const struct identity *id = &w->a->id;
+    size_t i, good = 0;
+    const json_t *v;
+    json_array_foreach(list, i, v)
+    {
+        const char *reservation = json_string_value(json_object_get(v, "reservation"));
+        const char *text = json_string_value(json_object_get(v, "countersign"));
+        char hash[SHA256_HEX];
+        struct countersign want = {.iss = id->issuer,
+                                   .node = id->spiffe_id,
+                                   .reservation = reservation,
+                                   .hash = hash,
+                                   .seq =
+                                       json_integer_value(json_object_get(v, "seq"))};
+        struct err err;
+        struct countersign_said said;
+        if (reservation == NULL || text == NULL ||
+            spool_hash(w->a->spool, reservation, want.seq, hash, &err) != 0)
+            continue;
+        if (countersign_is_of(text, &want, id->keys, &said)) {
+            spool_ack(w->a->spool, reservation, want.seq);
+            good++;
+            continue;
+        }
+        log_warn("receipt %lld of %.40s is not countersigned by the market: it is kept",
+                 (long long)want.seq, reservation);
+        if (said.unknown_key)
+            warden_want_keys(w);
+    }
+    return good;
+}
+
 int warden_take_acked(struct warden *w, const json_t *doc, struct err *err)
 {
     struct row {
         const char *error;
-        json_t *acks, *rejected;
+        json_t *countersigns, *rejected;
     } row = {0};
     static const struct jsonx_field fields[] = {
         {"error", JSONX_STRING, false, offsetof(struct row, error), 0, ERR_TEXT_MAX},
-        {"acks", JSONX_ARRAY, false, offsetof(struct row, acks), 0, DESIRED_LEASES_MAX},
+        {"countersigns", JSONX_ARRAY, false, offsetof(struct row, countersigns), 0,
+         SPOOL_BATCH_MAX},
         {"rejected", JSONX_ARRAY, false, offsetof(struct row, rejected), 0,
          SPOOL_BATCH_MAX},
     };
-    struct desired_ack *acks = NULL;
-    size_t count = 0;
-    struct err why;
     if (!w->posting)
         return err_set(err, ERR_CONFLICT, "nothing was posted");
     if (jsonx_decode(doc, fields, JSONX_COUNT(fields), &row, "", err) != 0)
@@ -173,16 +207,10 @@ int warden_take_acked(struct warden *w, const json_t *doc, struct err *err)
         post_failed(w, row.error);
         return 0;
     }
-    if (desired_parse_acks(row.acks, "/acks", &acks, &count, &why) != 0) {
-        post_failed(w, why.text);
-        return 0;
-    }
-    for (size_t i = 0; i < count; i++)
-        spool_ack(w->a->spool, acks[i].id, acks[i].seq);
-    free(acks);
+    size_t good = take_countersigns(w, row.countersigns);
     take_rejected(w, row.rejected);
     /* An answer about nothing that was sent would come again and again. */
-    if (count == 0 && json_array_size(row.rejected) == 0) {
+    if (good == 0 && json_array_size(row.rejected) == 0) {
         post_failed(w, NULL);
         return 0;
     }

@@ -9,6 +9,7 @@
 
 #include "client/lib/b64.h"
 #include "client/lib/bounds.h"
+#include "client/lib/countersign.h"
 #include "client/lib/jws.h"
 #include "client/lib/keyset.h"
 #include "client/lib/logentry.h"
@@ -251,29 +252,18 @@ static void read_market(struct check *c)
 static bool is_countersign(const struct check *c, const json_t *row, const json_t *p,
                            const char *hash, int64_t *ret_log_by)
 {
-    const char *text = text_of(row, "countersign"), *node = text_of(row, "node");
-    struct jws_parts parts;
-    const char *step;
-    struct err err;
-    if (c->market == NULL ||
-        jws_split_max(text, strlen(text), RECEIPT_BYTES_MAX, &parts, &step, &err) != 0)
-        return false;
-    const struct keyring_key *key = keyring_find(c->market, parts.kid);
-    json_t *ack = NULL;
-    if (key != NULL && strcmp(parts.typ, JWS_TYP_ACK) == 0 &&
-        jws_verify(&parts, key->pub, &err) == 0)
-        ack = json_loadb(parts.payload, parts.payload_len, 0, NULL);
-    jws_parts_done(&parts);
     char iss[200];
     snprintf(iss, sizeof(iss), "https://%.150s", text_of(c->bundle, "market"));
-    bool ok = ack != NULL && strcmp(text_of(ack, "iss"), iss) == 0 &&
-              strcmp(text_of(ack, "hash"), hash) == 0 &&
-              strcmp(text_of(ack, "node"), node) == 0 &&
-              strcmp(text_of(ack, "reservation"), text_of(p, "reservation")) == 0 &&
-              json_equal(json_object_get(ack, "seq"), json_object_get(p, "seq"));
-    *ret_log_by = ok ? json_integer_value(json_object_get(ack, "log_by")) : 0;
-    json_decref(ack);
-    return ok;
+    const struct countersign want = {.iss = iss,
+                                     .node = text_of(row, "node"),
+                                     .reservation = text_of(p, "reservation"),
+                                     .hash = hash,
+                                     .seq =
+                                         json_integer_value(json_object_get(p, "seq"))};
+    struct countersign_said said;
+    bool is = countersign_is_of(text_of(row, "countersign"), &want, c->market, &said);
+    *ret_log_by = said.log_by;
+    return is;
 }
 
 /* Each receipt is in the log, or has a promise of the market that is not due yet. */

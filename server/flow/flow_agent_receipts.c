@@ -26,6 +26,7 @@ struct receipts {
     json_t *good;     /* as STORE_RECEIPTS takes them */
     json_t *rejected; /* here, before the database was asked */
     json_t *acks;     /* of the database */
+    json_t *signs;    /* of what it acknowledged, by today's key */
 };
 
 struct payload {
@@ -245,25 +246,24 @@ static enum flow_turn receipts_sign(struct flow *f)
     json_array_extend(s->rejected, json_object_get(s->db.json, "rejected"));
     s->acks = json_incref(json_object_get(s->db.json, "acks"));
     world_poll(world_of(f)); /* a teardown frees GPUs */
-    json_t *signs = json_array();
+    s->signs = json_array();
     json_array_foreach(s->good, i, row)
     {
         json_t *one =
             n != NULL && is_listed(s->acks, row) ? countersign(f, n, row) : NULL;
         if (one != NULL)
-            json_array_append_new(signs, one);
+            json_array_append_new(s->signs, one);
     }
-    enum flow_turn turn =
-        db_call(f, STORE_RECEIPTS_SIGNED,
-                STORE_ARGS(S_INT(n != NULL ? n->id : 0), S_JSON(signs)));
-    json_decref(signs);
-    return turn;
+    return db_call(f, STORE_RECEIPTS_SIGNED,
+                   STORE_ARGS(S_INT(n != NULL ? n->id : 0), S_JSON(s->signs)));
 }
 
 static enum flow_turn receipts_reply(struct flow *f)
 {
     struct receipts *s = f->state;
-    json_t *signs = db_failed(f) ? NULL : json_object_get(s->db.json, "countersigns");
+    /* The first one is kept; the node is told this one, since the key of an earlier
+     * one may be gone, and a node drops no receipt on the word of a key it lacks. */
+    json_t *signs = db_failed(f) ? NULL : s->signs;
     return flow_reply_json(
         f, 200,
         json_pack("{s:O, s:O, s:o}", "acks", s->acks, "rejected", s->rejected,
@@ -276,6 +276,7 @@ static void receipts_done(struct flow *f)
     json_decref(s->good);
     json_decref(s->rejected);
     json_decref(s->acks);
+    json_decref(s->signs);
     db_done(f);
 }
 

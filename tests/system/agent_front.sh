@@ -114,6 +114,9 @@ goes_on() { # goes_on WHAT: the job writes on and its lease runs
     wait_for 5 grown && [ "$(count)" = running ] && ok "$1" || bad "$1: $(count)"
 }
 
+signed() { [ -s "$state/spool/$r/acked" ]; }
+wait_for 15 signed && ok "its receipt goes when the market has countersigned it" || bad "no countersign was good: $(ls "$state/spool/$r")"
+
 # ---- the front is killed
 another() { local f; f=$(front_of "$warden"); [ -n "$f" ] && [ "$f" != "$front" ]; }
 kill -KILL "$front"

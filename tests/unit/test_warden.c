@@ -240,7 +240,8 @@ START_TEST(test_receipts_nobody_asked_for)
     struct bench b;
     struct err err;
     bench_init(&b);
-    json_t *o = json_pack("{s:[{s:s,s:i}]}", "acks", "reservation", KIT_RES, "seq", 1);
+    json_t *o = json_pack("{s:[{s:s,s:i,s:s}]}", "countersigns", "reservation", KIT_RES,
+                          "seq", 1, "countersign", "x");
     ck_assert_int_eq(warden_take_acked(&b.w, o, &err), -1);
     b.w.posting = true;
     ck_assert_int_eq(warden_take_acked(&b.w, o, &err), 0);
@@ -249,6 +250,115 @@ START_TEST(test_receipts_nobody_asked_for)
     o = json_pack("{s:{}}", "body");
     ck_assert_int_eq(warden_take_reply(&b.w, o, &err), -1);
     json_decref(o);
+    bench_done(&b);
+}
+END_TEST
+
+/* --- countersigns --- */
+
+static void receipt(struct bench *b, enum usage_kind kind, int64_t s)
+{
+    struct usage_point p = {.kind = kind,
+                            .issuer = KIT_NODE,
+                            .now_us = KIT_NOW + s * US_PER_S,
+                            .boot_us = s * US_PER_S,
+                            .boot_id = "b1",
+                            .gpus = b->r.claims.lease.gpus,
+                            .gpu_count = 1,
+                            .epoch = 1};
+    struct err err;
+    ck_assert_msg(spool_add(b->r.a.spool, KIT_RES, &p, &err) == 0, "%s", err.text);
+}
+
+struct ack { /* what of it is false; all NULL and 0: nothing */
+    const char *iss, *node, *reservation, *hash, *typ;
+    int64_t seq;
+    bool foreign;
+};
+
+static void acked(struct bench *b, const struct ack *a)
+{
+    char hash[SHA256_HEX];
+    struct err err;
+    ck_assert_int_eq(spool_hash(b->r.a.spool, KIT_RES, 2, hash, &err), 0);
+    char *text = sign(
+        a->foreign ? b->r.tenant : b->r.kit.key, a->typ != NULL ? a->typ : JWS_TYP_ACK,
+        json_pack("{s:s,s:I,s:s,s:s,s:I,s:s,s:s}", "iss",
+                  a->iss != NULL ? a->iss : KIT_ISSUER, "iat", (json_int_t)1,
+                  "reservation", a->reservation != NULL ? a->reservation : KIT_RES,
+                  "node", a->node != NULL ? a->node : KIT_NODE, "seq",
+                  (json_int_t)(a->seq != 0 ? a->seq : 2), "hash",
+                  a->hash != NULL ? a->hash : hash, "prev_hash", hash));
+    json_t *o = json_pack("{s:[{s:s,s:i,s:s}],s:[]}", "countersigns", "reservation",
+                          KIT_RES, "seq", 2, "countersign", text, "rejected");
+    b->w.posting = true;
+    ck_assert_int_eq(warden_take_acked(&b->w, o, &err), 0);
+    json_decref(o);
+    free(text);
+}
+
+static size_t pending(struct bench *b)
+{
+    json_t *list = spool_pending(b->r.a.spool, SPOOL_BATCH_MAX, 0);
+    size_t n = json_array_size(list);
+    json_decref(list);
+    return n;
+}
+
+/* A front that was taken over says that the market has what it never sent: nothing is
+ * dropped but on the market's own signature over that very receipt. */
+START_TEST(test_false_acks)
+{
+    static const char other[] =
+        "0000000000000000000000000000000000000000000000000000000000000000";
+    static const struct ack lies[] = {
+        {.foreign = true},
+        {.iss = "https://other.local"},
+        {.node = "spiffe://neargpu.local/site/fukuoka/node/n2"},
+        {.reservation = "019307d0-7b3a-7c3e-8a5b-0123456789ff"},
+        {.hash = other},
+        {.typ = JWS_TYP_USAGE},
+        {.seq = 1},
+        {.seq = 3},
+    };
+    struct bench b;
+    struct err err;
+    bench_init(&b);
+    receipt(&b, USAGE_READY, 0);
+    receipt(&b, USAGE_INTERVAL, 60);
+    ck_assert_uint_eq(pending(&b), 2);
+    for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
+        acked(&b, &lies[i]);
+        ck_assert_msg(pending(&b) == 2, "lie %zu was believed", i);
+        ck_assert(b.w.post_backoff_us > 0); /* and it is sent again, ever slower */
+    }
+    json_t *o = json_pack("{s:[{s:s,s:i,s:s}]}", "countersigns", "reservation", KIT_RES,
+                          "seq", 2, "countersign", "not.a.jws");
+    b.w.posting = true;
+    ck_assert_int_eq(warden_take_acked(&b.w, o, &err), 0);
+    json_decref(o);
+    ck_assert_uint_eq(pending(&b), 2);
+    acked(&b, &(struct ack){0});
+    ck_assert_uint_eq(pending(&b), 0);
+    ck_assert_int_eq(b.w.post_backoff_us, 0);
+    bench_done(&b);
+}
+END_TEST
+
+START_TEST(test_acks_of_a_revoked_key)
+{
+    struct bench b;
+    uint8_t pub[JWS_ED25519_LEN];
+    char kid[JWS_KID_MAX];
+    struct err err;
+    bench_init(&b);
+    receipt(&b, USAGE_READY, 0);
+    receipt(&b, USAGE_INTERVAL, 60);
+    ck_assert_int_eq(jws_public(b.r.kit.key, pub, &err), 0);
+    jws_thumbprint(pub, kid);
+    keyring_revoke(b.r.a.id.keys, kid);
+    acked(&b, &(struct ack){0});
+    ck_assert_uint_eq(pending(&b), 2);
     bench_done(&b);
 }
 END_TEST
@@ -368,4 +478,6 @@ UNIT_MAIN("warden",
               UNIT_CASE(test_a_tenant_is_served) UNIT_CASE(test_nonces)
                   UNIT_CASE(test_what_no_front_says)
                       UNIT_CASE(test_receipts_nobody_asked_for)
-                          UNIT_CASE(test_front_dies))
+                          UNIT_CASE(test_false_acks)
+                              UNIT_CASE(test_acks_of_a_revoked_key)
+                                  UNIT_CASE(test_front_dies))
