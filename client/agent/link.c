@@ -24,7 +24,7 @@ const struct link_rule link_rules[LINK_KINDS] = {
     [LINK_REPLY] = {"reply", LINK_FRONT, LINK_BYTES_MAX, false},
     [LINK_ACKED] = {"acked", LINK_FRONT, HTTP_BODY_MAX * 4, false},
     [LINK_KEYS] = {"keys", LINK_FRONT, JWKS_BYTES_MAX * 4, false},
-    [LINK_GREET] = {"greet", LINK_FRONT, 64, false},
+    [LINK_GREET] = {"greet", LINK_FRONT, 64, true},
     [LINK_REQUEST] = {"request", LINK_FRONT, REQUEST_MAX, false},
     [LINK_GONE] = {"gone", LINK_FRONT, 64, false},
     [LINK_SETTINGS] = {"settings", LINK_WARDEN, 64 * 1024, false},
@@ -77,6 +77,15 @@ static void over(evutil_socket_t fd, short what, void *arg)
 
 /* --- in --- */
 
+void link_drop_fd(int fd_take)
+{
+    struct linger none = {0, 0};
+    if (fd_take < 0)
+        return;
+    (void)setsockopt(fd_take, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+    close(fd_take);
+}
+
 static int take_fds(struct link *l, struct msghdr *m, struct err *err)
 {
     int rc = 0;
@@ -87,10 +96,10 @@ static int take_fds(struct link *l, struct msghdr *m, struct err *err)
         for (size_t i = 0; i < n; i++) {
             int fd;
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-            if (l->conf.side == LINK_FRONT && l->fd_count < LINK_FDS_MAX) {
+            if (l->fd_count < LINK_FDS_MAX) {
                 l->fds[l->fd_count++] = fd;
             } else {
-                close(fd);
+                link_drop_fd(fd);
                 rc = err_set(err, ERR_BAD_REQUEST, "a descriptor that none expects");
             }
         }
@@ -187,6 +196,9 @@ static void read_some(evutil_socket_t fd, short what, void *arg)
         l->in_len += (size_t)n;
         rc = take_all(l, &err);
     }
+    /* One comes with the first byte of its message. */
+    if (rc == 0 && l->in_len == 0 && l->fd_count > 0)
+        rc = err_set(&err, ERR_BAD_REQUEST, "a descriptor that none expects");
     if (rc != 0)
         end(l, &err);
 }
@@ -319,7 +331,7 @@ void link_free(struct link *l)
     while (l->first != NULL)
         drop_first(l);
     for (size_t i = 0; i < l->fd_count; i++)
-        close(l->fds[i]);
+        link_drop_fd(l->fds[i]);
     free(l->in);
     close(l->fd);
     free(l);

@@ -32,20 +32,21 @@ enum link_side { LINK_WARDEN, LINK_FRONT };
 
 enum link_kind {
     /* front to warden */
-    LINK_UP,      /* {"address"}: it listens there ("" nowhere) and is confined */
-    LINK_REPLY,   /* {"body"}: what the market answered to a sync */
-    LINK_ACKED,   /* {"countersigns"?,"rejected"?} | {"error"}: to the receipts sent last */
-    LINK_KEYS,    /* {"key_set"} | {"error"}: what LINK_FETCH asked for */
-    LINK_GREET,   /* {"client"}: a tenant has come, a nonce is wanted */
-    LINK_REQUEST, /* {"client","type","payload","uid"}: his first frame; uid -1: remote
-                   */
+    LINK_UP,    /* {"address"}: it listens there ("" nowhere) and is confined */
+    LINK_REPLY, /* {"body"}: what the market answered to a sync */
+    LINK_ACKED, /* {"countersigns"?,"rejected"?} | {"error"}: to the receipts sent last
+                 */
+    LINK_KEYS,  /* {"key_set"} | {"error"}: what LINK_FETCH asked for */
+    LINK_GREET, /* {"client","fd"}: a tenant has come, a nonce is wanted; with his
+                   connection when that is the node's own socket */
+    LINK_REQUEST, /* {"client","type","payload"}: his first frame */
     LINK_GONE,    /* {"client"} */
     /* warden to front */
     LINK_SETTINGS, /* first of all: what the front has to know; see warden_front.c */
     LINK_OBSERVED, /* {"body","fresh","changed","offset_us"?}: for the next sync */
     LINK_RECEIPTS, /* {"receipts"}: to be posted */
     LINK_FETCH,    /* {}: the market's key set is wanted */
-    LINK_NONCE,    /* {"client","nonce","audience"} */
+    LINK_NONCE,    /* {"client","nonce","audience"}; without the two: he has them */
     LINK_ANSWER,   /* {"client","type","payload","fd"}: a frame for the tenant; with a
                       descriptor: the keeper's socket, whose frames follow it */
     LINK_KINDS
@@ -74,6 +75,10 @@ struct link_conf {
     link_end_fn *end;
     void *arg;
 };
+
+/* Closes what the other side has sent, whatever it is, without waiting for anything.
+ * -1: nothing. */
+void link_drop_fd(int fd_take);
 
 /* fd is taken, also made non-blocking. */
 struct link *link_new(struct event_base *base, int fd_take, const struct link_conf *c);

@@ -5,6 +5,7 @@
 #include "client/agent/runsrv.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -210,17 +211,6 @@ static void attach(struct client *c, int fd)
 
 /* --- requests --- */
 
-/* Who is at the other end of the local socket; -1: remote. */
-static int64_t peer_uid(const struct client *c)
-{
-    struct ucred who;
-    socklen_t len = sizeof(who);
-    if (c->tls || getsockopt(bufferevent_getfd(c->tenant), SOL_SOCKET, SO_PEERCRED,
-                             &who, &len) != 0)
-        return -1;
-    return who.uid;
-}
-
 static void take_request(struct client *c, const struct frame *f)
 {
     const char type[2] = {f->type, '\0'};
@@ -229,7 +219,6 @@ static void take_request(struct client *c, const struct frame *f)
     struct err err;
     int rc = -1;
     json_object_set_new(o, "client", json_integer(c->id));
-    json_object_set_new(o, "uid", json_integer(peer_uid(c)));
     if (text == NULL || json_object_set_new(o, "payload", text) != 0 ||
         json_object_set_new(o, "type", json_stringn(type, 1)) != 0) {
         (void)err_set(&err, ERR_BAD_REQUEST, "the request is no text");
@@ -264,20 +253,22 @@ int runsrv_take_nonce(struct runsrv *r, const json_t *doc, struct err *err)
     } row = {0};
     static const struct jsonx_field fields[] = {
         {"client", JSONX_INT, true, offsetof(struct row, client), 1, INT64_MAX},
-        {"nonce", JSONX_STRING, true, offsetof(struct row, nonce), 1, 200},
-        {"audience", JSONX_STRING, true, offsetof(struct row, audience), 1, 600},
+        {"nonce", JSONX_STRING, false, offsetof(struct row, nonce), 1, 200},
+        {"audience", JSONX_STRING, false, offsetof(struct row, audience), 1, 600},
     };
     if (jsonx_decode(doc, fields, JSONX_COUNT(fields), &row, "", err) != 0)
         return -1;
     struct client *c = find(r, row.client);
     if (c == NULL || c->state != CLIENT_COMING)
         return 0; /* gone meanwhile */
-    json_t *o = json_object();
-    json_object_set_new(o, "nonce", json_string(row.nonce));
-    json_object_set_new(o, "audience", json_string(row.audience));
-    json_object_set_new(o, "version", json_integer(RUNSRV_VERSION));
-    send_json(c, 'n', o);
-    json_decref(o);
+    if (row.nonce != NULL && row.audience != NULL) {
+        json_t *o = json_object();
+        json_object_set_new(o, "nonce", json_string(row.nonce));
+        json_object_set_new(o, "audience", json_string(row.audience));
+        json_object_set_new(o, "version", json_integer(RUNSRV_VERSION));
+        send_json(c, 'n', o);
+        json_decref(o);
+    }
     set_state(c, CLIENT_ASKING);
     tenant_read(c->tenant, c);
     return 0;
@@ -413,6 +404,16 @@ static void tune_tcp(evutil_socket_t fd)
                          sizeof(options[i].value));
 }
 
+/* The warden looks itself who is at the other end of the node's own socket, and gives
+ * him the nonce over it: this process neither says nor hears it. */
+static void greet(struct client *c, int fd_take)
+{
+    struct err err;
+    json_t *o = json_pack("{s:I}", "client", (json_int_t)c->id);
+    if (link_send(c->srv->f->link, LINK_GREET, o, fd_take, &err) != 0)
+        log_error("front: %s", err.text);
+}
+
 static void add_client(struct runsrv *r, evutil_socket_t fd, SSL *ssl)
 {
     struct client *c = xcalloc(1, sizeof(*c));
@@ -436,7 +437,7 @@ static void add_client(struct runsrv *r, evutil_socket_t fd, SSL *ssl)
     bufferevent_setwatermark(c->tenant, EV_WRITE, PIPE_MAX / 2, 0);
     bufferevent_enable(c->tenant, EV_READ | EV_WRITE);
     arm(c, RUNSRV_FIRST_US);
-    front_tell(r->f, LINK_GREET, json_pack("{s:I}", "client", (json_int_t)c->id));
+    greet(c, ssl != NULL ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
 static void accepted(struct evconnlistener *l, evutil_socket_t fd,

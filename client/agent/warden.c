@@ -55,15 +55,16 @@ static int take(void *arg, enum link_kind kind, const json_t *doc, int fd_take,
                 struct err *err)
 {
     struct warden *w = arg;
-    (void)fd_take; /* the link lets none through on this side */
-    if (kind != LINK_UP && !w->up)
+    if (kind != LINK_UP && !w->up) {
+        link_drop_fd(fd_take);
         return err_set(err, ERR_CONFLICT, "before it was up");
+    }
     switch (kind) {
     case LINK_UP: return take_up(w, doc, err);
     case LINK_REPLY: return warden_take_reply(w, doc, err);
     case LINK_ACKED: return warden_take_acked(w, doc, err);
     case LINK_KEYS: return warden_take_keys(w, doc, err);
-    case LINK_GREET: return warden_take_greet(w, doc, err);
+    case LINK_GREET: return warden_take_greet(w, doc, fd_take, err);
     case LINK_REQUEST: return warden_take_request(w, doc, err);
     default: return warden_take_gone(w, doc, err);
     }

@@ -47,7 +47,8 @@ void warden_want_keys(struct warden *w);
 
 void warden_run_free(struct warden *w);
 void warden_run_down(struct warden *w); /* the front's connections went with it */
-int warden_take_greet(struct warden *w, const json_t *doc, struct err *err) MUST_USE;
+int warden_take_greet(struct warden *w, const json_t *doc, int fd_take,
+                      struct err *err) MUST_USE;
 int warden_take_request(struct warden *w, const json_t *doc, struct err *err) MUST_USE;
 int warden_take_gone(struct warden *w, const json_t *doc, struct err *err) MUST_USE;
 

@@ -10,11 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "client/agent/leases.h"
 #include "client/agent/runauth.h"
 #include "client/agent/runjobs.h"
+#include "client/agent/runsrv.h"
 #include "client/agent/warden_impl.h"
 #include "client/lib/b64.h"
 #include "client/lib/clock.h"
@@ -338,39 +341,102 @@ static int read_id(const json_t *doc, int64_t *ret, struct err *err)
     return jsonx_decode(doc, fields, 1, ret, "", err);
 }
 
-int warden_take_greet(struct warden *w, const json_t *doc, struct err *err)
+/* Who connected to the node's own socket, as the kernel says. A front may send
+ * whatever it has: only what was accepted from that very socket counts. */
+static int local_peer(const struct warden *w, int fd, int64_t *ret_uid, struct err *err)
 {
-    int64_t id = 0;
+    struct sockaddr_un at = {.sun_family = AF_UNSPEC};
+    socklen_t at_len = sizeof(at), int_len = sizeof(int), who_len;
+    struct ucred who;
+    int domain = 0, listens = 1;
+    who_len = sizeof(who);
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &int_len) != 0 ||
+        domain != AF_UNIX ||
+        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &int_len) != 0 ||
+        listens != 0 || getsockname(fd, (struct sockaddr *)&at, &at_len) != 0 ||
+        at_len > sizeof(at) || at_len <= offsetof(struct sockaddr_un, sun_path) ||
+        strncmp(at.sun_path, w->socket_path, sizeof(at.sun_path)) != 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &who_len) != 0)
+        return err_set(err, ERR_FORBIDDEN, "not a connection to the node's own socket");
+    *ret_uid = who.uid;
+    return 0;
+}
+
+static json_t *nonce_json(const struct warden *w, const struct warden_client *c)
+{
+    json_t *o = json_object();
+    json_object_set_new(o, "nonce", json_string(c->nonce));
+    json_object_set_new(o, "audience", json_string(w->a->id.spiffe_id));
+    return o;
+}
+
+/* Over his own connection, past the front: so a request that names the nonce comes from
+ * him, and from no other whom the front would like to have his rights. A new connection
+ * has room for it; where it has not, he hears nothing and the front gives up. */
+static void send_nonce(const struct warden *w, const struct warden_client *c, int fd)
+{
+    struct strbuf b = STRBUF_INIT;
+    json_t *o = nonce_json(w, c);
+    json_object_set_new(o, "version", json_integer(RUNSRV_VERSION));
+    char *text = jsonx_dump(o);
+    frame_put(&b, 'n', text, strlen(text));
+    if (send(fd, b.data, b.len, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)b.len)
+        log_debug("run: a local client has left already");
+    strbuf_done(&b);
+    free(text);
+    json_decref(o);
+}
+
+static int add_client(struct warden *w, int64_t id, int fd, struct err *err)
+{
     uint8_t raw[32];
-    if (read_id(doc, &id, err) != 0)
-        return -1;
+    int64_t uid = -1;
     if (find(w, id) != NULL || w->client_count >= WARDEN_CLIENTS_MAX)
         return err_set(err, ERR_CONFLICT, "client %lld of %zu", (long long)id,
                        w->client_count);
+    if (fd >= 0 && local_peer(w, fd, &uid, err) != 0)
+        return -1;
     struct warden_client *c = xcalloc(1, sizeof(*c));
     c->id = id;
+    c->uid = uid;
     digest_random(raw, sizeof(raw));
     b64_encode(raw, sizeof(raw), c->nonce);
     c->next = w->clients;
     w->clients = c;
     w->client_count++;
-    json_t *o = json_object();
+    json_t *o = fd >= 0 ? json_object() : nonce_json(w, c);
+    if (fd >= 0)
+        send_nonce(w, c, fd);
     json_object_set_new(o, "client", json_integer(id));
-    json_object_set_new(o, "nonce", json_string(c->nonce));
-    json_object_set_new(o, "audience", json_string(w->a->id.spiffe_id));
     warden_tell(w, LINK_NONCE, o, -1);
     return 0;
+}
+
+int warden_take_greet(struct warden *w, const json_t *doc, int fd_take, struct err *err)
+{
+    struct row {
+        int64_t client;
+        bool fd;
+    } row = {0};
+    static const struct jsonx_field fields[] = {
+        {"client", JSONX_INT, true, offsetof(struct row, client), 1, INT64_MAX},
+        {"fd", JSONX_BOOL, true, offsetof(struct row, fd), 0, 0},
+    };
+    int rc = jsonx_decode(doc, fields, JSONX_COUNT(fields), &row, "", err);
+    if (rc == 0)
+        rc = add_client(w, row.client, fd_take, err);
+    link_drop_fd(fd_take);
+    return rc;
 }
 
 int warden_take_request(struct warden *w, const json_t *doc, struct err *err)
 {
     struct row {
-        int64_t client, uid;
+        int64_t client;
         const char *type, *payload;
     } row = {0};
     static const struct jsonx_field fields[] = {
         {"client", JSONX_INT, true, offsetof(struct row, client), 1, INT64_MAX},
-        {"uid", JSONX_INT, true, offsetof(struct row, uid), -1, UINT32_MAX},
         {"type", JSONX_STRING, true, offsetof(struct row, type), 1, 1},
         {"payload", JSONX_STRING, true, offsetof(struct row, payload), 0,
          RUN_FRAME_MAX},
@@ -381,7 +447,6 @@ int warden_take_request(struct warden *w, const json_t *doc, struct err *err)
     if (c == NULL || c->nonce[0] == '\0')
         return err_set(err, ERR_CONFLICT, "client %lld has no nonce",
                        (long long)row.client);
-    c->uid = row.uid;
     serve(w, c, row.type[0], row.payload);
     return 0;
 }

