@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "client/agent/deadline.h"
@@ -20,6 +21,8 @@
 #include "client/lib/jsonx.h"
 #include "client/lib/xalloc.h"
 
+#define LOCK_WAIT_MS   500
+#define LOCK_TRIES     50
 #define LEASE_JSON_MAX (64 * 1024) /* 64 GPUs and 256 rules take 20 KiB, 16 keys 4 */
 #define SMALL_JSON_MAX 4096
 
@@ -86,6 +89,18 @@ static int open_dirs(const struct journal *j, struct err *err)
     return 0;
 }
 
+/* A child of an agent that was killed has its lock until it becomes a keeper. */
+static int wait_lock(int fd)
+{
+    const struct timespec pause = {0, LOCK_WAIT_MS / LOCK_TRIES * 1000000L};
+    for (int i = 0; i < LOCK_TRIES; i++) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+            return 0;
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+    }
+    return -1;
+}
+
 static int take_lock(struct journal *j, struct err *err)
 {
     char *path = xasprintf("%s/journal.lock", j->dir);
@@ -93,7 +108,7 @@ static int take_lock(struct journal *j, struct err *err)
     int rc = 0;
     if (j->lock_fd < 0)
         rc = err_sys(err, errno, "open %s", path);
-    else if (flock(j->lock_fd, LOCK_EX | LOCK_NB) < 0)
+    else if (wait_lock(j->lock_fd) < 0)
         rc = err_set(err, ERR_CONFLICT, "another agent uses %s", j->dir);
     free(path);
     return rc;

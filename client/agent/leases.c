@@ -40,6 +40,19 @@ void leases_free(struct leases *l)
     free(l);
 }
 
+static void (*step_hook)(const char *step);
+
+void leases_set_step_hook(void (*hook)(const char *step))
+{
+    step_hook = hook;
+}
+
+void live_step(const char *name)
+{
+    if (step_hook != NULL)
+        step_hook(name);
+}
+
 static struct live *find(const struct leases *l, const char *id)
 {
     for (struct live *v = l->list; v != NULL; v = v->next)
@@ -102,11 +115,14 @@ void live_event(struct leases *l, struct live *v, enum lease_event ev)
     /* Metered up to here, however long killing, cleaning and a restart take. */
     if (to == LEASE_DENIED && v->j.ended_boot_us == 0)
         v->j.ended_boot_us = clock_boot_us();
+    live_step("event");
     /* A journal that cannot be written must not keep a lease from ending. */
     if ((from != to || action != LEASE_ACT_NONE) &&
         journal_lease_write(l->a->journal, &v->j, &err) != 0)
         log_error("lease %s: journal: %s", v->j.id, err.text);
+    live_step("event_journal");
     act(l, v, action);
+    live_step("event_act");
     if (from != to) {
         log_info("lease %s: %s -> %s (%s)", v->j.id, lease_state_name(from),
                  lease_state_name(to), lease_event_name(ev));
@@ -256,12 +272,14 @@ static int open_new(struct leases *l, const struct order *o, const char **ret_st
                     struct err *err)
 {
     struct live *v = add(l);
+    live_step("open_epochs");
     fill(l, o, &v->j);
     *ret_step = "journal";
     if (journal_lease_write(l->a->journal, &v->j, err) != 0) {
         drop(l, v);
         return -1;
     }
+    live_step("open_journal");
     *ret_step = "gate";
     if (live_open_gate(l, v, err) != 0) {
         log_error("lease %s cannot be opened: %s", v->j.id, err->text);
@@ -401,6 +419,7 @@ void leases_retime(struct leases *l)
         v->j.deadline_boot_us = end;
         if (journal_lease_write(l->a->journal, &v->j, &err) != 0)
             log_error("lease %s: journal: %s", v->j.id, err.text);
+        live_step("retime_journal");
         live_regate(l, v);
     }
 }
@@ -479,6 +498,7 @@ int leases_launch(struct leases *l, const struct leases_launch *in,
     ret->step = "replay";
     if (journal_jti_claim(l->a->journal, &use, ret->job, err) != 0)
         return -1;
+    live_step("launch_claim");
     char *dir = leases_dir(l, v->j.id);
     /* The agent may have died between the claim and the start: then it is started now.
      * A job is marked as started before it is made, so never twice. */
@@ -493,6 +513,7 @@ int leases_launch(struct leases *l, const struct leases_launch *in,
     if (rc == 0) {
         ret->step = "launch";
         rc = launch_begin(dir, &spec, NULL, &ret->ready, err);
+        live_step("launch_begin");
     }
     if (rc == 0)
         snprintf(ret->job, sizeof(ret->job), "%s", job);
@@ -631,8 +652,10 @@ static bool tick_done(struct leases *l, struct live *v, int64_t boot_us)
     if (launch_close(dir, &err) != 0) /* who still reads the output is let go */
         log_warn("lease %s: %s", v->j.id, err.text);
     free(dir);
+    live_step("forget_close");
     if (journal_lease_remove(l->a->journal, v->j.id, &err) != 0)
         log_warn("lease %s: %s", v->j.id, err.text);
+    live_step("forget_remove");
     log_info("lease %s: forgotten", v->j.id);
     drop(l, v);
     return true;

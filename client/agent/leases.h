@@ -89,4 +89,8 @@ json_t *leases_json(const struct leases *l);
 /* An advert_hold_fn; arg is the struct leases. */
 enum advert_hold leases_hold(void *arg, const char *uuid);
 
+/* Fault injection: called by name between the lines of all that is done for a lease.
+ * NULL: none. */
+void leases_set_step_hook(void (*hook)(const char *step));
+
 #endif

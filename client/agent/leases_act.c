@@ -77,9 +77,13 @@ int live_open_gate(struct leases *l, struct live *v, struct err *err)
 {
     if (find_rules(l, v, err) != 0)
         return -1;
+    live_step("gate_rules");
     if (journal_lease_write(l->a->journal, &v->j, err) != 0)
         return -1;
-    return set_gate(l, v, err);
+    live_step("gate_journal");
+    int rc = set_gate(l, v, err);
+    live_step("gate_set");
+    return rc;
 }
 
 void live_regate(struct leases *l, struct live *v)
@@ -87,6 +91,7 @@ void live_regate(struct leases *l, struct live *v)
     struct err err;
     if (set_gate(l, v, &err) != 0)
         log_error("lease %s: the gate keeps its earlier end: %s", v->j.id, err.text);
+    live_step("regate");
 }
 
 void live_deny_kill(struct leases *l, struct live *v)
@@ -99,10 +104,13 @@ void live_deny_kill(struct leases *l, struct live *v)
                                                                : "revoked";
     if (told != NULL && launch_set_reason(dir, told, &err) != 0)
         log_warn("lease %s: %s", v->j.id, err.text);
+    live_step("end_reason");
     if (e->ops->deny(e, v->j.id, &err) != 0)
         log_error("lease %s: the gate could not be closed: %s", v->j.id, err.text);
+    live_step("end_deny");
     if (e->ops->kill(e, v->j.id, &err) != 0)
         log_error("lease %s: kill: %s", v->j.id, err.text);
+    live_step("end_kill");
     free(dir);
     if (v->ending_boot_us == 0)
         v->ending_boot_us = clock_boot_us();
@@ -120,6 +128,7 @@ void live_term_jobs(struct leases *l, struct live *v)
     if (e->ops->signal_adopted != NULL &&
         e->ops->signal_adopted(e, v->j.id, SIGTERM, &err) != 0)
         log_warn("lease %s: %s", v->j.id, err.text);
+    live_step("drain_adopted");
     /* A living keeper does it by itself; a second SIGTERM means "now" to many. */
     if (launch_jobs(dir, &jobs, &count, &err) != 0)
         log_warn("lease %s: %s", v->j.id, err.text);
@@ -229,10 +238,12 @@ bool live_clean(struct leases *l, struct live *v)
             return false;
     if (!is_unheld(l, v, gpus, n) || !is_scrubbed(l, v, gpus, n))
         return false;
+    live_step("clean_seen");
     if (l->a->enforce->ops->close(l->a->enforce, v->j.id, &err) != 0) {
         snprintf(v->obstacle, sizeof(v->obstacle), "%.100s", err.text);
         return false;
     }
+    live_step("clean_close");
     for (size_t i = 0; i < v->j.gpu_count; i++)
         advert_clean(&l->a->advert, v->j.gpus[i]);
     v->obstacle[0] = '\0';
@@ -270,6 +281,7 @@ static void send_receipt(struct leases *l, struct live *v, enum usage_kind kind,
                             .epoch = v->j.epoch,
                             .evidence = evidence};
     struct err err;
+    live_step("receipt");
     p.evidence_count = collect_evidence(l, v, evidence);
     if (at != NULL) {
         p.now_us = at->to_us;
@@ -289,6 +301,7 @@ static void send_receipt(struct leases *l, struct live *v, enum usage_kind kind,
         log_error("lease %s: receipt: %s", v->j.id, err.text);
     else
         log_debug("lease %s: %s receipt", v->j.id, usage_kind_name(kind));
+    live_step("receipt_spool");
 }
 
 static bool may_meter(const struct leases *l, const struct live *v)

@@ -27,6 +27,8 @@ struct leases {
     struct policy_file *policy; /* NULL: none configured */
 };
 
+/* Says where it is, for leases_set_step_hook(). */
+void live_step(const char *name);
 /* Applies one event: journal, then the act it asks for. */
 void live_event(struct leases *l, struct live *v, enum lease_event ev);
 

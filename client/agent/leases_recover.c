@@ -1,8 +1,10 @@
 /* leases_recover: what a starting agent does with what it finds: each journalled lease
  * against its cgroup, gate and processes; each cgroup without a journal is ended. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/agent/leases_impl.h"
 #include "client/lib/clock.h"
@@ -110,9 +112,28 @@ static void end_orphan(struct leases *l, const char *id)
     l->list = v;
 }
 
+/* An agent that died before it had written a word of a lease leaves its directory.
+ * Nothing was opened: a gate comes after the journal. */
+static bool is_unborn(struct leases *l, const char *id)
+{
+    char *dir = journal_lease_dir(l->a->journal, id);
+    char *json = xasprintf("%s/lease.json", dir), *jobs = xasprintf("%s/jobs", dir);
+    bool is = access(json, F_OK) != 0 && errno == ENOENT && access(jobs, F_OK) != 0 &&
+              errno == ENOENT;
+    free(jobs);
+    free(json);
+    free(dir);
+    return is;
+}
+
 static void load_one(struct leases *l, const char *id)
 {
     struct err err;
+    if (is_unborn(l, id)) {
+        if (journal_lease_remove(l->a->journal, id, &err) != 0)
+            log_warn("lease %s: %s", id, err.text);
+        return;
+    }
     struct live *v = xcalloc(1, sizeof(*v));
     if (journal_lease_read(l->a->journal, id, &v->j, &err) != 0) {
         log_error("lease %s: %s", id, err.text);
