@@ -49,6 +49,7 @@ enum cli_cmd {
     CMD_WALLET,
     CMD_INVOICE_LIST,
     CMD_INVOICE_SHOW,
+    CMD_BILLING,
     CMD_VERIFY,
     CMD_WITNESS,
     CMD_PROVIDER_JOIN_CODE,
@@ -191,7 +192,7 @@ cli_fn cmd_login, cmd_logout, cmd_whoami, cmd_key_list, cmd_key_add, cmd_key_rm,
     cmd_admin_provider_list, cmd_admin_site_add, cmd_admin_site_list,
     cmd_admin_path_add, cmd_admin_path_list, cmd_admin_path_set, cmd_admin_drill,
     cmd_admin_report, cmd_admin_status, cmd_admin_audit;
-cli_fn cmd_witness;
+cli_fn cmd_witness, cmd_billing;
 
 /* Reservations, for several families (cmd_resv.c). */
 int cli_print_reservation(struct cli *c, const json_t *resv, struct err *err) MUST_USE;

@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "client/cli/cli.h"
+#include "client/cli/invoice_html.h"
+#include "client/lib/fsx.h"
 
 int cmd_usage(struct cli *c, struct err *err)
 {
@@ -111,6 +113,66 @@ int cmd_invoice_list(struct cli *c, struct err *err)
     return rc;
 }
 
+/* --html: in the language that is asked for, or that the invoice is addressed in. */
+static int save_page(struct cli *c, const json_t *invoice, struct err *err)
+{
+    const char *file = opt_get(c->opts, "html"), *lang = opt_get(c->opts, "lang");
+    struct strbuf page = STRBUF_INIT;
+    if (lang == NULL)
+        lang = json_string_value(
+            json_object_get(json_object_get(invoice, "billing"), "language"));
+    if (lang == NULL)
+        lang = "en";
+    if (!invoice_html_lang(lang))
+        return err_set(err, ERR_USAGE, "--lang: expected en or ja");
+    int rc = invoice_html(invoice, lang, c->render.zone, &page, err);
+    if (rc == 0)
+        rc = fsx_write(file, strbuf_str(&page), page.len, 0644, err);
+    strbuf_done(&page);
+    return rc;
+}
+
+/* \n in an option's text begins a line. */
+static json_t *lines_of(const char *text)
+{
+    struct strbuf lines = STRBUF_INIT;
+    for (const char *p; (p = strstr(text, "\\n")) != NULL; text = p + 2) {
+        strbuf_add(&lines, text, (size_t)(p - text));
+        strbuf_addc(&lines, '\n');
+    }
+    strbuf_adds(&lines, text);
+    json_t *v = json_string(strbuf_str(&lines));
+    strbuf_done(&lines);
+    return v;
+}
+
+int cmd_billing(struct cli *c, struct err *err)
+{
+    static const struct render_col cols[] = {
+        {"Name", "name", RENDER_TEXT, NULL},
+        {"Address", "address", RENDER_TEXT, NULL},
+        {"Language", "language", RENDER_TEXT, NULL},
+    };
+    static const char *const members[][2] = {
+        {"name", "name"}, {"address", "address"}, {"lang", "language"}};
+    json_t *body = json_object(), *reply = NULL;
+    for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
+        if (opt_has(c->opts, members[i][0]))
+            json_object_set_new(body, members[i][1],
+                                lines_of(opt_get(c->opts, members[i][0])));
+    bool change = json_object_size(body) > 0;
+    const struct cli_call call = {change ? "PATCH" : "GET", "/v1/billing",
+                                  change ? body : NULL, NULL};
+    int rc = cli_call(c, &call, &reply, err);
+    if (change)
+        cli_harmless(err);
+    if (rc == 0)
+        rc = cli_print_card(c, reply, cols, RENDER_COUNT_OF(cols), err);
+    json_decref(body);
+    json_decref(reply);
+    return rc;
+}
+
 int cmd_invoice_show(struct cli *c, struct err *err)
 {
     static const struct render_col head[] = {
@@ -144,6 +206,11 @@ int cmd_invoice_show(struct cli *c, struct err *err)
     free(path);
     if (rc < 0)
         return -1;
+    if (opt_has(c->opts, "html")) {
+        rc = save_page(c, reply, err);
+        json_decref(reply);
+        return rc;
+    }
     const json_t *rows = json_object_get(reply, "lines");
     if (c->render.format == RENDER_JSON) {
         render_json(reply, &out);

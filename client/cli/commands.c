@@ -176,6 +176,13 @@ static const struct opt_def usage_opts[] = {
 };
 static const struct opt_def invoice_opts[] = {
     {"bundle", 0, "FILE", "Write what proves the invoice to FILE, for verify."},
+    {"html", 0, "FILE", "Write the invoice as a page to FILE, to print or to send."},
+    {"lang", 0, "LANG", "Language of the page: en or ja; that of the account else."},
+};
+static const struct opt_def billing_opts[] = {
+    {"name", 0, "NAME", "Name that invoices are addressed to."},
+    {"address", 0, "TEXT", "Address below it; \\n begins a line."},
+    {"lang", 0, "LANG", "Language of invoices: en or ja."},
 };
 static const struct opt_def verify_opts[] = {
     {"log-key", 0, "KEY", "Key that a log must have, NAME+HASH+KEY; may be repeated.",
@@ -405,6 +412,10 @@ EXAMPLES(
      "Is every record in the market's log, every receipt signed, every sum right?"},
     {"neargpu verify",
      "Do the market's logs still hold all that they held at the last look?"});
+EXAMPLES(billing_ex, {"neargpu billing", "How invoices are addressed."},
+         {"neargpu billing --name 'Kagaku Lab KK' --address "
+          "'1-1 Chiyoda\\nTokyo' --lang ja",
+          "From the next invoice on."});
 EXAMPLES(witness_ex, {"neargpu witness", "Look once, and cosign what was seen."},
          {"neargpu witness --every 1h", "A witness that others can name to `verify`."});
 EXAMPLES(join_ex, {"neargpu provider join-code --site fukuoka --node gpu-17",
@@ -591,6 +602,11 @@ static const struct opt_command commands[CMD_COUNT] = {
                           ARGS(0, 0), EX(invoice_list_ex)},
     [CMD_INVOICE_SHOW] = {"invoice show", "NUMBER", "show one invoice", NULL,
                           OPTS(invoice_opts), ARGS(1, 1), EX(invoice_show_ex)},
+    [CMD_BILLING] =
+        {"billing", "", "show or change how invoices are addressed",
+         "Without options it shows them. Invoices that are issued keep what "
+         "they say.",
+         OPTS(billing_opts), ARGS(0, 0), EX(billing_ex)},
     [CMD_VERIFY] =
         {"verify", "[FILE]",
          "check a bundle, or the market's logs, without trusting it",

@@ -47,6 +47,7 @@ static cli_fn *const handlers[CMD_COUNT] = {
     [CMD_WALLET] = cmd_wallet,
     [CMD_INVOICE_LIST] = cmd_invoice_list,
     [CMD_INVOICE_SHOW] = cmd_invoice_show,
+    [CMD_BILLING] = cmd_billing,
     [CMD_VERIFY] = cmd_verify,
     [CMD_WITNESS] = cmd_witness,
     [CMD_PROVIDER_JOIN_CODE] = cmd_provider_join_code,

@@ -326,20 +326,22 @@ enum store_op {
                            lost:[id]}: nodes that did not sync change state */
 
     /* Money and use. json. */
-    STORE_WALLET,       /* (tenant_id, limit) -> {currency, available_micro, held_micro,
-                           transfers:[{id, at_us, kind, amount_micro (signed as the
-                           wallet sees it), reservation|null, ref|null}]} */
-    STORE_USAGE,        /* (tenant_id|null, provider_id|null, reservation|null,
-                           from_us|null, to_us|null, PAGE) -> {usage:[{reservation,
-                           node, site, provider, from_us, to_us, gpu_ms, amount_micro,
-                           currency, receipts:[{seq, kind, from_us, to_us, gpu_ms,
-                           hash, jws}]}], next} */
-    STORE_INVOICE_LIST, /* (tenant_id|null, PAGE) -> {invoices:[{number, tenant,
-                           currency, from_us, to_us, issued_us, net_micro, tax_micro,
-                           total_micro}], next} */
-    STORE_INVOICE_GET,  /* (tenant_id|null, number) -> the same plus {tax_ppm, document,
-                           lines:[{line, description, reservation, quantity_gpu_ms,
-                           amount_micro}]} */
+    STORE_WALLET, /* (tenant_id, limit) -> {currency, available_micro, held_micro,
+                     transfers:[{id, at_us, kind, amount_micro (signed as the
+                     wallet sees it), reservation|null, ref|null}]} */
+    STORE_USAGE,  /* (tenant_id|null, provider_id|null, reservation|null,
+                     from_us|null, to_us|null, PAGE) -> {usage:[{reservation,
+                     node, site, provider, from_us, to_us, gpu_ms, amount_micro,
+                     currency, receipts:[{seq, kind, from_us, to_us, gpu_ms,
+                     hash, jws}]}], next} */
+    STORE_TENANT_BILLING, /* (tenant_id, name|null, address|null, language|null) ->
+                             {name, address, language}; null: as it is */
+    STORE_INVOICE_LIST,   /* (tenant_id|null, PAGE) -> {invoices:[{number, tenant,
+                             currency, from_us, to_us, issued_us, net_micro, tax_micro,
+                             total_micro}], next} */
+    STORE_INVOICE_GET, /* (tenant_id|null, number) -> the same plus {tax_ppm, document,
+                          lines:[{line, description, reservation, quantity_gpu_ms,
+                          amount_micro}]} */
     STORE_RECEIPTS_SIGNED, /* (node_id, [{reservation, seq, hash, countersign}]) ->
                               {countersigns:[{reservation, seq, countersign}]}: as they
                               are kept; the first one given stays */
@@ -387,9 +389,10 @@ enum store_op {
                         to_us}]}, from=to: blocks nothing any more; .moved and .replaced
                         list what was left too), node.changed (inventory, windows, state,
                         address, certificate, domain), node.cloned .banned .unbanned
-                        .attested .moved (payload {node, site, …}), node.probed (rtt; payload
-                        {dataset_id}), price.changed (spot terms too), dataset.changed
-                        (payload {dataset_id}), site.changed ({site_id}), path.changed
+                        .attested .moved (payload {node, site, …}), node.probed (rtt;
+                        payload   {dataset_id}), price.changed (spot terms too),
+                        dataset.changed   (payload {dataset_id}), site.changed ({site_id}),
+                        path.changed
                         ({path_id}), path.lit .released .failed (payload {booking,
                         path_id, error}), key.changed, wallet.changed */
     STORE_EVENTS,    /* (tenant_id|null, provider_id|null, cursor|null, limit) -> as

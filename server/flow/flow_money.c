@@ -1,6 +1,7 @@
 /* /v1/wallet, /v1/usage, /v1/invoices: money and use, as the ledger has them. */
 #include <string.h>
 
+#include "client/lib/jsonx.h"
 #include "client/lib/timefmt.h"
 #include "server/flow/call.h"
 #include "server/flow/flows.h"
@@ -168,6 +169,7 @@ static enum flow_turn invoice_reply(struct flow *f)
         reply, "issuer",
         json_pack("{s:O?, s:O?}", "name", issuer, "registration", registration));
     json_object_set(reply, "recipient", json_object_get(document, "recipient"));
+    json_object_set(reply, "billing", json_object_get(document, "billing"));
     json_object_set(reply, "zone", json_object_get(document, "zone"));
     invoice_money(reply);
     return flow_reply_json(f, 200, reply);
@@ -177,3 +179,61 @@ static const struct flow_step invoice_steps[] = {{"read", invoice_read},
                                                  {"reply", invoice_reply}};
 const struct flow_kind flow_invoice_get =
     FLOW_KIND_DONE("flow_invoice_get", struct db_state, invoice_steps, db_done);
+
+/* ---- how a tenant is addressed ---- */
+
+#define BILLING_NAME_MAX    200
+#define BILLING_ADDRESS_MAX 1000
+
+/* Lines of readable text. */
+static bool is_printable(const char *text)
+{
+    for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++)
+        if ((*p < ' ' && *p != '\n') || *p == 0x7f)
+            return false;
+    return true;
+}
+
+static enum flow_turn billing_write(struct flow *f)
+{
+    struct body {
+        const char *name, *address, *language;
+    } b = {NULL, NULL, NULL};
+    static const struct jsonx_field fields[] = {
+        {"name", JSONX_STRING, false, offsetof(struct body, name), 0, BILLING_NAME_MAX},
+        {"address", JSONX_STRING, false, offsetof(struct body, address), 0,
+         BILLING_ADDRESS_MAX},
+        {"language", JSONX_STRING, false, offsetof(struct body, language), 2, 2},
+    };
+    struct err err;
+    if (!db_no_query(f, &err) ||
+        (f->rq->body != NULL &&
+         jsonx_decode(f->rq->body, fields, JSONX_COUNT(fields), &b, "", &err) != 0))
+        return flow_fail(f, &err);
+    if (b.language != NULL && strcmp(b.language, "en") != 0 &&
+        strcmp(b.language, "ja") != 0) {
+        err_set(&err, ERR_BAD_REQUEST, "/language: expected en or ja");
+        return flow_fail(f, &err);
+    }
+    if ((b.name != NULL && (!is_printable(b.name) || strchr(b.name, '\n') != NULL)) ||
+        (b.address != NULL && !is_printable(b.address))) {
+        err_set(&err, ERR_BAD_REQUEST,
+                "/name, /address: expected readable text; only an address has lines");
+        return flow_fail(f, &err);
+    }
+    return db_call(f, STORE_TENANT_BILLING,
+                   STORE_ARGS(S_TEXT(f->rq->who.tenant_id), S_TEXT(b.name),
+                              S_TEXT(b.address), S_TEXT(b.language)));
+}
+
+static enum flow_turn billing_reply(struct flow *f)
+{
+    if (db_failed(f))
+        return db_fail(f);
+    return flow_reply_json(f, 200, json_incref(db_of(f)->json));
+}
+
+static const struct flow_step billing_steps[] = {{"write", billing_write},
+                                                 {"reply", billing_reply}};
+const struct flow_kind flow_billing =
+    FLOW_KIND_DONE("flow_billing", struct db_state, billing_steps, db_done);

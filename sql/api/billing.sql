@@ -387,7 +387,7 @@ BEGIN
     VALUES (v_number, v_tenant.id, v_market.currency, tstzrange(v_from, p_until), p_net_micro, p_tax_ppm, p_tax_micro,
         p_net_micro + p_tax_micro, jsonb_build_object(
             'issuer', v_market.issuer_name, 'registration', v_market.issuer_registration,
-            'market', v_market.name, 'recipient', v_tenant.name, 'zone', v_tenant.zone));
+            'market', v_market.name, 'recipient', v_tenant.name, 'zone', v_tenant.zone, 'billing', v_tenant.billing));
     INSERT INTO invoice_line (number, line, description, reservation_id, quantity_gpu_ms, amount_micro)
     SELECT v_number, n, l->>'description', (l->>'reservation_id')::uuid, (l->>'quantity_gpu_ms')::bigint,
            (l->>'amount_micro')::bigint

@@ -80,3 +80,11 @@ BEGIN
                    'amount_micro', l.amount_micro) ORDER BY l.line), '[]')
           FROM invoice_line l WHERE l.number = v.number));
 END $$;
+
+-- How the tenant wants to be addressed; what is null stays, '' is taken away.
+CREATE OR REPLACE FUNCTION api.tenant_billing(p_tenant uuid, p_name text, p_address text, p_language text) RETURNS jsonb
+LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    UPDATE tenant SET billing = billing || jsonb_strip_nulls(jsonb_build_object('name', p_name, 'address', p_address, 'language', p_language))
+     WHERE id = p_tenant
+    RETURNING jsonb_build_object('name', billing->>'name', 'address', billing->>'address', 'language', coalesce(billing->>'language', 'en'))
+$$;

@@ -1,0 +1,104 @@
+/* invoice_html: every field of a qualified invoice is on the page, in both languages;
+ * text from outside cannot become markup; a page is well-formed (seen by its balanced
+ * tags). */
+#include <jansson.h>
+#include <string.h>
+
+#include "client/cli/html.h"
+#include "client/cli/invoice_html.h"
+#include "tests/unit/unit.h"
+
+static int tokyo(int64_t us)
+{
+    (void)us;
+    return 9 * 3600;
+}
+
+static const char sample[] =
+    "{\"number\":\"INV-2026-000042\",\"issuer\":{\"name\":\"neargpu K.K.\","
+    "\"registration\":\"T1234567890123\"},\"recipient\":\"kagaku-lab\",\"billing\":{"
+    "\"name\":\"科学研究所 <script>alert(1)</script>\",\"address\":\"1-1 "
+    "\\\"Chiyoda\\\"\\n"
+    "Tokyo\",\"language\":\"ja\"},\"from\":\"2026-10-31T15:00:00Z\",\"to\":"
+    "\"2026-11-30T15:00:00Z\",\"issued_at\":\"2026-12-01T00:10:00Z\",\"tax_ppm\":"
+    "100000,"
+    "\"net\":{\"currency\":\"JPY\",\"micro\":1234000000},\"tax\":{\"currency\":\"JPY\","
+    "\"micro\":123000000},\"total\":{\"currency\":\"JPY\",\"micro\":1357000000},"
+    "\"lines\":["
+    "{\"description\":\"8 x H100, fukuoka & osaka\",\"gpu_ms\":28800000,\"amount\":{"
+    "\"currency\":\"JPY\",\"micro\":1233999500}},{\"description\":\"rounding to the "
+    "minor "
+    "unit\",\"gpu_ms\":0,\"reservation\":null,\"amount\":{\"currency\":\"JPY\","
+    "\"micro\":500}}]}";
+
+static char *page(const char *lang)
+{
+    json_t *invoice = json_loads(sample, 0, NULL);
+    struct strbuf out = STRBUF_INIT;
+    struct err err;
+    ck_assert_ptr_nonnull(invoice);
+    ck_assert_int_eq(invoice_html(invoice, lang, tokyo, &out, &err), 0);
+    json_decref(invoice);
+    return strbuf_steal(&out);
+}
+
+START_TEST(test_fields)
+{
+    static const char *const english[] = {
+        "<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\">",
+        "INV-2026-000042",
+        "2026-12-01",
+        "2026-11-01 – 2026-11-30",
+        "T1234567890123",
+        "neargpu K.K.",
+        "8.000",
+        "8 x H100, fukuoka &amp; osaka",
+        "10.0 %",
+        ">1,234<",
+        ">123<",
+        "1,357 JPY",
+        ">1,233.9995<"};
+    static const char *const japanese[] = {
+        "lang=\"ja\"",    "請求書", "登録番号", "2026年11月1日",
+        "2026年11月30日", "御中",   "消費税額", "税率"};
+    char *en = page("en"), *ja = page("ja");
+    for (size_t i = 0; i < sizeof(english) / sizeof(english[0]); i++)
+        ck_assert_msg(strstr(en, english[i]) != NULL, "%s", english[i]);
+    for (size_t i = 0; i < sizeof(japanese) / sizeof(japanese[0]); i++)
+        ck_assert_msg(strstr(ja, japanese[i]) != NULL, "%s", japanese[i]);
+    free(en);
+    free(ja);
+}
+END_TEST
+
+START_TEST(test_text_is_no_markup)
+{
+    struct strbuf b = STRBUF_INIT;
+    char *en = page("en");
+    ck_assert_ptr_null(strstr(en, "<script"));
+    ck_assert_ptr_nonnull(strstr(en, "&lt;script&gt;"));
+    ck_assert_ptr_nonnull(strstr(en, "1-1 &quot;Chiyoda&quot;\nTokyo"));
+    ck_assert_ptr_null(strstr(en, "http://www.w3.org/1999/xhtml\" src"));
+    free(en);
+    html_text(&b, "a\x01<&>\"'\t\n");
+    ck_assert_str_eq(strbuf_str(&b), "a\xef\xbf\xbd&lt;&amp;&gt;&quot;&#39;\t\n");
+    html_text(&b, NULL);
+    strbuf_done(&b);
+}
+END_TEST
+
+START_TEST(test_no_invoice)
+{
+    struct strbuf out = STRBUF_INIT;
+    struct err err;
+    json_t *v = json_pack("{s:s}", "number", "X");
+    ck_assert_int_eq(invoice_html(v, "en", tokyo, &out, &err), -1);
+    ck_assert_int_eq(err.code, ERR_BAD_REQUEST);
+    json_decref(v);
+    strbuf_done(&out);
+    ck_assert(invoice_html_lang("ja") && !invoice_html_lang("fr"));
+}
+END_TEST
+
+UNIT_MAIN("invoice_html", UNIT_CASE(test_fields) UNIT_CASE(test_text_is_no_markup)
+                              UNIT_CASE(test_no_invoice))
