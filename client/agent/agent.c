@@ -164,6 +164,16 @@ void agent_take_desired(struct agent *a, struct desired *want_take, int64_t boot
     agent_wake(a);
 }
 
+void agent_take_ban(struct agent *a, const char *status, int64_t boot_us)
+{
+    take_status(a, status, boot_us);
+    revoke_kids(a);
+    if (a->have_want)
+        desired_done(&a->want);
+    a->have_want = false;
+    agent_wake(a);
+}
+
 void agent_compare(const struct agent *a, struct reconcile_have *have, size_t cap,
                    struct reconcile_in *ret)
 {

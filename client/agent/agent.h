@@ -76,6 +76,9 @@ void agent_wake(struct agent *a);
 void agent_changed(struct agent *a);
 /* Takes a sync's desired state (and its status, keys, settings) over. */
 void agent_take_desired(struct agent *a, struct desired *want_take, int64_t boot_us);
+/* The market deals with this node no more: what its status document revokes ends, what
+ * was to begin here does not. */
+void agent_take_ban(struct agent *a, const char *status, int64_t boot_us);
 /* A key set of the market: taken over when it is the root's and not older. */
 void agent_take_keys(struct agent *a, const char *text);
 /* The two states as reconcile reads them; valid until the leases change. */

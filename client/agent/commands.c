@@ -34,6 +34,10 @@ static const struct opt_def enroll_opts[] = {
      "File with the join code, or - for standard input; never an argument, where other "
      "users could read it.",
      false},
+    {"again", 0, NULL,
+     "Give this node a new identity, with a code of `neargpu provider reattest`; its "
+     "leases and jobs go on. Restart the agent afterwards.",
+     false},
     {"conf", 'c', "FILE", "Configuration file (default " SETTINGS_DEFAULT_PATH ").",
      false},
 };
@@ -58,6 +62,9 @@ static const struct opt_example enroll_examples[] = {
     {"neargpu-agent enroll --server https://market.example:8443 --ca-sha256 5f3c… "
      "--join-code-file /root/join",
      "enrol this node with a code from `neargpu provider join-code`"},
+    {"neargpu-agent enroll --again --server https://market.example:8443 --ca-sha256 "
+     "5f3c… --join-code-file /root/join",
+     "give it a new identity with a code from `neargpu provider reattest`"},
 };
 static const struct opt_example run_examples[] = {
     {"neargpu-agent run --conf /etc/neargpu/agent.conf",
@@ -246,7 +253,8 @@ int command_enroll(const struct opt_values *v)
     struct identity_enrol in = {.state_dir = conf.state_dir,
                                 .server = opt_get(v, "server"),
                                 .ca_file = opt_get(v, "ca"),
-                                .ca_sha256 = opt_get(v, "ca-sha256")};
+                                .ca_sha256 = opt_get(v, "ca-sha256"),
+                                .again = opt_has(v, "again")};
     if (in.server == NULL)
         in.server = conf.server;
     int rc = 0;

@@ -3,6 +3,8 @@
 
 #include "client/agent/identity.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
@@ -48,6 +50,74 @@ void identity_done(struct identity *id)
     keyring_free(id->keys);
     EVP_PKEY_free(id->receipt_key);
     memset(id, 0, sizeof(*id));
+}
+
+/* --- an enrolment takes effect at once or not at all ---
+ *
+ * It is written into STATE/enrol.new; its new name, STATE/enrol.done, is what makes it
+ * count; then its files go to their places, which is finished by whoever looks next.
+ * The journal and the receipts are not touched: leases and jobs go on. */
+
+static int sync_dir(const char *path, struct err *err)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = fd < 0 || fsync(fd) < 0 ? err_sys(err, errno, "%s: fsync", path) : 0;
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+static int put_file(const char *state_dir, const char *done, const char *name,
+                    struct err *err)
+{
+    char *from = xasprintf("%s/%s", done, name), *to = NULL;
+    to = xasprintf("%s/%s", state_dir, name);
+    int rc = 0;
+    if (rename(from, to) != 0 && errno != ENOENT) /* ENOENT: it is there already */
+        rc = err_sys(err, errno, "rename %s", to);
+    free(from);
+    free(to);
+    return rc;
+}
+
+/* The earlier identity's: the count of its runs, a renewal that it had begun. */
+static void drop_earlier(const struct identity *id)
+{
+    static const char *const names[] = {"node.key.new", "node.pem.new"};
+    char *path = in_dir(id, "instance");
+    (void)unlink(path);
+    free(path);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        path = xasprintf("%s/%s", id->front_dir, names[i]);
+        (void)unlink(path);
+        free(path);
+    }
+}
+
+static int settle(const char *state_dir, const struct identity *id, struct err *err)
+{
+    static const char *const names[] = {"front/node.key", "front/node.pem",
+                                        "identity/receipt.key", "identity/ca.pem",
+                                        "identity/market.json"};
+    char *done = xasprintf("%s/enrol.done", state_dir);
+    int rc = 0;
+    if (access(done, F_OK) == 0) {
+        rc = fsx_mkdirs(id->dir, 0700, err);
+        if (rc == 0)
+            rc = fsx_mkdirs(id->front_dir, 0700, err);
+        if (rc == 0)
+            drop_earlier(id);
+        for (size_t i = 0; rc == 0 && i < sizeof(names) / sizeof(names[0]); i++)
+            rc = put_file(state_dir, done, names[i], err);
+        if (rc == 0)
+            rc = sync_dir(id->dir, err);
+        if (rc == 0)
+            rc = sync_dir(id->front_dir, err);
+        if (rc == 0)
+            rc = fsx_remove_tree(done, err);
+    }
+    free(done);
+    return rc;
 }
 
 static int load_receipt_key(struct identity *id, struct err *err)
@@ -150,8 +220,8 @@ int identity_load(const char *state_dir, struct identity *ret, struct err *err)
     struct identity id = {0};
     set_paths(&id, state_dir);
     char *market = in_dir(&id, "market.json");
-    int rc = 0;
-    if (access(market, F_OK) != 0)
+    int rc = settle(state_dir, &id, err);
+    if (rc == 0 && access(market, F_OK) != 0)
         rc = err_set(err, ERR_NOT_FOUND,
                      "this node is not enrolled (%s is not there); run `neargpu-agent "
                      "enroll` with a join code of your provider account",
@@ -246,15 +316,20 @@ static const struct jsonx_field reply_fields[] = {
     F(key_set, JSONX_STRING, KEYSET_BYTES_MAX),
 };
 
-/* Writes what came back; market.json last, because it is what makes a node enrolled. */
-static int store_reply(struct identity *id, const char *server, const json_t *body,
-                       struct err *err)
+/* Writes what came back. want: the name that this machine has already, or NULL. */
+static int store_reply(struct identity *id, const char *server, const char *want,
+                       const json_t *body, struct err *err)
 {
     struct reply_row row = {0};
     if (jsonx_decode(body, reply_fields, JSONX_COUNT(reply_fields), &row, "", err) != 0)
         return err_prefix(err, "the market's reply");
     id->issuer = xstrdup(row.issuer);
     id->root = json_incref(row.root);
+    if (want != NULL && strcmp(want, row.spiffe_id) != 0)
+        return err_set(err, ERR_CONFLICT,
+                       "the code was one for %s, and this node is %s: it stays as it "
+                       "is; get a code with `neargpu provider reattest`",
+                       row.spiffe_id, want);
     if (check_keys(id, row.key_set, INT64_MIN, err) != 0)
         return -1;
     if (nodecert_store_first(id->front_dir, row.certificate, err) != 0)
@@ -303,7 +378,7 @@ static int pin_ca(const struct identity *id, const struct identity_enrol *in,
 }
 
 static int post_enrol(struct identity *id, const struct identity_enrol *in,
-                      json_t *body, struct err *err)
+                      const char *want, json_t *body, struct err *err)
 {
     struct httpc_conf conf = {.base_url = in->server,
                               .ca_file = id->ca_file,
@@ -320,25 +395,22 @@ static int post_enrol(struct identity *id, const struct identity_enrol *in,
     if (rc == 0 && reply.body == NULL)
         rc = err_set(err, ERR_BAD_REQUEST, "the market's reply is no JSON");
     if (rc == 0)
-        rc = store_reply(id, in->server, reply.body, err);
+        rc = store_reply(id, in->server, want, reply.body, err);
     httpc_reply_done(&reply);
     httpc_free(http);
     return rc;
 }
 
-int identity_enrol(const struct identity_enrol *in, struct err *err)
+/* Into STATE/enrol.new, all of it. */
+static int enrol_aside(const struct identity_enrol *in, const char *want,
+                       struct err *err)
 {
+    char *aside = xasprintf("%s/enrol.new", in->state_dir);
     struct identity id = {0};
-    set_paths(&id, in->state_dir);
-    char *market = in_dir(&id, "market.json");
     json_t *body = json_object();
+    set_paths(&id, aside);
     json_object_set_new(body, "code", json_string(in->join_code));
-    int rc = 0;
-    if (access(market, F_OK) == 0)
-        rc = err_set(err, ERR_CONFLICT,
-                     "this node is enrolled already; to enrol it anew end its leases "
-                     "and remove %s",
-                     id.dir);
+    int rc = access(aside, F_OK) == 0 ? fsx_remove_tree(aside, err) : 0;
     if (rc == 0)
         rc = fsx_mkdirs(id.dir, 0700, err);
     if (rc == 0)
@@ -348,9 +420,43 @@ int identity_enrol(const struct identity_enrol *in, struct err *err)
     if (rc == 0)
         rc = make_keys(&id, body, err);
     if (rc == 0)
-        rc = post_enrol(&id, in, body, err);
+        rc = post_enrol(&id, in, want, body, err);
+    struct err more;
+    if (rc != 0 && fsx_remove_tree(aside, &more) != 0)
+        rc = err_prefix(err, "%s", more.text);
     json_decref(body);
-    free(market);
     identity_done(&id);
+    free(aside);
+    return rc;
+}
+
+int identity_enrol(const struct identity_enrol *in, struct err *err)
+{
+    struct identity now;
+    struct err why;
+    bool is_enrolled = identity_load(in->state_dir, &now, &why) == 0;
+    if (!is_enrolled && why.code != ERR_NOT_FOUND && !in->again) {
+        *err = why;
+        return err_prefix(err, "this node was enrolled before (--again replaces that)");
+    }
+    if (is_enrolled && !in->again) {
+        (void)err_set(err, ERR_CONFLICT,
+                      "this node is enrolled already, as %s; to give it a new identity "
+                      "use --again with a code of `neargpu provider reattest`",
+                      now.spiffe_id);
+        identity_done(&now);
+        return -1;
+    }
+    int rc = enrol_aside(in, is_enrolled ? now.spiffe_id : NULL, err);
+    if (is_enrolled)
+        identity_done(&now);
+    char *from = xasprintf("%s/enrol.new", in->state_dir);
+    char *to = xasprintf("%s/enrol.done", in->state_dir);
+    if (rc == 0 && rename(from, to) != 0)
+        rc = err_sys(err, errno, "rename %s", to);
+    if (rc == 0)
+        rc = sync_dir(in->state_dir, err);
+    free(from);
+    free(to);
     return rc;
 }

@@ -4,12 +4,14 @@
  *   STATE/identity/receipt.key  Ed25519, 0600       STATE/identity/ca.pem   pinned
  *   STATE/identity/market.json  server, names, the market's root key, key set
  *   STATE/front/                the key and certificate towards the market (nodecert.h)
+ *   STATE/enrol.new, enrol.done an enrolment under way, and one to be put in its place
  *
  * Owned by root and not readable by others, but for ca.pem. */
 #ifndef NEARGPU_AGENT_IDENTITY_H
 #define NEARGPU_AGENT_IDENTITY_H
 #include <jansson.h>
 #include <openssl/evp.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "client/lib/err.h"
@@ -37,9 +39,12 @@ struct identity_enrol {
     const char *ca_file;   /* one of these two */
     const char *ca_sha256; /* hex of the CA certificate's DER */
     const char *join_code;
+    bool again; /* a new identity for the node that this is: leases and jobs go on */
 };
 
-/* Talks to the server (blocking). ERR_CONFLICT when the node is already enrolled. */
+/* Talks to the server (blocking). ERR_CONFLICT when the node is already enrolled and
+ * `again` is not set, or the code is another node's. On failure the identity there was
+ * stays. A running agent has the earlier one until it is started anew. */
 int identity_enrol(const struct identity_enrol *in, struct err *err) MUST_USE;
 /* ERR_NOT_FOUND when the node is not enrolled. */
 int identity_load(const char *state_dir, struct identity *ret,

@@ -27,6 +27,7 @@ const struct link_rule link_rules[LINK_KINDS] = {
     [LINK_GREET] = {"greet", LINK_FRONT, 64, true},
     [LINK_REQUEST] = {"request", LINK_FRONT, REQUEST_MAX, false},
     [LINK_GONE] = {"gone", LINK_FRONT, 64, false},
+    [LINK_BANNED] = {"banned", LINK_FRONT, STATUS_BYTES_MAX + 1024, false},
     [LINK_SETTINGS] = {"settings", LINK_WARDEN, 64 * 1024, false},
     [LINK_OBSERVED] = {"observed", LINK_WARDEN, LINK_BYTES_MAX, false},
     [LINK_RECEIPTS] = {"receipts", LINK_WARDEN, HTTP_BODY_MAX * 2, false},

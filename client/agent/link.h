@@ -41,6 +41,7 @@ enum link_kind {
                    connection when that is the node's own socket */
     LINK_REQUEST, /* {"client","type","payload"}: his first frame */
     LINK_GONE,    /* {"client"} */
+    LINK_BANNED,  /* {"status"}: the signed document that revokes what runs here */
     /* warden to front */
     LINK_SETTINGS, /* first of all: what the front has to know; see warden_front.c */
     LINK_OBSERVED, /* {"body","fresh","changed","offset_us"?}: for the next sync */

@@ -285,15 +285,31 @@ static void tell_refused(struct sync *s, const struct httpc_reply *reply)
     } known[] = {
         {"cloned", "two agents go on with the identity of this node: the market speaks "
                    "with neither until the provider attests the node again"},
-        {"banned", "the market has banned this node"},
+        {"banned", "the market has banned this node, and revoked its leases"},
+        {"unauthenticated", "the market does not know this certificate: it ran out, or "
+                            "the node was enrolled anew since"},
     };
     const char *code = json_string_value(json_object_get(reply->body, "code"));
     for (size_t i = 0; code != NULL && i < sizeof(known) / sizeof(known[0]); i++) {
         if (strcmp(code, known[i].code) != 0 || strcmp(code, s->told) == 0)
             continue;
         snprintf(s->told, sizeof(s->told), "%s", code);
-        log_error("sync refused (%s): %s; running leases go on", code, known[i].what);
+        const char *detail = json_string_value(json_object_get(reply->body, "detail"));
+        log_error("sync refused (%s): %s. The market says: %.300s", code, known[i].what,
+                  detail != NULL ? detail : "nothing");
     }
+}
+
+/* What is revoked on a banned node ends: this is the only way that tells it. */
+static void tell_banned(struct sync *s, const struct httpc_reply *reply)
+{
+    const char *code = json_string_value(json_object_get(reply->body, "code"));
+    json_t *status = json_object_get(reply->body, "status_document");
+    if (code == NULL || strcmp(code, "banned") != 0 || !json_is_string(status))
+        return;
+    json_t *o = json_object();
+    json_object_set(o, "status", status);
+    front_tell(s->f, LINK_BANNED, o);
 }
 
 static void take_wants(struct sync *s, const struct desired *want)
@@ -312,6 +328,7 @@ static void poll_done(void *arg, const struct httpc_reply *reply, const struct e
     s->poll = NULL;
     if (err != NULL) {
         tell_refused(s, reply);
+        tell_banned(s, reply);
         if (reply->status == 401 || reply->status == 403)
             renew_prove(s, false);
         poll_failed(s, err->text);

@@ -64,6 +64,7 @@ static int take(void *arg, enum link_kind kind, const json_t *doc, int fd_take,
     case LINK_REPLY: return warden_take_reply(w, doc, err);
     case LINK_ACKED: return warden_take_acked(w, doc, err);
     case LINK_KEYS: return warden_take_keys(w, doc, err);
+    case LINK_BANNED: return warden_take_banned(w, doc, err);
     case LINK_GREET: return warden_take_greet(w, doc, fd_take, err);
     case LINK_REQUEST: return warden_take_request(w, doc, err);
     default: return warden_take_gone(w, doc, err);

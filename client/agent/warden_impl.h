@@ -42,6 +42,7 @@ void warden_sync_down(struct warden *w);
 int warden_take_reply(struct warden *w, const json_t *doc, struct err *err) MUST_USE;
 int warden_take_acked(struct warden *w, const json_t *doc, struct err *err) MUST_USE;
 int warden_take_keys(struct warden *w, const json_t *doc, struct err *err) MUST_USE;
+int warden_take_banned(struct warden *w, const json_t *doc, struct err *err) MUST_USE;
 /* A token named a key that is not known: the market may have a newer set. */
 void warden_want_keys(struct warden *w);
 

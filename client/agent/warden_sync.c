@@ -115,6 +115,17 @@ int warden_take_reply(struct warden *w, const json_t *doc, struct err *err)
     return 0;
 }
 
+int warden_take_banned(struct warden *w, const json_t *doc, struct err *err)
+{
+    const char *status = NULL;
+    static const struct jsonx_field fields[] = {
+        {"status", JSONX_STRING, true, 0, 1, STATUS_BYTES_MAX}};
+    if (jsonx_decode(doc, fields, 1, &status, "", err) != 0)
+        return -1;
+    agent_take_ban(w->a, status, clock_boot_us());
+    return 0;
+}
+
 /* --- receipts --- */
 
 static void take_rejected(struct warden *w, const json_t *list)

@@ -81,7 +81,7 @@ static enum flow_turn refuse(struct flow *f, const char *refused)
                   detail != NULL ? detail : refused);
     const char *status = err.code == ERR_BANNED ? world_status_doc(w, f->now_us) : NULL;
     if (status != NULL)
-        flow_fail_detail(f, "status", json_string(status));
+        flow_fail_detail(f, "status_document", json_string(status));
     world_poll(w); /* the other agent waits, too */
     return flow_fail(f, &err);
 }
