@@ -32,13 +32,18 @@
 
 /* Agents start nothing on a status document older than a minute. */
 #define WAIT_MAX_US (20 * US_PER_S)
-#define VERSION_MAX 96
+/* So long an answer waits for a status document that is as new as its list of leases.
+ */
+#define STATUS_WAIT_US (US_PER_S / 2)
+#define STATUS_LOOK_US (US_PER_S / 100)
+#define VERSION_MAX    96
 
 struct sync {
     struct db_slot db;
     struct observed seen;
     int64_t until_us;
-    uint64_t wakes; /* the node's, when the database was last asked */
+    uint64_t wakes;  /* the node's, when the database was last asked */
+    int64_t held_us; /* since when the answer waits for its status; 0: it does not */
     char version[VERSION_MAX];
 };
 
@@ -133,6 +138,21 @@ static void set_version(struct flow *f)
              leases != NULL ? leases : "", sum);
 }
 
+/* What woke the poll may be a cancellation, which the status document has to name as
+ * well: a node that hears of an end without proof would have to believe the list. */
+static bool holds_for_status(struct flow *f)
+{
+    struct sync *s = f->state;
+    if (!world_is_behind(world_of(f)))
+        return false;
+    if (s->held_us == 0)
+        s->held_us = f->now_us;
+    if (f->now_us - s->held_us >= STATUS_WAIT_US)
+        return false;
+    flow_wait_until(f, f->now_us + STATUS_LOOK_US);
+    return true;
+}
+
 static enum flow_turn sync_look(struct flow *f)
 {
     struct sync *s = f->state;
@@ -147,7 +167,7 @@ static enum flow_turn sync_look(struct flow *f)
     set_version(f);
     if (strcmp(s->version, s->seen.version) != 0 || f->now_us >= s->until_us ||
         n->sync_flow != f->id)
-        return flow_goto(f, sync_reply);
+        return holds_for_status(f) ? FLOW_WAIT : flow_goto(f, sync_reply);
     const json_t *next = json_object_get(s->db.json, "next_us"); /* a spot term */
     int64_t next_us = json_is_integer(next) ? json_integer_value(next) : INT64_MAX;
     if (n->wakes != s->wakes || /* the answer may be older than what woke us */

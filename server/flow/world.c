@@ -241,6 +241,11 @@ void world_new_keys(struct world *w)
 
 /* ---- the status document ---- */
 
+bool world_is_behind(const struct world *w)
+{
+    return w->polling || w->poll_due || w->revoked_due || w->revoked_asked;
+}
+
 /* Signing each poll's answer afresh would cost a core at 20,000 agents a second; a
  * document this old is as good. */
 #define STATUS_SHARE_US INT64_C(20000)

@@ -338,6 +338,9 @@ void world_hint(struct world *w, bool own);
 /* What is due by time: liveness, transitions, feed, revocations. About once a second.
  */
 void world_tick(struct world *w, int64_t now_us);
+/* Changes, or the leases they revoked, are being read: the next status document may
+ * name more than this one. */
+bool world_is_behind(const struct world *w);
 
 /* The signed status document, at most a blink old; NULL while the list of revoked
  * leases is too old to be vouched for. Borrowed. */

@@ -418,6 +418,8 @@ static void on_revoked(void *arg, uint64_t asked_us, const struct store_result *
     w->revoked_asked = false;
     if (r->status == STORE_OK && (int64_t)asked_us >= w->revoked_at_us)
         revoked_set(w, r, (int64_t)asked_us);
+    if (w->revoked_due) /* and more were, meanwhile */
+        read_revoked(w, w->ticked_us);
 }
 
 static void read_revoked(struct world *w, int64_t now_us)

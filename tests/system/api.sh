@@ -187,6 +187,25 @@ wait $events
 is "events since the beginning" "$(grep -c '^event: reservation.confirmed' events)" 2
 ask "$acme" DELETE "/v1/reservations/$second"
 is "cancelled" "$code" 200
+
+# ---- a poll that a cancellation wakes names the lease, and so does its signed status ----
+both=0
+for i in $(seq 8); do
+    ask "$acme" POST /v1/reservations "{\"start\":\"$(date -u -d '+3 hours' +%FT%TZ)\",\"duration\":\"1h\",\"gpus\":1}" -H "Idempotency-Key: proof-$i"
+    cut=$(get .id)
+    ask - POST /v1/agent/sync "$(observed '' 0s)" "${node[@]}"
+    version=$(get .desired_version)
+    running=$(jq -c --arg id "$cut" '[.leases[] | select(.reservation == $id) | {reservation, state: "ready", epoch, gpus}]' <<<"$body")
+    (ask - POST /v1/agent/sync "$(observed "$version" 20s "$running")" "${node[@]}"; printf '%s' "$body" >cut.json) &
+    poll=$!
+    sleep 0.3
+    ask "$acme" DELETE "/v1/reservations/$cut"
+    wait $poll
+    named=$(jq -r --arg id "$cut" '[.end[] | select(.reservation? // . == $id)] | length' cut.json)
+    signed=$(jq -r .status cut.json | cut -d. -f2 | tr '_-' '/+' | base64 -d 2>/dev/null | jq --arg id "$cut" '[.revoked[] | select(. == $id)] | length')
+    [ "$named $signed" = "1 1" ] && both=$((both + 1)) || echo "  $i: in the list $named, signed $signed"
+done
+is "an end comes with its proof" "$both" 8
 ask "$acme" POST "/v1/reservations/$second/tokens" "$(jq -cn --arg x "$x" '{jwk: {kty: "OKP", crv: "Ed25519", x: $x}}')"
 is "no token any more" "$code" 409
 
