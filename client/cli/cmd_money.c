@@ -3,8 +3,36 @@
 #include <string.h>
 
 #include "client/cli/cli.h"
+#include "client/cli/focus.h"
 #include "client/cli/invoice_html.h"
 #include "client/lib/fsx.h"
+
+/* --focus: charges of an invoice, or of a period; page by page. */
+static int print_focus(struct cli *c, const char *invoice, struct err *err)
+{
+    enum focus_version version;
+    struct strbuf path = STRBUF_INIT, out = STRBUF_INIT;
+    json_t *reply = NULL;
+    const json_t *charge;
+    size_t i;
+    if (focus_version_parse(opt_get(c->opts, "focus-version"), &version, err) != 0)
+        return -1;
+    strbuf_adds(&path, "/v1/charges");
+    cli_query(&path, "invoice", invoice);
+    int rc = invoice == NULL ? cli_query_period(c, &path, err) : 0;
+    if (rc == 0)
+        rc = cli_get_list(c, strbuf_str(&path), "charges", &reply, err);
+    strbuf_done(&path);
+    if (rc == 0) {
+        focus_header(version, &out);
+        json_array_foreach(json_object_get(reply, "charges"), i, charge)
+            focus_row(version, charge, &out);
+        rc = cli_print(&out, err);
+    }
+    strbuf_done(&out);
+    json_decref(reply);
+    return rc;
+}
 
 int cmd_usage(struct cli *c, struct err *err)
 {
@@ -22,6 +50,8 @@ int cmd_usage(struct cli *c, struct err *err)
     json_t *reply = NULL;
     const char *file = opt_get(c->opts, "bundle"),
                *resv = opt_get(c->opts, "reservation");
+    if (opt_has(c->opts, "focus"))
+        return print_focus(c, NULL, err);
     if (opt_get(c->opts, "receipts") != NULL)
         return cli_show_receipts(c, opt_get(c->opts, "receipts"), err);
     if (file != NULL && resv == NULL)
@@ -199,6 +229,8 @@ int cmd_invoice_show(struct cli *c, struct err *err)
     const char *file = opt_get(c->opts, "bundle");
     if (file != NULL && cli_save_bundle(c, "invoice", c->opts->args[0], file, err) != 0)
         return -1;
+    if (opt_has(c->opts, "focus"))
+        return print_focus(c, c->opts->args[0], err);
     char *path = cli_path("/v1/invoices/", c->opts->args[0], "");
     json_t *reply = NULL;
     struct strbuf out = STRBUF_INIT;

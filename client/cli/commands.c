@@ -173,9 +173,13 @@ static const struct opt_def usage_opts[] = {
     {"to", 0, "TIME", "Usage before this."},
     {"receipts", 0, "ID", "Show the nodes' signed receipts of a reservation, checked."},
     {"bundle", 0, "FILE", "Write what proves --reservation's use and money to FILE."},
+    {"focus", 0, NULL, "Charges as CSV of the FOCUS specification."},
+    {"focus-version", 0, "VERSION", "1.4 (else), or 1.2 for older readers."},
 };
 static const struct opt_def invoice_opts[] = {
     {"bundle", 0, "FILE", "Write what proves the invoice to FILE, for verify."},
+    {"focus", 0, NULL, "The invoice's charges as CSV of the FOCUS specification."},
+    {"focus-version", 0, "VERSION", "1.4 (else), or 1.2 for older readers."},
     {"html", 0, "FILE", "Write the invoice as a page to FILE, to print or to send."},
     {"lang", 0, "LANG", "Language of the page: en or ja; that of the account else."},
 };

@@ -326,14 +326,16 @@ enum store_op {
                            lost:[id]}: nodes that did not sync change state */
 
     /* Money and use. json. */
-    STORE_WALLET, /* (tenant_id, limit) -> {currency, available_micro, held_micro,
-                     transfers:[{id, at_us, kind, amount_micro (signed as the
-                     wallet sees it), reservation|null, ref|null}]} */
-    STORE_USAGE,  /* (tenant_id|null, provider_id|null, reservation|null,
-                     from_us|null, to_us|null, PAGE) -> {usage:[{reservation,
-                     node, site, provider, from_us, to_us, gpu_ms, amount_micro,
-                     currency, receipts:[{seq, kind, from_us, to_us, gpu_ms,
-                     hash, jws}]}], next} */
+    STORE_WALLET,  /* (tenant_id, limit) -> {currency, available_micro, held_micro,
+                      transfers:[{id, at_us, kind, amount_micro (signed as the
+                      wallet sees it), reservation|null, ref|null}]} */
+    STORE_USAGE,   /* (tenant_id|null, provider_id|null, reservation|null,
+                      from_us|null, to_us|null, PAGE) -> {usage:[{reservation,
+                      node, site, provider, from_us, to_us, gpu_ms, amount_micro,
+                      currency, receipts:[{seq, kind, from_us, to_us, gpu_ms,
+                      hash, jws}]}], next} */
+    STORE_CHARGES, /* (tenant_id|null, invoice|null, from_us|null, to_us|null, PAGE) ->
+                      {charges:[ as FOCUS has them, see sql/api/export.sql], next} */
     STORE_TENANT_BILLING, /* (tenant_id, name|null, address|null, language|null) ->
                              {name, address, language}; null: as it is */
     STORE_INVOICE_LIST,   /* (tenant_id|null, PAGE) -> {invoices:[{number, tenant,
@@ -391,8 +393,8 @@ enum store_op {
                         address, certificate, domain), node.cloned .banned .unbanned
                         .attested .moved (payload {node, site, …}), node.probed (rtt;
                         payload   {dataset_id}), price.changed (spot terms too),
-                        dataset.changed   (payload {dataset_id}), site.changed ({site_id}),
-                        path.changed
+                        dataset.changed   (payload {dataset_id}), site.changed
+                        ({site_id}),   path.changed
                         ({path_id}), path.lit .released .failed (payload {booking,
                         path_id, error}), key.changed, wallet.changed */
     STORE_EVENTS,    /* (tenant_id|null, provider_id|null, cursor|null, limit) -> as

@@ -123,6 +123,8 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
     [STORE_WALLET] = READ("wallet", "ti", "SELECT api.wallet($1, $2)"),
     [STORE_USAGE] =
         READ("usage", "tttiiti", "SELECT api.usage($1, $2, $3, $4, $5, $6, $7)"),
+    [STORE_CHARGES] =
+        READ("charges", "ttiiti", "SELECT api.charges($1, $2, $3, $4, $5, $6)"),
     [STORE_TENANT_BILLING] =
         AGAIN("tenant_billing", "tttt", "SELECT api.tenant_billing($1, $2, $3, $4)"),
     [STORE_INVOICE_LIST] =

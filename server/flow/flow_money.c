@@ -237,3 +237,38 @@ static const struct flow_step billing_steps[] = {{"write", billing_write},
                                                  {"reply", billing_reply}};
 const struct flow_kind flow_billing =
     FLOW_KIND_DONE("flow_billing", struct db_state, billing_steps, db_done);
+
+/* ---- charges ---- */
+
+static enum flow_turn charges_read(struct flow *f)
+{
+    static const char *const names[] = {"invoice", "from", "to", NULL};
+    const char *invoice = flow_query(f, "invoice");
+    struct store_arg from, to;
+    struct db_page page;
+    struct err err;
+    if (db_page(f, names, &page, &err) != 0 ||
+        db_query_time(f, "from", &from, &err) != 0 ||
+        db_query_time(f, "to", &to, &err) != 0)
+        return flow_fail(f, &err);
+    if (invoice != NULL &&
+        (flow_query(f, "from") != NULL || flow_query(f, "to") != NULL)) {
+        err_set(&err, ERR_BAD_REQUEST, "an invoice has its own period: no from and to");
+        return flow_fail(f, &err);
+    }
+    return db_call(f, STORE_CHARGES,
+                   STORE_ARGS(S_TEXT(db_tenant_scope(f)), S_TEXT(invoice), from, to,
+                              DB_PAGE(page)));
+}
+
+static enum flow_turn charges_reply(struct flow *f)
+{
+    if (db_failed(f))
+        return db_fail(f);
+    return flow_reply_json(f, 200, render_times(db_of(f)->json));
+}
+
+static const struct flow_step charges_steps[] = {{"read", charges_read},
+                                                 {"reply", charges_reply}};
+const struct flow_kind flow_charges =
+    FLOW_KIND_DONE("flow_charges", struct db_state, charges_steps, db_done);

@@ -119,7 +119,7 @@ extern const struct flow_kind flow_events;
 extern const struct flow_kind flow_audit_list;
 /* GET /v1/log/checkpoint: any; /v1/log/proof: tenant, admin */
 extern const struct flow_kind flow_log_checkpoint, flow_log_proof, flow_log_cosign;
-extern const struct flow_kind flow_billing;
+extern const struct flow_kind flow_billing, flow_charges;
 extern const struct flow_kind flow_witness_add, flow_witness_list;
 /* POST, GET /v1/keys, DELETE /v1/keys/{jkt}: tenant */
 extern const struct flow_kind flow_key_add, flow_key_list, flow_key_remove;

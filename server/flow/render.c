@@ -16,6 +16,8 @@ static const struct {
     {"not_before_us", "not_before"},
     {"not_after_us", "not_after"},
     {"at_us", "at"},
+    {"period_from_us", "period_from"},
+    {"period_to_us", "period_to"},
     {"from_us", "from"},
     {"to_us", "to"},
     {"start_us", "start"},

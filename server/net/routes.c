@@ -75,6 +75,7 @@ const struct route net_routes[] = {
     {"POST", "/v1/log/cosignatures", ROLE_KEYED, &flow_log_cosign, RATE_WRITE,
      ROUTE_BODY},
     {"GET", "/v1/log/proof", ROLE_TENANT | ROLE_ADMIN, &flow_log_proof, RATE_SEARCH, 0},
+    {"GET", "/v1/charges", ROLE_TENANT | ROLE_ADMIN, &flow_charges, RATE_SEARCH, 0},
     {"GET", "/v1/billing", ROLE_TENANT, &flow_billing, RATE_READ, 0},
     {"PATCH", "/v1/billing", ROLE_TENANT, &flow_billing, RATE_WRITE, ROUTE_BODY},
     {"GET", "/v1/invoices", ROLE_TENANT | ROLE_ADMIN, &flow_invoice_list, RATE_READ, 0},

@@ -163,4 +163,50 @@ START_TEST(test_period)
 }
 END_TEST
 
-UNIT_MAIN("export", UNIT_CASE(test_hledger) UNIT_CASE(test_period))
+/* Charges, page by page: those of an invoice sum to what is payable, those of use to
+ * its lines; of a period, to what was captured in it. */
+START_TEST(test_charges)
+{
+    begin();
+    ledger_sql(&l, "CREATE TABLE t.charge (doc jsonb)");
+    ledger_sql(&l, "DO $$ DECLARE r jsonb; c text; BEGIN LOOP"
+                   " r := api.charges(NULL, 'INV-' || to_char(now() AT TIME ZONE "
+                   "'Asia/Tokyo', 'YYYY') || '-000001', NULL, NULL, c, 2);"
+                   " INSERT INTO t.charge SELECT jsonb_array_elements(r->'charges');"
+                   " c := r->>'next'; EXIT WHEN c IS NULL; END LOOP; END $$");
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(*) FROM t.charge"), 5);
+    ck_assert_int_eq(ledger_int(&l,
+                                "SELECT sum((doc->>'amount_micro')::bigint) - (SELECT "
+                                "total_micro FROM ng.invoice) FROM t.charge"),
+                     0);
+    ck_assert_int_eq(
+        ledger_int(&l, "SELECT count(*) FROM t.charge JOIN ng.invoice_line x ON "
+                       "x.reservation_id = (doc->>'reservation')::uuid AND "
+                       "x.amount_micro = (doc->>'amount_micro')::bigint AND "
+                       "x.quantity_gpu_ms = (doc->>'quantity_ms')::bigint"),
+        3);
+    char *kinds = ledger_text(&l, "SELECT string_agg(doc->>'category' || ' ' || "
+                                  "(doc->>'what'), ', ' ORDER BY doc->>'category', "
+                                  "doc->>'reservation') FROM t.charge");
+    ck_assert_str_eq(kinds,
+                     "Adjustment line, Tax tax, Usage gpu, Usage gpu, Usage gpu");
+    free(kinds);
+    ck_assert_int_eq(
+        ledger_int(&l,
+                   "SELECT (SELECT sum((x->>'amount_micro')::bigint) FROM "
+                   "jsonb_array_elements(api.charges(id, NULL, NULL, NULL, NULL, "
+                   "500)->'charges') x) - (SELECT sum(amount_micro) FROM ng.transfer "
+                   "WHERE kind IN ('capture', 'fee')) FROM ng.tenant WHERE name = "
+                   "'alpha'"),
+        0);
+    ck_assert_str_eq(
+        testdb_state(l.pg, "SELECT api.charges((SELECT id FROM ng.tenant WHERE name = "
+                           "'beta'), (SELECT number FROM ng.invoice), NULL, NULL, NULL,"
+                           " 5)"),
+        "NG005"); /* another's */
+    end();
+}
+END_TEST
+
+UNIT_MAIN("export",
+          UNIT_CASE(test_hledger) UNIT_CASE(test_charges) UNIT_CASE(test_period))
