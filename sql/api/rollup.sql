@@ -48,6 +48,7 @@ CREATE OR REPLACE FUNCTION ng.roll_use(h timestamptz[]) RETURNS void LANGUAGE sq
            count(*) FILTER (WHERE late_ms > 300000), coalesce(sum(quantity_ms) FILTER (WHERE late_ms > 300000), 0), max(late_ms)
       FROM ng.usage
      WHERE node_id IS NOT NULL AND used_at >= h[1] AND used_at < h[cardinality(h)] + interval '1 hour'
+       AND at >= h[1] - interval '1 day' -- charged after it began, but for clocks: passes over older months
        AND date_trunc('hour', used_at, 'UTC') = ANY (h)
      GROUP BY 1, 2, 3, 4, 5;
 $$;

@@ -2,15 +2,19 @@
 
 -- GPUs that existed, were booked and were used, hour by hour.
 CREATE VIEW report.utilisation_hourly AS
-    SELECT c.hour, s.name AS site, p.name AS provider, c.gpu_model, round(c.gpu_ms / 3600000.0, 3) AS capacity,
-           round((c.firm_ms + c.spot_ms) / 3600000.0, 3) AS booked, round(coalesce(u.gpu_ms, 0) / 3600000.0, 3) AS used,
-           round(100.0 * (c.firm_ms + c.spot_ms) / nullif(c.gpu_ms, 0), 1) AS utilisation
-      FROM ng.roll_capacity c
-      LEFT JOIN (SELECT hour, site_id, provider_id, gpu_model, sum(gpu_ms) AS gpu_ms FROM ng.roll_use
-                  WHERE hour >= report.since() AND hour < report.until() GROUP BY 1, 2, 3, 4) u
-        ON u.hour = c.hour AND u.site_id = c.site_id AND u.provider_id = c.provider_id AND u.gpu_model = c.gpu_model
-      JOIN ng.site s ON s.id = c.site_id JOIN ng.provider p ON p.id = c.provider_id
-     WHERE c.hour >= report.since() AND c.hour < report.until();
+    SELECT c.hour, s.name AS site, c.gpu_model, round(c.gpu_ms / 3600000.0, 3) AS capacity,
+           round(c.booked_ms / 3600000.0, 3) AS booked, round(coalesce(u.gpu_ms, 0) / 3600000.0, 3) AS used,
+           round(100.0 * c.booked_ms / nullif(c.gpu_ms, 0), 1) AS utilisation
+      FROM (SELECT hour, site_id, gpu_model, sum(gpu_ms) AS gpu_ms, sum(firm_ms + spot_ms) AS booked_ms FROM ng.roll_capacity x
+             WHERE hour >= report.since() AND hour < report.until()
+               AND (report.only('provider') IS NULL OR x.provider_id = (SELECT id FROM ng.provider WHERE name = report.only('provider')))
+             GROUP BY 1, 2, 3) c
+      LEFT JOIN (SELECT hour, site_id, gpu_model, sum(gpu_ms) AS gpu_ms FROM ng.roll_use x
+                  WHERE hour >= report.since() AND hour < report.until()
+                    AND (report.only('provider') IS NULL OR x.provider_id = (SELECT id FROM ng.provider WHERE name = report.only('provider')))
+                  GROUP BY 1, 2, 3) u
+        ON u.hour = c.hour AND u.site_id = c.site_id AND u.gpu_model = c.gpu_model
+      JOIN ng.site s ON s.id = c.site_id;
 COMMENT ON COLUMN report.utilisation_hourly.capacity IS 'GPU-hours';
 COMMENT ON COLUMN report.utilisation_hourly.booked IS 'GPU-hours';
 COMMENT ON COLUMN report.utilisation_hourly.used IS 'GPU-hours';
@@ -218,8 +222,8 @@ COMMENT ON COLUMN report.path_use.gross IS 'currency';
 COMMENT ON COLUMN report.path_use.fee IS 'currency';
 
 INSERT INTO report.catalog (name, description, time_column, days, period, filters, sort, rolls, chart) VALUES
-    ('utilisation_hourly', 'GPU-hours there were, booked and used, by site, provider, model and hour', 'hour', 31, true,
-     '{site,provider,model}', 'hour, site, provider, gpu_model', '{capacity,use}',
+    ('utilisation_hourly', 'GPU-hours there were, booked and used, by site, model and hour', 'hour', 31, true,
+     '{site,provider,model}', 'hour, site, gpu_model', '{capacity,use}',
      '{"kind": "line", "x": "hour", "y": ["capacity", "booked", "used"]}'),
     ('idle_capacity', 'GPUs offered, booked and idle now, by site, provider and model', NULL, NULL, false,
      '{site,provider,model}', 'site, provider, gpu_model', '{}', '{"kind": "bar", "x": "site", "y": ["offered", "booked_now", "idle_now"]}'),

@@ -7,7 +7,7 @@ shift
 here=$(dirname "$(readlink -f "$0")")
 export NEARGPU_BUILD=$build NEARGPU_SRC=${here%/tests/bench}
 names=("$@")
-[ ${#names[@]} -gt 0 ] || names=(token book match sim place lease ledger log)
+[ ${#names[@]} -gt 0 ] || names=(token book match sim place lease ledger log reports)
 status=0
 for name in "${names[@]}"; do
     out=$build/bench/$name.json

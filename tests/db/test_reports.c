@@ -119,7 +119,7 @@ static const char plant_capacity[] =
     "SELECT t.node('r1', 'osaka', 'acme', 8), t.node('r2', 'osaka', 'acme', 4), "
     "t.node('r3', 'osaka', 'acme', 4);"
     "UPDATE ng.node SET enrolled_at = date_trunc('hour', now()) - interval '150 min', "
-    "gpu_model = 'A100' WHERE name = 'r1';"
+    "gpu_model = 'R' WHERE name = 'r1';"
     "UPDATE ng.node SET gpu_model = 'B', offered = 7 WHERE name = 'r2';"
     "UPDATE ng.node SET gpu_model = 'B', state = 'lost' WHERE name = 'r3';"
     "SELECT t.resv(11, 'ann', 'r1', 0, 2, now(), date_trunc('hour', now()) - interval "
@@ -175,12 +175,12 @@ static const struct {
     {"4.000 0.000 0.0, 8.000 1.500 18.8, 8.000 1.500 18.8",
      "string_agg(concat_ws(' ', capacity, booked, utilisation), ', ' ORDER BY hour)",
      "utilisation_hourly",
-     "site = 'osaka' AND gpu_model = 'A100' AND provider = 'acme' AND hour < "
+     "site = 'osaka' AND gpu_model = 'R' AND hour < "
      "date_trunc('hour', now())"},
     {"t", "abs(capacity - 8 * extract(epoch FROM fresh_at - hour) / 3600) < 0.1",
      "utilisation_hourly, ng.roll_state",
-     "kind = 'capacity' AND site = 'osaka' AND provider = 'acme' AND gpu_model = "
-     "'A100' AND hour = date_trunc('hour', now())"},
+     "kind = 'capacity' AND site = 'osaka' AND gpu_model = "
+     "'R' AND hour = date_trunc('hour', now())"},
     {"2 1 8 7 3 1",
      "concat_ws(' ', nodes, nodes_up, gpus, offered, booked_now, idle_now)",
      "idle_capacity", "site = 'osaka' AND gpu_model = 'B'"},
@@ -342,7 +342,7 @@ START_TEST(filters)
         const char *want, *what;
     } t[] = {
         {"29", "count(*) FROM report.catalog"},
-        {"0", "count(*) FROM report.catalog WHERE jsonb_array_length(report.run(name, "
+        {"0", "count(*) FROM report.catalog WHERE json_array_length(report.run(name, "
               "CASE WHEN period THEN timestamptz '2026-01-01' END)->'rows') = 0"},
         /* the period and the filters go inside of sums */
         {"[[\"ann\", \"JPY\", 1, 20.000, 2200, 39.29, 0]]",
@@ -351,7 +351,7 @@ START_TEST(filters)
         {"[[\"ann\", \"JPY\", 1, 20.000, 1000, 100.00, 0]]",
          "report.run('top_tenants', t.d(), t.d(24), p_provider => 'zero', p_model => "
          "'A100')->'rows'"},
-        {"1", "jsonb_array_length(report.run('take_rate', t.d(24), t.d(48), p_provider "
+        {"1", "json_array_length(report.run('take_rate', t.d(24), t.d(48), p_provider "
               "=> 'acme')->'rows')"},
         {"t", "(report.run('take_rate')->>'fresh_as_of')::timestamptz > now() - "
               "interval '10 min'"},
