@@ -25,3 +25,5 @@ ALTER ROLE neargpu_billd SET lock_timeout = '20s';
 ALTER ROLE neargpu_billd SET idle_in_transaction_session_timeout = '30s';
 ALTER ROLE neargpu_report SET default_transaction_read_only = on;
 ALTER ROLE neargpu_report SET statement_timeout = '60s';
+-- Reports are short: compiling a plan takes longer than running it.
+ALTER ROLE neargpu_report SET jit = off;
