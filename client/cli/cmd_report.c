@@ -1,9 +1,13 @@
-/* admin report: what reports there are, and one as table, CSV or JSON. */
+/* admin report: what reports there are; one as table, CSV, JSON or a page; all as
+ * pages. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/cli/cli.h"
+#include "client/cli/report_page.h"
+#include "client/lib/fsx.h"
 #include "client/lib/strbuf.h"
+#include "client/lib/xalloc.h"
 
 /* Options that filter, as the server calls them. */
 static const char *const filters[] = {"site", "provider", "tenant", "model",
@@ -25,7 +29,9 @@ static int list(struct cli *c, struct err *err)
     return rc;
 }
 
-static int fetch(struct cli *c, const char *name, json_t **ret, struct err *err)
+/* period: false leaves the period out, for a report that is about now. */
+static int fetch(struct cli *c, const char *name, bool period, json_t **ret,
+                 struct err *err)
 {
     struct strbuf path = STRBUF_INIT;
     char *start = cli_path("/v1/reports/", name, "");
@@ -33,7 +39,7 @@ static int fetch(struct cli *c, const char *name, json_t **ret, struct err *err)
     free(start);
     for (size_t i = 0; i < sizeof(filters) / sizeof(filters[0]); i++)
         cli_query(&path, filters[i], opt_get(c->opts, filters[i]));
-    int rc = cli_query_period(c, &path, err);
+    int rc = period ? cli_query_period(c, &path, err) : 0;
     if (rc == 0)
         rc = cli_get(c, strbuf_str(&path), ret, err);
     strbuf_done(&path);
@@ -50,26 +56,118 @@ static void note_fresh(const json_t *report)
         cli_note("fresh as of %s", json_string_value(fresh));
 }
 
-int cmd_admin_report(struct cli *c, struct err *err)
+static int write_page(const struct strbuf *page, const char *file, struct err *err)
 {
-    struct strbuf out = STRBUF_INIT;
+    return fsx_write(file, strbuf_str(page), page->len, 0644, err);
+}
+
+/* All filters that were given are among those the report takes. */
+static bool takes_filters(const struct cli *c, const json_t *entry)
+{
+    const json_t *has = json_object_get(entry, "filters"), *v;
+    for (size_t i = 0; i < sizeof(filters) / sizeof(filters[0]); i++) {
+        bool found = opt_get(c->opts, filters[i]) == NULL;
+        size_t k;
+        json_array_foreach(has, k, v) found =
+            found || strcmp(json_string_value(v), filters[i]) == 0;
+        if (!found)
+            return false;
+    }
+    return true;
+}
+
+static int page_into(struct cli *c, const json_t *entry, const char *dir,
+                     json_t *counts, struct err *err)
+{
+    const char *name = json_string_value(json_object_get(entry, "name"));
+    struct strbuf page = STRBUF_INIT;
     json_t *report = NULL;
-    if (c->opts->arg_count == 0)
-        return list(c, err);
-    const char *name = c->opts->args[0];
-    if (fetch(c, name, &report, err) < 0)
-        return -1;
+    if (name == NULL ||
+        strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(name))
+        return err_set(err, ERR_INTERNAL, "the server has a report without a name");
+    if (fetch(c, name, json_is_true(json_object_get(entry, "period")), &report, err) <
+        0)
+        return err_prefix(err, "%s", name);
+    report_page(report, c->account.server, true, &page);
+    char *file = xasprintf("%s/%s.html", dir, name);
+    int rc = write_page(&page, file, err);
+    json_object_set_new(
+        counts, name,
+        json_integer((json_int_t)json_array_size(json_object_get(report, "rows"))));
+    free(file);
+    strbuf_done(&page);
+    json_decref(report);
+    return rc;
+}
+
+static int all_pages(struct cli *c, const char *dir, struct err *err)
+{
+    json_t *reply = NULL, *entry, *made = json_array(), *counts = json_object();
+    struct strbuf page = STRBUF_INIT;
+    size_t i;
+    int rc = fsx_mkdirs(dir, 0755, err);
+    if (rc == 0)
+        rc = cli_get(c, "/v1/reports", &reply, err);
+    json_array_foreach(json_object_get(reply, "reports"), i, entry)
+    {
+        if (rc != 0 || !takes_filters(c, entry))
+            continue;
+        rc = page_into(c, entry, dir, counts, err);
+        json_array_append(made, entry);
+    }
+    if (rc == 0) {
+        report_index(made, c->account.server, counts, &page);
+        char *file = xasprintf("%s/index.html", dir);
+        rc = write_page(&page, file, err);
+        if (rc == 0)
+            cli_note("%zu reports are in %s", json_array_size(made), file);
+        free(file);
+    }
+    strbuf_done(&page);
+    json_decref(counts);
+    json_decref(made);
+    json_decref(reply);
+    return rc;
+}
+
+static int show(struct cli *c, const json_t *report, const char *name, struct err *err)
+{
+    const char *html = opt_get(c->opts, "html");
+    struct strbuf out = STRBUF_INIT;
     int rc = 0;
-    if (c->render.format == RENDER_TABLE &&
-        json_array_size(json_object_get(report, "rows")) == 0) {
+    if (html != NULL) {
+        report_page(report, c->account.server, false, &out);
+        rc = write_page(&out, html, err);
+    } else if (c->render.format == RENDER_TABLE &&
+               json_array_size(json_object_get(report, "rows")) == 0) {
         cli_note("report %s is empty for this period", name);
     } else {
         render_report(report, &c->render, &out);
         rc = cli_print(&out, err);
     }
-    if (rc == 0 && c->render.format != RENDER_JSON)
+    if (rc == 0 && (html != NULL || c->render.format != RENDER_JSON))
         note_fresh(report);
     strbuf_done(&out);
+    return rc;
+}
+
+int cmd_admin_report(struct cli *c, struct err *err)
+{
+    const char *html = opt_get(c->opts, "html");
+    json_t *report = NULL;
+    if (opt_has(c->opts, "all")) {
+        if (html == NULL || c->opts->arg_count > 0)
+            return err_set(err, ERR_USAGE, "--all needs --html DIRECTORY, and no NAME");
+        return all_pages(c, html, err);
+    }
+    if (c->opts->arg_count == 0)
+        return html != NULL ? err_set(err, ERR_USAGE,
+                                      "--html FILE needs a report's NAME, or --all")
+                            : list(c, err);
+    const char *name = c->opts->args[0];
+    int rc = fetch(c, name, true, &report, err);
+    if (rc == 0)
+        rc = show(c, report, name, err);
     json_decref(report);
     return rc;
 }

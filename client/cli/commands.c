@@ -275,6 +275,8 @@ static const struct opt_def report_opts[] = {
     {"tenant", 0, "TENANT", "Only this tenant."},
     {"model", 0, "MODEL", "Only this model of GPU."},
     {"currency", 0, "CODE", "Only this currency."},
+    {"html", 0, "FILE", "Write a page with charts; with --all: into this directory."},
+    {"all", 0, NULL, "Every report that takes the filters given, and an index."},
 };
 
 static const struct opt_def audit_opts[] = {
@@ -464,7 +466,11 @@ EXAMPLES(drill_ex, {"neargpu admin drill --lose fukuoka",
                     "What would become of each tenant's reservations."});
 EXAMPLES(report_ex, {"neargpu admin report", "Names of the reports."},
          {"neargpu -o csv admin report utilisation_hourly --from 2026-11-01",
-          "One report as CSV."});
+          "One report as CSV."},
+         {"neargpu admin report demand_heatmap --from 2026-11-01 --html demand.html",
+          "One as a page that needs nothing else to be looked at."},
+         {"neargpu admin report --all --html reports --from 2026-11-01",
+          "All of them, with an index."});
 EXAMPLES(status_ex, {"neargpu admin status", "Nodes, reservations, database, checks."});
 
 static const struct opt_command commands[CMD_COUNT] = {

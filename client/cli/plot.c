@@ -79,7 +79,9 @@ static struct axis axis_of(double low, double high)
 /* 12,000 is 12k on an axis. */
 static void axis_number(struct strbuf *b, double v, const struct axis *a)
 {
-    if (a->step >= 1e6) {
+    if (v == 0) {
+        strbuf_addc(b, '0');
+    } else if (a->step >= 1e6) {
         plot_number(b, v / 1e6, 2);
         strbuf_adds(b, "M");
     } else if (a->step >= 1e3) {
@@ -124,6 +126,8 @@ static void text_at(struct strbuf *b, double x, double y, const char *class,
 
 static void legend(struct strbuf *b, const struct plot_series *s, size_t count)
 {
+    if (count < 2)
+        return;
     strbuf_adds(b, "<ul class=\"legend\">");
     for (size_t i = 0; i < count; i++) {
         strbuf_addf(b, "<li><i style=\"background:%s\"></i>", colours[i]);
@@ -138,7 +142,7 @@ static double y_at(const struct axis *a, double v)
     return TOP + (a->high - v) / (a->high - a->low) * (HEIGHT - TOP - BOTTOM);
 }
 
-static void y_axis(struct strbuf *b, const struct axis *a, const char *unit)
+static void y_axis(struct strbuf *b, const struct axis *a)
 {
     struct strbuf t = STRBUF_INIT;
     for (double v = a->low; v <= a->high + a->step / 2; v += a->step) {
@@ -152,8 +156,6 @@ static void y_axis(struct strbuf *b, const struct axis *a, const char *unit)
         strbuf_reset(&t);
     }
     strbuf_done(&t);
-    if (*unit != '\0')
-        text_at(b, LEFT + 4, TOP + 8, "unit", unit);
     strbuf_addc(b, '\n');
 }
 
@@ -222,7 +224,7 @@ void plot_lines(struct strbuf *b, const struct plot_lines *p)
         low = fmin(low, 0);
     struct axis a = axis_of(low, high);
     begin_svg(b, HEIGHT);
-    y_axis(b, &a, p->unit);
+    y_axis(b, &a);
     time_axis(b, p->at_us, p->count);
     for (size_t i = 0; i < p->series_count; i++)
         one_line(b, p, &p->series[i], &a, colours[i]);
@@ -271,8 +273,11 @@ void plot_bars(struct strbuf *b, const struct plot_bars *p)
 /* From nearly white to deep blue, even to the eye. */
 static void heat_colour(double share, char out[8])
 {
-    static const int stop[][3] = {
-        {239, 243, 255}, {189, 215, 231}, {107, 174, 214}, {49, 130, 189}, {8, 81, 156}};
+    static const int stop[][3] = {{239, 243, 255},
+                                  {189, 215, 231},
+                                  {107, 174, 214},
+                                  {49, 130, 189},
+                                  {8, 81, 156}};
     double at = fmin(fmax(share, 0), 1) * 4;
     int i = at >= 4 ? 3 : (int)at;
     double f = at - i;
@@ -283,9 +288,39 @@ static void heat_colour(double share, char out[8])
              (unsigned)c[2] & 0xff);
 }
 
-static void one_cell(struct strbuf *b, const struct plot_heat *p, size_t row,
-                     size_t column, const double box[4], double share)
+static int heat_digits(double v)
 {
+    return fabs(v) < 10 ? 2 : fabs(v) < 100 ? 1 : 0;
+}
+
+/* Every cell has room for its number; otherwise none shows one. */
+static bool heat_fits(const struct plot_heat *p, double wide)
+{
+    bool fits = true;
+    struct strbuf t = STRBUF_INIT;
+    for (size_t i = 0; i < p->column_count * p->row_count && fits; i++) {
+        if (isnan(p->cells[i]))
+            continue;
+        plot_number(&t, p->cells[i], heat_digits(p->cells[i]));
+        fits = (double)t.len * 6 < wide - 4;
+        strbuf_reset(&t);
+    }
+    strbuf_done(&t);
+    return fits;
+}
+
+struct cell {
+    size_t row, column;
+    double box[4]; /* x, y, width, height */
+    double share;  /* of the largest */
+    bool number;
+};
+
+static void one_cell(struct strbuf *b, const struct plot_heat *p, const struct cell *c)
+{
+    size_t row = c->row, column = c->column;
+    const double *box = c->box;
+    double share = c->share;
     double v = p->cells[row * p->column_count + column];
     char colour[8];
     struct strbuf t = STRBUF_INIT;
@@ -299,16 +334,12 @@ static void one_cell(struct strbuf *b, const struct plot_heat *p, size_t row,
     html_text(b, p->columns[column]);
     strbuf_adds(b, ": ");
     if (!isnan(v))
-        plot_number(&t, v, fabs(v) < 100 ? 2 : 0);
+        plot_number(&t, v, heat_digits(v));
     html_text(b, strbuf_str(&t));
     strbuf_adds(b, "</title></rect>");
-    strbuf_reset(&t);
-    if (!isnan(v) && box[2] >= 24) {
-        plot_number(&t, v, fabs(v) < 10 && box[2] >= 40 ? 1 : 0);
-        if ((double)strlen(strbuf_str(&t)) * 6 < box[2])
-            text_at(b, box[0] + box[2] / 2 - 1, box[1] + box[3] / 2 + 3,
-                    share > 0.55 ? "mid light" : "mid cell", strbuf_str(&t));
-    }
+    if (!isnan(v) && c->number)
+        text_at(b, box[0] + box[2] / 2 - 1, box[1] + box[3] / 2 + 3,
+                share > 0.55 ? "mid light" : "mid cell", strbuf_str(&t));
     strbuf_done(&t);
 }
 
@@ -319,6 +350,7 @@ void plot_heat(struct strbuf *b, const struct plot_heat *p)
     if (p->column_count == 0 || p->row_count == 0)
         return;
     double wide = fmin(90, (WIDTH - left - RIGHT) / (double)p->column_count);
+    bool numbers = heat_fits(p, wide);
     range_of(&all, 1, p->column_count * p->row_count, &low, &high);
     begin_svg(b, top + high_cell * (double)p->row_count + 6);
     for (size_t c = 0; c < p->column_count; c++)
@@ -327,11 +359,15 @@ void plot_heat(struct strbuf *b, const struct plot_heat *p)
         text_at(b, left - 8, top + high_cell * ((double)r + 0.5) + 2.5, "end",
                 p->rows[r]);
         for (size_t c = 0; c < p->column_count; c++) {
-            const double box[4] = {left + wide * (double)c, top + high_cell * (double)r,
-                                   wide, high_cell};
             double v = p->cells[r * p->column_count + c];
-            one_cell(b, p, r, c, box,
-                     high > low ? (v - fmin(low, 0)) / (high - fmin(low, 0)) : 0.5);
+            const struct cell one = {
+                .row = r,
+                .column = c,
+                .box = {left + wide * (double)c, top + high_cell * (double)r, wide,
+                        high_cell},
+                .share = high > low ? (v - fmin(low, 0)) / (high - fmin(low, 0)) : 0.5,
+                .number = numbers};
+            one_cell(b, p, &one);
         }
         strbuf_addc(b, '\n');
     }

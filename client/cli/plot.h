@@ -1,6 +1,7 @@
-/* plot: charts as inline SVG: lines over time, bars, and a field of coloured cells. They
- * need no script and no asset, print, and carry their numbers as titles that a pointer
- * shows. Pure: numbers in, text out. It knows no report; what to draw is the caller's. */
+/* plot: charts as inline SVG: lines over time, bars, and a field of coloured cells.
+ * They need no script and no asset, print, and carry their numbers as titles that a
+ * pointer shows. Pure: numbers in, text out. It knows no report; what to draw is the
+ * caller's. */
 #ifndef NEARGPU_CLI_PLOT_H
 #define NEARGPU_CLI_PLOT_H
 #include <stdbool.h>
@@ -9,7 +10,8 @@
 
 #include "client/lib/strbuf.h"
 
-#define PLOT_SERIES_MAX 7 /* colours that can be told apart, also without red and green */
+#define PLOT_SERIES_MAX \
+    7 /* colours that can be told apart, also without red and green */
 
 /* Points in the order of time; NAN in y: no value there, the line is broken. */
 struct plot_series {
@@ -21,8 +23,7 @@ struct plot_lines {
     size_t count;
     const struct plot_series *series;
     size_t series_count; /* at most PLOT_SERIES_MAX */
-    const char *unit;
-    bool from_zero; /* the axis begins at 0: what is added up */
+    bool from_zero;      /* the axis begins at 0: what is added up */
 };
 void plot_lines(struct strbuf *b, const struct plot_lines *p);
 
@@ -32,7 +33,6 @@ struct plot_bars {
     size_t count;
     const struct plot_series *series;
     size_t series_count;
-    const char *unit;
 };
 void plot_bars(struct strbuf *b, const struct plot_bars *p);
 
@@ -41,14 +41,14 @@ struct plot_heat {
     const char *const *columns, *const *rows;
     size_t column_count, row_count;
     const double *cells;
-    const char *unit;
 };
 void plot_heat(struct strbuf *b, const struct plot_heat *p);
 
 /* CSS that the charts need. */
 extern const char plot_style[];
 
-/* A number for people: 1,234,567.8; at most `digits` after the point, no zeros at the end. */
+/* A number for people: 1,234,567.8; at most `digits` after the point, no zeros at the
+ * end. */
 void plot_number(struct strbuf *b, double v, int digits);
 
 #endif

@@ -436,9 +436,7 @@ void render_card(const json_t *obj, const struct render_col *cols, size_t count,
     strbuf_done(&text);
 }
 
-/* Cells of a report are scalars; which side they stand on is taken from the first row
- * that has a value. */
-static bool report_is_number(const json_t *rows, size_t col)
+bool render_is_number(const json_t *rows, size_t col)
 {
     size_t i;
     json_t *row;
@@ -475,7 +473,7 @@ void render_report(const json_t *report, const struct render_opts *o,
             render_clean(&text, unit);
             strbuf_addc(&text, ')');
         }
-        grid_column(&g, strbuf_str(&text), report_is_number(rows, c));
+        grid_column(&g, strbuf_str(&text), render_is_number(rows, c));
         strbuf_reset(&text);
     }
     json_array_foreach(rows, i, row)

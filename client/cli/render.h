@@ -69,6 +69,9 @@ void render_card(const json_t *obj, const struct render_col *cols, size_t count,
 /* A report as the server sends it: {"columns":[{name,unit}],"rows":[[…]]}. */
 void render_report(const json_t *report, const struct render_opts *o,
                    struct strbuf *out);
+/* Cells of a report are scalars: whether column col has numbers, which stand on the
+ * right, is taken from the first row that has a value. */
+bool render_is_number(const json_t *rows, size_t col);
 /* An object whose members are not known beforehand: a line for each scalar, named by
  * its path, then a table for each array of objects. CSV: name,value lines of the
  * scalars. */

@@ -232,7 +232,7 @@ INSERT INTO report.catalog (name, description, time_column, days, period, filter
     ('reserved_coverage', 'GPU-hours used under firm reservations and on spot, by day, site and model', 'day', 366, true,
      '{site,model}', 'day, site, gpu_model', '{use}', '{"kind": "line", "x": "day", "y": ["firm", "spot"]}'),
     ('forecast', 'GPU-hours expected of the next 28 days, by model, with the error that the same rule made', NULL, NULL, true,
-     '{site,model}', 'gpu_model, day', '{use}', '{"kind": "line", "x": "day", "y": ["forecast", "low", "high"]}'),
+     '{site,model}', 'gpu_model, day', '{use}', '{"kind": "line", "x": "day", "y": ["forecast"], "series": "gpu_model"}'),
     ('late_usage', 'receipts that were heard of more than 5 minutes after their end, by day, site and provider', 'day', 366, true,
      '{site,provider}', 'day, site, provider', '{use}', '{"kind": "line", "x": "day", "y": ["receipts", "late"]}'),
     ('unbilled', 'use that should have been charged by now: must be empty', NULL, NULL, false,
