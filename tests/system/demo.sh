@@ -309,7 +309,9 @@ step_report_utilisation() {
     wait_for 40 report_has_fukuoka || return 1 # rolled up every 15 s
     show neargpu --account admin admin report utilisation_hourly
     detail="$(as admin -o json admin report utilisation_hourly | jq -r '(.columns | map(.name)) as $c | [.rows[] | [$c, .] | transpose | map({(.[0]): .[1]}) | add | select(.site == "fukuoka")] | .[0] | tostring')"
-    [ "$detail" != null ]
+    [ "$detail" != null ] || return 1
+    as admin admin report --all --html "$run/reports" 2>/dev/null && grep -q 'utilisation_hourly.html' "$run/reports/index.html" &&
+        grep -q '<svg' "$run/reports/utilisation_hourly.html"
 }
 
 book_stream() { # reservations one after the other until the server is gone; ids confirmed go to a file
