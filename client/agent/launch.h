@@ -107,9 +107,9 @@ int launch_wait_ready(struct launch_ready *r, struct err *err) MUST_USE;
 /* Starts the job of an open lease. lease_dir is journal_lease_dir() of it; the deadline
  * is the one in its `deadline` file (deadline.h), which keeper and
  * lease-init read again when it has come, so that an extension needs no message.
- * exe is the program to run as `exe keeper JOB_DIR FD` (NULL: launch_set_keeper()). Returns
- * when the job was executed or failed; the error then says at which step. Repeating it
- * for a job that has started already is ERR_CONFLICT. */
+ * exe is the program to run as `exe keeper JOB_DIR FD` (NULL: launch_set_keeper()).
+ * Returns when the job was executed or failed; the error then says at which step.
+ * Repeating it for a job that has started already is ERR_CONFLICT. */
 int launch_start(const char *lease_dir, const struct launch_spec *spec, const char *exe,
                  struct err *err) MUST_USE;
 /* Starts a keeper again for a job whose keeper died (it adopts, never restarts). */

@@ -24,7 +24,8 @@
 #define HORIZON_US               (INT64_C(366) * 24 * 3600 * 1000000) /* booking ahead: a year */
 #define RUN_FRAME_MAX            (64 * 1024) /* one frame between CLI, agent and keeper */
 #define LIST_PAGE_MAX            500
-#define LOG_PROMISE_S            60 /* from the countersign of a receipt to its place in the log \
-                                     */
+#define LOG_PROMISE_S                                               \
+    60 /* from the countersign of a receipt to its place in the log \
+        */
 
 #endif

@@ -20,8 +20,8 @@ int fsx_read_secret(const char *path, size_t max, char **ret_data, size_t *ret_l
  * directory. */
 int fsx_write(const char *path, const void *data, size_t len, mode_t mode,
               struct err *err) MUST_USE;
-/* The same without fsync: other processes see the old or the new one, also when this one
- * dies; after a power cut it may be gone or empty until somebody syncs it. */
+/* The same without fsync: other processes see the old or the new one, also when this
+ * one dies; after a power cut it may be gone or empty until somebody syncs it. */
 int fsx_replace(const char *path, const void *data, size_t len, mode_t mode,
                 struct err *err) MUST_USE;
 /* mkdir -p; existing directories are left as they are, new ones are found again after a

@@ -59,9 +59,9 @@ int issuer_status(const struct issuer *is, const struct issuer_status *doc,
 
 /* The market's countersign of one receipt (typ neargpu-ack+jwt): {iss, iat,
  * log_by, reservation, node, seq, hash, prev_hash}. With it a node cannot later show
- * another receipt under that number, nor the market deny that it had this one, nor leave
- * it out of its log: log_by is the second by which it promises it a place. Hashes are of
- * the receipts' texts, lower-case hex; prev_hash "" only for seq 1. Caller frees
+ * another receipt under that number, nor the market deny that it had this one, nor
+ * leave it out of its log: log_by is the second by which it promises it a place. Hashes
+ * are of the receipts' texts, lower-case hex; prev_hash "" only for seq 1. Caller frees
  * *ret_token. */
 struct issuer_ack {
     int64_t now_us;
