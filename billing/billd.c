@@ -1,11 +1,11 @@
 /* neargpu-billd: rates signed usage, keeps the ledger moving, issues invoices.
  *
  * One process, one database connection, one round after the other: rate receipts,
- * bill paths, release holds, issue invoices of months that ended, roll up what reports
- * read (rollup.h), check what must be empty; between rounds, every second, it gives
- * what is new its place in the verifiable log (sequencer.h). State is in the database
- * alone; several billds are safe (an advisory lock orders them) and useless. It decides
- * no price and touches no table: only the api.billing_* functions.
+ * bill paths, release holds, issue invoices of months that ended, settle, roll up what
+ * reports read (rollup.h), check what must be empty; between rounds, every second, it
+ * gives what is new its place in the verifiable log (sequencer.h). State is in the
+ * database alone; several billds are safe (an advisory lock orders them) and useless.
+ * It decides no price and touches no table: only the api.billing_* functions.
  */
 #include <errno.h>
 #include <signal.h>
@@ -20,6 +20,7 @@
 #include "billing/rollup.h"
 #include "billing/rounds.h"
 #include "billing/sequencer.h"
+#include "billing/settle.h"
 #include "client/lib/clock.h"
 #include "client/lib/conf.h"
 #include "client/lib/fsx.h"
@@ -90,6 +91,14 @@ static const struct opt_example export_examples[] = {
 static const struct opt_def reverse_opts[] = {
     {"transfer", 'n', "ID", "the top-up's number, as `neargpu wallet` shows it", false},
 };
+static const struct opt_def chargeback_opts[] = {
+    {"topup", 0, "ID", "the top-up's number, as `neargpu wallet` shows it", false},
+    {"reason", 0, "TEXT", "what the bank says", false},
+};
+static const struct opt_example chargeback_examples[] = {
+    {"neargpu-billd chargeback --topup 17 --reason \"card disputed\"",
+     "the bank took this top-up back"},
+};
 static const struct opt_example run_examples[] = {
     {"neargpu-billd --data-dir /var/lib/neargpu", "bill the market of this machine"},
 };
@@ -117,6 +126,15 @@ static const struct opt_command commands[] = {
      .summary = "undo a top-up entered by mistake, by an opposite transfer",
      .opts = reverse_opts,
      .opt_count = 1},
+    {.name = "chargeback",
+     .args = "--topup ID --reason TEXT",
+     .summary =
+         "a top-up that the bank took back: out of the wallet as far as it "
+         "reaches, the rest is owed and nothing can be reserved until it is paid",
+     .opts = chargeback_opts,
+     .opt_count = 2,
+     .examples = chargeback_examples,
+     .example_count = 1},
     {.name = "check",
      .args = "",
      .summary = "print what the check views hold; exit 6 when it is not nothing"},
@@ -209,7 +227,8 @@ static int one_round(PGconn *pg, const struct billd_conf *conf, struct err *err)
 {
     struct err e, first = {.code = ERR_NONE};
     int rated = 0, paths = 0, released = 0, collected = 0, invoices = 0;
-    for (int step = 0; step < 5 && first.code != ERR_UNAVAILABLE; step++) {
+    int64_t settled = 0;
+    for (int step = 0; step < 6 && first.code != ERR_UNAVAILABLE; step++) {
         int rc = 0;
         if (step == 0)
             rc = rate_all(pg, &rated, &e);
@@ -219,16 +238,18 @@ static int one_round(PGconn *pg, const struct billd_conf *conf, struct err *err)
             rc = rounds_release(pg, conf->grace_us, &released, &e);
         else if (step == 3)
             rc = rounds_invoices_due(pg, &invoices, &e);
-        else
+        else if (step == 4)
             rc = rounds_collect(pg, &collected, &e);
+        else
+            rc = settle_all(pg, &settled, &e);
         if (rc != 0 && (first.code == ERR_NONE || e.code == ERR_UNAVAILABLE))
             first = e;
     }
-    if (paths + released + collected + invoices > 0)
+    if (paths + released + collected + invoices + settled > 0)
         log_info(
             "billed %d paths, released %d holds, issued %d invoices, collected from "
-            "%d wallets",
-            paths, released, invoices, collected);
+            "%d wallets, settled %lld captures and reserves",
+            paths, released, invoices, collected, (long long)settled);
     return first.code == ERR_NONE ? 0 : err_set(err, first.code, "%s", first.text);
 }
 
@@ -375,19 +396,47 @@ static int invoice(const struct billd_conf *conf, const struct opt_values *v,
     return rc;
 }
 
+static int transfer_id(const char *option, const char *text, int64_t *ret,
+                       struct err *err)
+{
+    char *end;
+    errno = 0;
+    long long id = strtoll(text, &end, 10);
+    if (errno != 0 || *end != '\0' || id <= 0)
+        return err_set(err, ERR_USAGE, "%s: '%.40s' is not a number", option, text);
+    *ret = id;
+    return 0;
+}
+
+static int chargeback(const struct billd_conf *conf, const struct opt_values *v,
+                      struct err *err)
+{
+    const char *text = opt_get(v, "topup"), *reason = opt_get(v, "reason");
+    PGconn *pg;
+    int64_t id, wallet, owed;
+    if (text == NULL || reason == NULL)
+        return err_set(err, ERR_USAGE, "chargeback needs --topup ID and --reason TEXT");
+    if (transfer_id("--topup", text, &id, err) != 0 ||
+        connect_database(conf, &pg, err) != 0)
+        return -1;
+    int rc = settle_chargeback(pg, id, reason, &wallet, &owed, err);
+    if (rc == 0)
+        printf("%lld micro from the wallet, %lld micro are owed\n", (long long)wallet,
+               (long long)owed);
+    PQfinish(pg);
+    return rc;
+}
+
 static int reverse(const struct billd_conf *conf, const struct opt_values *v,
                    struct err *err)
 {
     const char *text = opt_get(v, "transfer");
-    char *end;
     PGconn *pg;
-    int64_t reversal;
+    int64_t id, reversal;
     if (text == NULL)
         return err_set(err, ERR_USAGE, "reverse needs --transfer ID");
-    errno = 0;
-    long long id = strtoll(text, &end, 10);
-    if (errno != 0 || *end != '\0' || id <= 0)
-        return err_set(err, ERR_USAGE, "--transfer: '%.40s' is not a number", text);
+    if (transfer_id("--transfer", text, &id, err) != 0)
+        return -1;
     if (connect_database(conf, &pg, err) != 0)
         return -1;
     int rc = rounds_reverse(pg, id, &reversal, err);
@@ -462,6 +511,8 @@ static int dispatch(const struct opt_values *v, const struct billd_conf *conf,
         return invoice(conf, v, err);
     if (strcmp(name, "reverse") == 0)
         return reverse(conf, v, err);
+    if (strcmp(name, "chargeback") == 0)
+        return chargeback(conf, v, err);
     if (strcmp(name, "check") == 0)
         return check(conf, err);
     if (strcmp(name, "export") == 0)

@@ -236,28 +236,38 @@ BEGIN
     RETURN v_count;
 END $$;
 
--- What invoices left receivable, taken from wallets that have something again.
-CREATE OR REPLACE FUNCTION api.billing_collect()
-RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+-- What a tenant owes: what invoices and chargebacks left receivable.
+CREATE OR REPLACE FUNCTION ng.owed(p_tenant uuid, p_currency text) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT (coalesce((SELECT sum(amount_micro) FROM ng.transfer WHERE dr = a.id), 0)
+            - coalesce((SELECT sum(amount_micro) FROM ng.transfer WHERE cr = a.id), 0))::bigint
+      FROM (SELECT (SELECT id FROM ng.account WHERE kind = 'receivable' AND tenant_id = p_tenant AND currency = p_currency) AS id) a
+$$;
+-- Takes what is owed from wallets that have something again: of one tenant, or of all. The
+-- caller holds the billing lock.
+CREATE OR REPLACE FUNCTION ng.collect(p_tenant uuid) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     v record;
     v_count integer := 0;
 BEGIN
-    PERFORM billing_lock();
     FOR v IN
-        SELECT w.id AS wallet, r.id AS receivable, w.currency, w.balance_micro - w.floor_micro AS can,
-               coalesce((SELECT sum(amount_micro) FROM transfer WHERE dr = r.id), 0)
-                   - coalesce((SELECT sum(amount_micro) FROM transfer WHERE cr = r.id), 0) AS due
-          FROM account w
-          JOIN account r ON r.kind = 'receivable' AND r.tenant_id = w.tenant_id AND r.currency = w.currency
-         WHERE w.kind = 'wallet' AND w.balance_micro > w.floor_micro
+        SELECT w.id AS wallet, r.id AS receivable, w.currency, w.balance_micro - w.floor_micro AS can, ng.owed(w.tenant_id, w.currency) AS due
+          FROM ng.account w
+          JOIN ng.account r ON r.kind = 'receivable' AND r.tenant_id = w.tenant_id AND r.currency = w.currency
+         WHERE w.kind = 'wallet' AND w.balance_micro > w.floor_micro AND (p_tenant IS NULL OR w.tenant_id = p_tenant)
          ORDER BY w.id FOR NO KEY UPDATE OF w
     LOOP
-        CONTINUE WHEN v.due = 0;
-        PERFORM must_post(clock_timestamp(), 'collect', v.wallet, v.receivable, v.currency, least(v.due, v.can)::bigint, NULL, NULL);
+        CONTINUE WHEN v.due <= 0;
+        PERFORM ng.must_post(clock_timestamp(), 'collect', v.wallet, v.receivable, v.currency, least(v.due, v.can)::bigint, NULL, NULL);
         v_count := v_count + 1;
     END LOOP;
     RETURN v_count;
+END $$;
+CREATE OR REPLACE FUNCTION api.billing_collect()
+RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+BEGIN
+    PERFORM billing_lock();
+    RETURN collect(NULL);
 END $$;
 
 -- GPU-milliseconds of a reservation that were charged before p_at: on each node, what the
@@ -275,7 +285,8 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- Captured use of a tenant since its last invoice, up to p_until: one line a reservation.
--- The period begins where the last one ended, or with the month of the first capture.
+-- The period begins where the last one ended, or with the month of the first capture. What
+-- was refunded before it is invoiced is a line of its own, never more than the use beside it.
 CREATE OR REPLACE FUNCTION api.billing_open_lines(p_tenant text, p_until timestamptz)
 RETURNS TABLE (tenant_id uuid, currency text, period_from timestamptz, period_to timestamptz,
     reservation_id uuid, description text, quantity_gpu_ms bigint, amount_micro bigint)
@@ -297,14 +308,19 @@ BEGIN
           FROM transfer t JOIN account h ON h.id = t.dr
          WHERE h.kind = 'hold' AND h.tenant_id = v_tenant.id AND h.currency = v_currency
            AND t.kind IN ('capture', 'fee') AND t.at >= v_since AND t.at < p_until
-         GROUP BY t.reservation_id)
+         GROUP BY t.reservation_id),
+    lines AS (
+        SELECT u.reservation_id, u.amount, false AS back FROM used u
+        UNION ALL
+        SELECT u.reservation_id, -least(u.amount, refund_open(u.reservation_id)), true FROM used u WHERE refund_open(u.reservation_id) > 0)
     SELECT v_tenant.id, v_currency,
            greatest(v_since, date_trunc('month', (SELECT min(first) FROM used), v_tenant.zone)), p_until,
            u.reservation_id,
-           format('%s x %s, %s%s, reservation %s', n.count, n.model, n.site, ', path ' || l.paths, u.reservation_id),
-           charged_gpu_ms(u.reservation_id, p_until) - charged_gpu_ms(u.reservation_id, v_since),
+           CASE WHEN u.back THEN format('refunded, reservation %s', u.reservation_id)
+                ELSE format('%s x %s, %s%s, reservation %s', n.count, n.model, n.site, ', path ' || l.paths, u.reservation_id) END,
+           CASE WHEN u.back THEN 0 ELSE charged_gpu_ms(u.reservation_id, p_until) - charged_gpu_ms(u.reservation_id, v_since) END,
            u.amount
-      FROM used u
+      FROM lines u
       CROSS JOIN LATERAL (
           SELECT sum(upper(b.gpus) - lower(b.gpus)) AS count,
                  string_agg(DISTINCT nullif(nd.gpu_model, ''), ' + ') AS model, string_agg(DISTINCT s.name, ' + ') AS site
@@ -314,7 +330,7 @@ BEGIN
           SELECT string_agg(DISTINCT p.name, ' + ') AS paths
             FROM path_booking k JOIN path p ON p.id = k.path_id
            WHERE k.reservation_id = u.reservation_id AND k.captured_micro > 0) l
-     ORDER BY u.reservation_id;
+     ORDER BY u.reservation_id, u.back;
 END $$;
 
 -- The next number of a year: the last plus one, under the billing lock, so that there are
@@ -365,7 +381,7 @@ BEGIN
     END IF;
     SELECT * INTO STRICT v_market FROM market;
     -- Read once: they are open no more when the invoice is there.
-    SELECT min(l.period_from), coalesce(sum(l.amount_micro), 0), count(*), jsonb_agg(to_jsonb(l) ORDER BY l.reservation_id)
+    SELECT min(l.period_from), coalesce(sum(l.amount_micro), 0), count(*), jsonb_agg(to_jsonb(l) ORDER BY l.reservation_id, l.amount_micro DESC)
       INTO v_from, v_sum, v_lines, v_open FROM api.billing_open_lines(p_tenant, p_until) l;
     IF v_lines = 0 THEN
         RETURN NULL;
@@ -444,6 +460,8 @@ BEGIN
         PERFORM refuse(6, format('transfer %s is a %s: only a top-up can be reversed', p_transfer, v.kind));
     ELSIF EXISTS (SELECT FROM transfer WHERE reverses = p_transfer) THEN
         PERFORM refuse(6, format('transfer %s was reversed before', p_transfer));
+    ELSIF EXISTS (SELECT FROM chargeback WHERE transfer_id = p_transfer) THEN
+        PERFORM refuse(6, format('transfer %s was taken back by the bank', p_transfer));
     END IF;
     BEGIN
         PERFORM post('reversal', v.cr, v.dr, v.currency, v.amount_micro, NULL, p_transfer::text, p_transfer);
@@ -547,7 +565,8 @@ CREATE OR REPLACE VIEW report.check_invoiced AS
              AND t.kind IN ('capture', 'fee') AND t.at < i.until) c
       CROSS JOIN LATERAL (
           SELECT sum(x.amount_micro) FROM ng.invoice_line x JOIN ng.invoice y ON y.number = x.number
-           WHERE y.tenant_id = i.tenant_id AND y.currency = i.currency AND x.reservation_id IS NOT NULL) l
+           WHERE y.tenant_id = i.tenant_id AND y.currency = i.currency AND x.reservation_id IS NOT NULL
+             AND x.amount_micro > 0) l
      WHERE coalesce(c.sum, 0) <> coalesce(l.sum, 0);
 -- Numbers of a year run from 1 without holes.
 CREATE OR REPLACE VIEW report.check_invoice_numbers AS

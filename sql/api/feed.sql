@@ -79,7 +79,7 @@ END $$;
 CREATE OR REPLACE FUNCTION api.world_keys()
 RETURNS TABLE (hash text, role text, tenant_id uuid, provider_id uuid, name text, id uuid)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    SELECT encode(k.hash, 'hex'), k.role, k.tenant_id, k.provider_id, coalesce(t.name, p.name, 'admin'), k.id
+    SELECT encode(k.hash, 'hex'), k.role, k.tenant_id, k.provider_id, coalesce(t.name, p.name, k.label), k.id
       FROM api_key k LEFT JOIN tenant t ON t.id = k.tenant_id LEFT JOIN provider p ON p.id = k.provider_id
      WHERE k.revoked_at IS NULL
 $$;

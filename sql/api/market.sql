@@ -91,10 +91,15 @@ BEGIN
     IF v_tenant IS NULL THEN
         PERFORM refuse(5, format('no tenant is named %s', p_tenant));
     END IF;
+    -- What is owed is taken at once, so that nothing can be reserved with it meanwhile.
+    IF EXISTS (SELECT FROM account WHERE kind = 'receivable' AND tenant_id = v_tenant) THEN
+        PERFORM billing_lock();
+    END IF;
     v_wallet := account_of('wallet', v_tenant, NULL, p_currency);
     IF NOT post('topup', account_of('bank', NULL, NULL, p_currency), v_wallet, p_currency, p_amount, NULL, p_reference) THEN
         PERFORM refuse(6, format('reference %s was booked before', p_reference));
     END IF;
+    PERFORM collect(v_tenant);
     PERFORM tell('wallet.changed', v_tenant, NULL, NULL);
     RETURN idem_new(p_principal, p_idem, p_hash, jsonb_build_object('currency', p_currency,
         'balance_micro', (SELECT balance_micro FROM account WHERE id = v_wallet)));

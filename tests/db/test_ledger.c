@@ -86,7 +86,7 @@ static const struct attack {
      "23514"},
     {"UPDATE ng.transfer SET amount_micro = 1", "23001"},
     {"DELETE FROM ng.transfer", "23001"},
-    {"TRUNCATE ng.transfer", "23001"},
+    {"TRUNCATE ng.transfer CASCADE", "23001"},
     {"UPDATE ng.invoice SET net_micro = 0, total_micro = tax_micro", "23001"},
     {"DELETE FROM ng.invoice", "23001"},
     {"TRUNCATE ng.invoice CASCADE", "23001"},
@@ -313,6 +313,12 @@ END_TEST
 #define ROLLED    "UPDATE ng.roll_state SET fresh_at = now();"
 #define YESTERDAY "date_trunc('day', now(), 'UTC') - interval '1 day'"
 
+#define NOTE_SQL(number)                                                              \
+    "INSERT INTO ng.credit_note SELECT 'CN-2026-" number                              \
+    "', tenant_id, currency, id, "                                                    \
+    "NULL, now(), 'market', 'x', 'a', 1, 0, 0, 1, '{}' FROM ng.reservation WHERE id " \
+    "= " R1
+
 static const struct breach {
     const char *view, *sql;
 } breaches[] = {
@@ -323,6 +329,22 @@ static const struct breach {
     {"hold", "UPDATE ng.account SET balance_micro = balance_micro + 1 WHERE kind = "
              "'hold'"},
     {"hold", "DELETE FROM ng.account WHERE kind = 'hold'"},
+    {"settled", "UPDATE ng.settle_cursor SET transfer_id = 999999"},
+    {"settled",
+     "INSERT INTO ng.settlement (account, provider_id, currency, transfers, captures, "
+     "gross_micro, less_micro, reserve_ppm, reserve_micro, release_at) SELECT id, "
+     "provider_id, currency, 'empty', 0, 1, 0, 0, 0, now() FROM ng.account WHERE kind "
+     "= 'provider_pending' LIMIT 1"},
+    {"payout", "INSERT INTO ng.payout (provider_id, currency, amount_micro, "
+               "requested_by, state, approved_by, approved_at, file_id) SELECT id, "
+               "'JPY', 1000000, 'a', 'sent', 'b', now(), 1 FROM ng.provider LIMIT 1"},
+    {"payout", "INSERT INTO ng.payout_file (made_by, pay_on, currency, count, "
+               "total_micro) VALUES ('a', now(), 'JPY', 1, 1)"},
+    {"credit_note", "UPDATE ng.reservation SET refunded_micro = 1 WHERE id = " R1},
+    {"credit_note", NOTE_SQL("000001")},
+    {"credit_note_numbers", NOTE_SQL("000002")},
+    {"chargeback", "INSERT INTO ng.chargeback SELECT id, now(), 'x', amount_micro, 0 "
+                   "FROM ng.transfer WHERE kind = 'topup'"},
     {"captured", "UPDATE ng.reservation SET captured_micro = captured_micro - 1 WHERE "
                  "id = " R1},
     {"captured", "UPDATE ng.meter SET amount_micro = amount_micro - 1"},

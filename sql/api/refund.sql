@@ -1,0 +1,271 @@
+-- Refunds with credit notes, top-ups that the bank took back, money that tenants take out.
+
+CREATE OR REPLACE FUNCTION ng.credit_note_number(p_year text) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT 'CN-' || p_year || '-' || CASE WHEN n < 1000000 THEN lpad(n::text, 6, '0') ELSE n::text END
+      FROM (SELECT 1 + coalesce(max(split_part(number, '-', 3)::bigint), 0) AS n
+              FROM ng.credit_note WHERE number LIKE 'CN-' || p_year || '-%') x
+$$;
+
+-- What is refunded of a reservation and stands on no invoice yet: it lessens the next.
+CREATE OR REPLACE FUNCTION ng.refund_open(p_reservation uuid) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT (coalesce((SELECT sum(net_micro) FROM ng.credit_note WHERE reservation_id = p_reservation AND invoice IS NULL), 0)
+            + coalesce((SELECT sum(amount_micro) FROM ng.invoice_line WHERE reservation_id = p_reservation AND amount_micro < 0), 0))::bigint
+$$;
+
+-- What providers got, and the market's fee in it, of a reservation; less what went back.
+CREATE OR REPLACE FUNCTION ng.refund_rest(p_reservation uuid)
+RETURNS TABLE (provider_id uuid, gross_micro bigint, fee_micro bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT x.provider_id, (sum(x.amount) - coalesce(max(s.gross_micro), 0))::bigint, (sum(x.fee) - coalesce(max(s.fee_micro), 0))::bigint
+      FROM (SELECT n.provider_id, m.amount_micro AS amount, m.fee_micro AS fee
+              FROM ng.meter m JOIN ng.node n ON n.id = m.node_id WHERE m.reservation_id = p_reservation
+            UNION ALL
+            SELECT p.provider_id, k.captured_micro, k.fee_micro
+              FROM ng.path_booking k JOIN ng.path p ON p.id = k.path_id WHERE k.reservation_id = p_reservation) x
+      LEFT JOIN ng.refund_share s ON s.reservation_id = p_reservation AND s.provider_id = x.provider_id
+     GROUP BY x.provider_id
+$$;
+
+-- The transfers of one credit note: each provider's part of it, and in that the fee's, in
+-- proportion to what is left of them. What a provider does not have, the market bears.
+CREATE OR REPLACE FUNCTION ng.refund_post(c ng.credit_note) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v record;
+    v_wallet integer := ng.account_of('wallet', c.tenant_id, NULL, c.currency);
+    v_fee bigint;
+    v_rest bigint;
+BEGIN
+    FOR v IN
+        SELECT y.provider_id, y.gross_micro, y.fee_micro, ng.money_mul(c.net_micro, y.upto, y.total) - ng.money_mul(c.net_micro, y.upto - y.gross_micro, y.total) AS part
+          FROM (SELECT x.*, (sum(gross_micro) OVER (ORDER BY provider_id))::bigint AS upto, (sum(gross_micro) OVER ())::bigint AS total
+                  FROM ng.refund_rest(c.reservation_id) x WHERE x.gross_micro > 0) y
+         ORDER BY y.provider_id
+    LOOP
+        v_fee := ng.money_mul(v.part, v.fee_micro, v.gross_micro);
+        v_rest := v.part - v_fee;
+        PERFORM ng.must_post(clock_timestamp(), 'refund_fee', ng.account_of('fee', NULL, NULL, c.currency), v_wallet, c.currency, v_fee,
+            c.reservation_id, c.number || '/' || v.provider_id);
+        IF c.borne_by = 'provider' THEN
+            v_rest := ng.provider_take('refund', v.provider_id, c.currency, c.reservation_id, v_rest, v_wallet, c.number || '/' || v.provider_id);
+        END IF;
+        PERFORM ng.must_post(clock_timestamp(), 'refund', ng.account_of('sla_expense', NULL, NULL, c.currency), v_wallet, c.currency, v_rest,
+            c.reservation_id, c.number || '/' || v.provider_id || '/market');
+        INSERT INTO ng.refund_share (reservation_id, provider_id, gross_micro, fee_micro) VALUES (c.reservation_id, v.provider_id, v.part, v_fee)
+        ON CONFLICT (reservation_id, provider_id) DO UPDATE SET gross_micro = refund_share.gross_micro + excluded.gross_micro,
+            fee_micro = refund_share.fee_micro + excluded.fee_micro;
+    END LOOP;
+    PERFORM ng.must_post(clock_timestamp(), 'refund_tax', ng.account_of('tax_output', NULL, NULL, c.currency), v_wallet, c.currency, c.tax_micro,
+        c.reservation_id, c.number);
+END $$;
+
+-- One credit note, against an invoice (the tax in its rate goes back as well) or, without
+-- one, against what will be invoiced. Tax of several notes to one invoice is that of their sum.
+CREATE OR REPLACE FUNCTION ng.refund_note(r ng.reservation, p_invoice text, p_net bigint, p_by text, p_reason text, p_principal text)
+RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    v_invoice ng.invoice;
+    v_before record;
+    v_minor bigint := ng.minor_micro(r.currency);
+    v_tax bigint := 0;
+    v_ppm integer := 0;
+    v_tenant ng.tenant;
+    c ng.credit_note;
+BEGIN
+    SELECT * INTO STRICT v_tenant FROM ng.tenant WHERE id = r.tenant_id;
+    IF p_invoice IS NOT NULL THEN
+        SELECT * INTO STRICT v_invoice FROM ng.invoice WHERE number = p_invoice;
+        SELECT coalesce(sum(net_micro), 0) AS net, coalesce(sum(tax_micro), 0) AS tax INTO v_before FROM ng.credit_note WHERE invoice = p_invoice;
+        v_ppm := v_invoice.tax_ppm;
+        v_tax := ng.money_mul((v_before.net + p_net)::bigint, v_ppm, 1000000 * v_minor) * v_minor - v_before.tax;
+        IF v_before.net + p_net = (SELECT sum(amount_micro) FROM ng.invoice_line WHERE number = p_invoice AND reservation_id IS NOT NULL) THEN
+            v_tax := v_invoice.tax_micro - v_before.tax;
+        END IF;
+        v_tax := greatest(0, least(v_tax, v_invoice.tax_micro - v_before.tax));
+    END IF;
+    INSERT INTO ng.credit_note (number, tenant_id, currency, reservation_id, invoice, borne_by, reason, issued_by, net_micro, tax_ppm, tax_micro,
+        total_micro, document)
+    SELECT ng.credit_note_number(to_char(clock_timestamp() AT TIME ZONE v_tenant.zone, 'YYYY')), r.tenant_id, r.currency, r.id, p_invoice, p_by, p_reason,
+           p_principal, p_net, v_ppm, v_tax, p_net + v_tax, jsonb_build_object('issuer', m.issuer_name, 'registration', m.issuer_registration,
+               'market', m.name, 'recipient', v_tenant.name, 'zone', v_tenant.zone)
+      FROM ng.market m
+    RETURNING * INTO c;
+    INSERT INTO ng.credit_note_line (number, line, description, reservation_id, amount_micro)
+    VALUES (c.number, 1, format('reservation %s: %s', r.id, p_reason), r.id, p_net);
+    UPDATE ng.reservation SET refunded_micro = refunded_micro + p_net WHERE id = r.id;
+    PERFORM ng.refund_post(c);
+    RETURN c.number;
+END $$;
+
+-- Gives back net use of a reservation (null: all that is left), with the tax that was
+-- invoiced on it: first of what is not invoiced yet, then of its invoices, the newest first.
+CREATE OR REPLACE FUNCTION api.refund(p_reservation uuid, p_amount bigint, p_reason text, p_by text, p_principal text, p_idem text, p_hash bytea,
+    p_who text)
+RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE
+    v_reply jsonb := idem_old(p_principal, p_idem, p_hash);
+    v reservation;
+    v_left bigint;
+    v_part record;
+    v_notes text[] := '{}';
+BEGIN
+    IF v_reply IS NOT NULL THEN
+        RETURN v_reply;
+    END IF;
+    PERFORM billing_lock();
+    SELECT * INTO v FROM reservation WHERE id = p_reservation FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        PERFORM refuse(5, format('there is no reservation %s', p_reservation));
+    END IF;
+    v_left := coalesce(p_amount, v.captured_micro - v.refunded_micro);
+    IF v_left <= 0 THEN
+        PERFORM refuse(6, format('nothing is left to refund of reservation %s', p_reservation));
+    ELSIF v_left > v.captured_micro - v.refunded_micro THEN
+        PERFORM refuse(6, format('%s micro were captured and %s refunded of reservation %s: less is left', v.captured_micro, v.refunded_micro,
+            p_reservation));
+    END IF;
+    FOR v_part IN
+        WITH i AS (
+            SELECT i.number, upper(i.period) AS until, sum(l.amount_micro) - coalesce((SELECT sum(c.net_micro) FROM credit_note c
+                       WHERE c.invoice = i.number AND c.reservation_id = v.id), 0) AS rest
+              FROM invoice_line l JOIN invoice i ON i.number = l.number WHERE l.reservation_id = v.id GROUP BY i.number)
+        SELECT NULL AS invoice, (v.captured_micro - v.refunded_micro - coalesce((SELECT sum(rest) FROM i), 0))::bigint AS rest,
+               timestamptz 'infinity' AS until
+        UNION ALL SELECT number, rest::bigint, until FROM i
+        ORDER BY until DESC
+    LOOP
+        CONTINUE WHEN v_part.rest <= 0 OR v_left = 0;
+        v_notes := v_notes || refund_note(v, v_part.invoice, least(v_left, v_part.rest), p_by, p_reason, p_who);
+        v_left := v_left - least(v_left, v_part.rest);
+    END LOOP;
+    IF v_left <> 0 THEN
+        PERFORM refuse(6, format('the invoices of reservation %s have less left to refund', p_reservation));
+    END IF;
+    PERFORM tell('wallet.changed', v.tenant_id, NULL, NULL);
+    RETURN idem_new(p_principal, p_idem, p_hash, (
+        SELECT jsonb_build_object('credit_notes', jsonb_agg(credit_note_json(c) ORDER BY c.number)) FROM credit_note c WHERE c.number = ANY (v_notes)));
+END $$;
+
+CREATE OR REPLACE FUNCTION ng.credit_note_json(c ng.credit_note) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object('number', c.number, 'tenant', (SELECT name FROM ng.tenant WHERE id = c.tenant_id), 'currency', c.currency,
+        'reservation', c.reservation_id, 'invoice', c.invoice, 'issued_us', ng.us(c.issued_at), 'borne_by', c.borne_by, 'reason', c.reason,
+        'net_micro', c.net_micro, 'tax_ppm', c.tax_ppm, 'tax_micro', c.tax_micro, 'total_micro', c.total_micro)
+$$;
+CREATE OR REPLACE FUNCTION api.credit_note_list(p_tenant uuid, p_cursor text, p_limit bigint) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    SELECT page('credit_notes', (SELECT jsonb_agg(credit_note_json(c) || jsonb_build_object('_key', c.number) ORDER BY c.number DESC)
+        FROM (SELECT * FROM credit_note
+               WHERE (p_tenant IS NULL OR tenant_id = p_tenant) AND (p_cursor IS NULL OR number < p_cursor)
+               ORDER BY number DESC LIMIT p_limit + 1) c), p_limit)
+$$;
+CREATE OR REPLACE FUNCTION api.credit_note_get(p_tenant uuid, p_number text) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE v credit_note;
+BEGIN
+    SELECT * INTO v FROM credit_note WHERE number = p_number AND (p_tenant IS NULL OR tenant_id = p_tenant);
+    IF NOT FOUND THEN
+        PERFORM refuse(5, format('there is no credit note %s', left(p_number, 40)));
+    END IF;
+    RETURN credit_note_json(v) || jsonb_build_object('document', v.document, 'lines', (
+        SELECT coalesce(jsonb_agg(jsonb_build_object('line', l.line, 'description', l.description, 'reservation', l.reservation_id,
+                   'amount_micro', l.amount_micro) ORDER BY l.line), '[]')
+          FROM credit_note_line l WHERE l.number = v.number));
+END $$;
+
+-- The bank took a top-up back: out of the wallet as far as it reaches, the rest is owed. The
+-- wallet is at its floor then, and what comes in pays the debt first: nothing new can be
+-- reserved, what is held stays.
+CREATE OR REPLACE FUNCTION api.billing_chargeback(p_transfer bigint, p_reason text)
+RETURNS TABLE (wallet_micro bigint, receivable_micro bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    v transfer;
+    v_tenant uuid;
+    v_take bigint;
+BEGIN
+    PERFORM billing_lock();
+    SELECT * INTO v FROM transfer WHERE id = p_transfer;
+    IF NOT FOUND THEN
+        PERFORM refuse(5, format('there is no transfer %s', p_transfer));
+    ELSIF v.kind <> 'topup' THEN
+        PERFORM refuse(6, format('transfer %s is a %s: only a top-up is taken back by a bank', p_transfer, v.kind));
+    ELSIF EXISTS (SELECT FROM chargeback WHERE transfer_id = p_transfer) OR EXISTS (SELECT FROM transfer WHERE reverses = p_transfer) THEN
+        PERFORM refuse(6, format('transfer %s was reversed or taken back before', p_transfer));
+    END IF;
+    SELECT tenant_id, least(v.amount_micro, greatest(0, balance_micro - floor_micro)) INTO v_tenant, v_take
+      FROM account WHERE id = v.cr FOR NO KEY UPDATE;
+    INSERT INTO chargeback (transfer_id, reason, wallet_micro, receivable_micro) VALUES (p_transfer, p_reason, v_take, v.amount_micro - v_take);
+    PERFORM must_post(clock_timestamp(), 'chargeback', v.cr, v.dr, v.currency, v_take, NULL, p_transfer || '/wallet');
+    PERFORM must_post(clock_timestamp(), 'chargeback', account_of('receivable', v_tenant, NULL, v.currency), v.dr, v.currency,
+        v.amount_micro - v_take, NULL, p_transfer || '/receivable');
+    PERFORM tell('wallet.changed', v_tenant, NULL, NULL);
+    RETURN QUERY SELECT v_take, v.amount_micro - v_take;
+END $$;
+
+-- A tenant takes its rest out: only its own money, not its credit line, and after its debts.
+CREATE OR REPLACE FUNCTION api.withdraw(p_tenant text, p_amount bigint, p_reference text, p_principal text, p_idem text, p_hash bytea)
+RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE
+    v_reply jsonb := idem_old(p_principal, p_idem, p_hash);
+    v_tenant uuid;
+    v_wallet integer;
+BEGIN
+    IF v_reply IS NOT NULL THEN
+        RETURN v_reply;
+    END IF;
+    PERFORM billing_lock();
+    SELECT id INTO v_tenant FROM tenant WHERE name = p_tenant;
+    IF v_tenant IS NULL THEN
+        PERFORM refuse(5, format('no tenant is named %s', p_tenant));
+    END IF;
+    IF p_amount <= 0 OR p_amount % minor_micro(currency()) <> 0 THEN
+        PERFORM refuse(20, format('money leaves in whole minor units of %s, and more than nothing', currency()));
+    END IF;
+    PERFORM collect(v_tenant);
+    v_wallet := account_of('wallet', v_tenant, NULL, currency());
+    IF owed(v_tenant, currency()) > 0 OR p_amount > (SELECT balance_micro FROM account WHERE id = v_wallet FOR NO KEY UPDATE) THEN
+        PERFORM refuse(7, format('the wallet of %s has less than that of its own', p_tenant));
+    END IF;
+    IF NOT post('withdraw', v_wallet, account_of('bank', NULL, NULL, currency()), currency(), p_amount, NULL, p_reference) THEN
+        PERFORM refuse(6, format('reference %s was booked before', p_reference));
+    END IF;
+    PERFORM tell('wallet.changed', v_tenant, NULL, NULL);
+    RETURN idem_new(p_principal, p_idem, p_hash, jsonb_build_object('currency', currency(),
+        'balance_micro', (SELECT balance_micro FROM account WHERE id = v_wallet)));
+END $$;
+
+-- What a note says is what came back to the wallet; a reservation's notes are what was
+-- refunded of it; before an invoice they stand on one, as far as there was use.
+CREATE OR REPLACE VIEW report.check_credit_note AS
+    SELECT c.number, c.total_micro, t.sum AS transfers_micro, l.sum AS lines_micro
+      FROM ng.credit_note c
+      CROSS JOIN LATERAL (SELECT coalesce(sum(x.amount_micro), 0) AS sum FROM ng.transfer x
+                           WHERE x.reservation_id = c.reservation_id AND x.kind IN ('refund', 'refund_fee', 'refund_tax')
+                             AND split_part(x.ref, '/', 1) = c.number) t
+      CROSS JOIN LATERAL (SELECT coalesce(sum(x.amount_micro), 0) AS sum FROM ng.credit_note_line x WHERE x.number = c.number) l
+     WHERE c.total_micro <> t.sum OR c.net_micro <> l.sum
+    UNION ALL
+    SELECT r.id::text, r.refunded_micro, coalesce(c.net, 0), coalesce(s.gross, 0)
+      FROM ng.reservation r
+      LEFT JOIN (SELECT reservation_id, sum(net_micro) AS net, sum(net_micro) FILTER (WHERE invoice IS NULL) AS early
+                   FROM ng.credit_note GROUP BY 1) c ON c.reservation_id = r.id
+      LEFT JOIN (SELECT reservation_id, sum(gross_micro) AS gross FROM ng.refund_share GROUP BY 1) s ON s.reservation_id = r.id
+      LEFT JOIN (SELECT reservation_id, -sum(amount_micro) AS early FROM ng.invoice_line WHERE amount_micro < 0 AND reservation_id IS NOT NULL
+                  GROUP BY 1) i ON i.reservation_id = r.id
+     WHERE r.refunded_micro <> coalesce(c.net, 0) OR r.refunded_micro <> coalesce(s.gross, 0) OR coalesce(i.early, 0) > coalesce(c.early, 0);
+CREATE OR REPLACE VIEW report.check_credit_note_numbers AS
+    SELECT split_part(number, '-', 2) AS year, count(*) AS notes, max(split_part(number, '-', 3)::bigint) AS last
+      FROM ng.credit_note GROUP BY 1
+    HAVING count(*) <> max(split_part(number, '-', 3)::bigint);
+CREATE OR REPLACE VIEW report.check_chargeback AS
+    SELECT c.transfer_id AS transfer, c.wallet_micro, c.receivable_micro, t.wallet, t.receivable
+      FROM ng.chargeback c
+      CROSS JOIN LATERAL (
+          SELECT coalesce(sum(x.amount_micro) FILTER (WHERE x.ref = c.transfer_id || '/wallet'), 0) AS wallet,
+                 coalesce(sum(x.amount_micro) FILTER (WHERE x.ref = c.transfer_id || '/receivable'), 0) AS receivable
+            FROM ng.transfer x WHERE x.kind = 'chargeback' AND x.ref IN (c.transfer_id || '/wallet', c.transfer_id || '/receivable')) t
+     WHERE (c.wallet_micro, c.receivable_micro) <> (t.wallet, t.receivable);
