@@ -202,8 +202,9 @@ static const struct {
     {"bob kyoto k1 1 2.000 receipt 1 is missing",
      "string_agg(concat_ws(' ', tenant, site, node, receipts, used, why), ', ')",
      "unbilled", "true"},
-    {"osaka kept ann 3 100 220 450 60 10",
-     "concat_ws(' ', site, dataset, tenant, nodes, min, p50, p99, samples, age)",
+    {"osaka kept ann 3 100 220 450 60 t",
+     "concat_ws(' ', site, dataset, tenant, nodes, min, p50, p99, samples, "
+     "age BETWEEN 10 AND 100)",
      "rtt_matrix", "true"},
     {"osaka tokyo 1 4.000 0 9000",
      "string_agg(concat_ws(' ', data_site, site, reservations, booked, abroad, rtt), "
