@@ -419,8 +419,8 @@ EXAMPLES(
     {"neargpu verify",
      "Do the market's logs still hold all that they held at the last look?"});
 EXAMPLES(billing_ex, {"neargpu billing", "How invoices are addressed."},
-         {"neargpu billing --name 'Kagaku Lab KK' --address "
-          "'1-1 Chiyoda\\nTokyo' --lang ja",
+         {"neargpu billing --name Kagaku-Lab --address "
+          "1-1-Chiyoda\\nTokyo --lang ja",
           "From the next invoice on."});
 EXAMPLES(witness_ex, {"neargpu witness", "Look once, and cosign what was seen."},
          {"neargpu witness --every 1h", "A witness that others can name to `verify`."});

@@ -44,6 +44,17 @@ LANGUAGE sql STABLE AS $$
         SELECT jsonb_build_object('type', 'quote', 'id', q.id, 'tenant', q.tenant_id, 'created_at', ng.log_time(q.created_at),
                    'expires_at', ng.log_time(q.expires_at), 'sha256', encode(q.hash, 'hex'))
           FROM ng.quote q WHERE q.id = ng.uuid_of(p_ref))
+    WHEN 'credit_note' THEN (
+        SELECT jsonb_build_object('type', 'credit_note', 'number', c.number, 'tenant', c.tenant_id, 'currency', c.currency,
+                   'reservation', c.reservation_id, 'invoice', c.invoice, 'issued_at', ng.log_time(c.issued_at), 'reason', c.reason,
+                   'net_micro', c.net_micro::text, 'tax_ppm', c.tax_ppm, 'tax_micro', c.tax_micro::text,
+                   'total_micro', c.total_micro::text, 'document', c.document)
+          FROM ng.credit_note c WHERE c.number = p_ref)
+    WHEN 'payout' THEN (
+        SELECT jsonb_build_object('type', 'payout', 'id', p.id::text, 'provider', p.provider_id, 'currency', p.currency,
+                   'amount_micro', p.amount_micro::text, 'requested_by', p.requested_by, 'requested_at', ng.log_time(p.requested_at),
+                   'approved_by', p.approved_by, 'approved_at', ng.log_time(p.approved_at), 'file', p.file_id::text)
+          FROM ng.payout p WHERE p.id = p_ref::bigint AND p.file_id IS NOT NULL)
     END
 $$;
 
@@ -123,6 +134,10 @@ CREATE OR REPLACE VIEW report.check_log AS
       FROM (SELECT 'ledger' AS log, 'transfer' AS kind, id::text AS ref, at FROM ng.transfer
             UNION ALL
             SELECT 'ledger', 'invoice', number, issued_at FROM ng.invoice
+            UNION ALL
+            SELECT 'ledger', 'credit_note', number, issued_at FROM ng.credit_note
+            UNION ALL
+            SELECT 'ledger', 'payout', p.id::text, f.at FROM ng.payout p JOIN ng.payout_file f ON f.id = p.file_id
             UNION ALL
             SELECT 'ledger', 'quote', id::text, created_at FROM ng.quote
              WHERE created_at > (SELECT applied_at FROM public.neargpu_migration WHERE name = 'sql/migrations/0015_witness.sql')
