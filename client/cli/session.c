@@ -69,7 +69,9 @@ int cli_exit_status(enum err_code code)
     switch (code) {
     case ERR_UNAUTHENTICATED:
     case ERR_TOKEN:
+    case ERR_BANNED:
     case ERR_QUOTA: return err_exit_status(ERR_FORBIDDEN);
+    case ERR_CLONED:
     case ERR_KEY_REUSED: return err_exit_status(ERR_CONFLICT);
     default: return err_exit_status(code);
     }

@@ -98,6 +98,8 @@ static const struct {
      "a1@x#1 a2@y#1+60 a1@x#2 a1@x#3 a2@y#2+60 !a1@x#4 !a2@y#3+60"},
     {"... once in two days: every certificate forgets",
      "a1@x#1 a2@y#1+2880 a1@x#2 a2@y#2+2880 a1@x#3 a2@y#3+2880 a1@x#4"},
+    {"each was silent for longer than a certificate lives",
+     "a1@x#1 a2@y#1 a1@x#2+1500 a2@y#2+1500 a1@x#3+1500 a2@y#3+1500 a1@x#4+1500"},
     {"a copy restarts all the time", "a1@x#1 a2@y#1 a1@x#2 a3@y#5 !a1@x#3"},
     {"a machine's memory twice, in step",
      "a1@x#1 a1@x#2 a1@x#2 a1@x#3 a1@x#3 a1@x#4 a1@x#4 a1@x#5 !a1@x#5 !a1@x#6"},

@@ -123,6 +123,10 @@ known() { # known CERT KEY: what the market says to a sync with it
 }
 is "the earlier certificate is nobody's" "$(known "$twin/state/front/node.pem" "$twin/state/front/node.key")" unauthenticated
 is "the new one is the node's" "$(known "$state/front/node.pem" "$state/front/node.key")" bad_request
+# As if the machine had lost power while the new identity was put in its place.
+mkdir -p "$state/enrol.done/identity" "$state/enrol.done/front"
+mv "$state/identity/market.json" "$state/identity/ca.pem" "$state/enrol.done/identity/"
+mv "$state/front/node.pem" "$state/enrol.done/front/"
 sleep 3 # receipts with the earlier key, which cannot be sent
 goes_on "its job goes on"
 kill -TERM "$agent"
@@ -136,13 +140,18 @@ earlier() {
         WHERE r.reservation_id = '$r' AND k.attested = 1 AND r.received_at > (SELECT max(since) FROM ng.node_key)")" -ge 2 ]
 }
 wait_for 15 earlier && ok "receipts written with the earlier key are taken" || bad "receipts: $(db "SELECT seq, kind, received_at, receipt_key FROM ng.receipt")"
+is "what was cut off is finished" "$(find "$state" -name 'enrol*')" ""
 is "it has the number it had" "$(db "SELECT count(*), max(attested) FROM ng.node WHERE name = 'fukuoka-1'")" "1|2"
 
 # ---- banned
+as lab -o json reserve --yes --gpu H100 --gpus 1 --for 10m --start "$(date -u -d '+3 hours' +%FT%TZ)" >"$run/later.json" || bad "no reservation for later"
+later=$(jq -r .id "$run/later.json")
 as admin --yes admin node ban fukuoka-1 --reason "it is a test" >"$run/ban" && ok "it is banned" || die "no ban: $(cat "$run/ban")"
+later_failed() { [ "$(as lab -o json show "$later" | jq -r '.state + " " + .reason')" = "failed node fukuoka-1 at fukuoka banned" ]; }
 resv() { [ "$(as lab -o json show "$r" | jq -r .state)" = "$1" ]; }
 wait_for 10 resv failed && ok "the reservation fails" || bad "it is $(as lab -o json show "$r" | jq -c '[.state, .reason]')"
 is "with the reason named" "$(as lab -o json show "$r" | jq -r .reason)" "node fukuoka-1 at fukuoka banned"
+wait_for 10 later_failed && ok "so does one that has not begun, for there is no other node" || bad "it is $(as lab -o json show "$later" | jq -c '[.state, .reason]')"
 over() { [ "$("$neargpu_agent" leases --conf "$conf" | jq -r '[.leases[] | select(.state != "done")] | length')" = 0 ]; }
 wait_for 25 over && ok "and the job ends" || bad "the job runs on"
 grep -q 'sync refused (banned)' "$run/agents/fukuoka/log" && ok "the agent is told" || bad "the agent is not told"
