@@ -392,11 +392,11 @@ enum store_op {
                         list what was left too), node.changed (inventory, windows, state,
                         address, certificate, domain), node.cloned .banned .unbanned
                         .attested .moved (payload {node, site, …}), node.probed (rtt;
-                        payload   {dataset_id}), price.changed (spot terms too),
-                        dataset.changed   (payload {dataset_id}), site.changed
-                        ({site_id}),   path.changed
-                        ({path_id}), path.lit .released .failed (payload {booking,
-                        path_id, error}), key.changed, wallet.changed */
+                        payload {dataset_id}), price.changed (spot terms too),
+                        dataset.changed (payload {dataset_id}), site.changed
+                        ({site_id}), path.changed ({path_id}), path.lit .released
+                        .failed (payload {booking, path_id, error}), key.changed,
+                        wallet.changed */
     STORE_EVENTS,    /* (tenant_id|null, provider_id|null, cursor|null, limit) -> as
                         STORE_CHANGES, only what that principal may see, without origin */
 

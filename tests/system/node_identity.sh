@@ -71,7 +71,6 @@ node_is up && ok "four restarts are no clone" || bad "four restarts: $(db 'SELEC
 mkdir -p "$twin"
 cp -a "$state" "$twin/state"
 sed -e "s|^state_dir = .*|state_dir = $twin/state|" -e "s|^runtime_dir = .*|runtime_dir = $twin/run|" "$conf" >"$twin/agent.conf"
-echo "cgroup_base = neargpu-twin" >>"$twin/agent.conf"
 tenant_create lab 100
 as lab -o json reserve --yes --gpu H100 --gpus 1 --for 10m >"$run/r.json" || die "no reservation"
 r=$(jq -r .id "$run/r.json")
