@@ -282,7 +282,14 @@ step_invoice_issued() {
     show neargpu invoice show "$number"
     as kagaku-lab -o json invoice show "$number" >"$run/invoice.json"
     detail="invoice $number: $(jq -r '"net \(.net.micro / 1e6), tax \(.tax.micro / 1e6), total \(.total.micro / 1e6) \(.total.currency)"' "$run/invoice.json")"
-    holds "$run/invoice.json" '.net.micro + .tax.micro == .total.micro and .total.micro > 0'
+    holds "$run/invoice.json" '.net.micro + .tax.micro == .total.micro and .total.micro > 0' || return 1
+    # As a page, and as FOCUS, whose charges sum to what is payable.
+    as kagaku-lab invoice show "$number" --html "$run/invoice.html" --lang ja || { detail="no page"; return 1; }
+    grep -q 請求書 "$run/invoice.html" || { detail="the page is no invoice"; return 1; }
+    as kagaku-lab invoice show "$number" --focus >"$run/focus.csv"
+    charged=$(awk -F, 'NR > 1 {sum += $1 * 1000000} END {printf "%.0f", sum}' "$run/focus.csv")
+    [ "$charged" = "$(jq .total.micro "$run/invoice.json")" ] || { detail="FOCUS says $charged"; return 1; }
+    detail="$detail; FOCUS: $(($(wc -l <"$run/focus.csv") - 1)) charges, the same sum"
 }
 
 # The invoice, its receipts and postings, checked against the signed log; then each of three forgeries is found.
@@ -291,6 +298,7 @@ step_invoice_verified() {
     number=$(jq -r .number "$run/invoice.json")
     in_log() { as kagaku-lab invoice show "$number" --bundle "$run/bundle.json" && [ "$(jq '[.entries[] | select(.record.type == "invoice")] | length' "$run/bundle.json")" = 1 ]; }
     wait_for 20 in_log || { detail="the invoice got no place in the log"; return 1; }
+    show neargpu witness
     show neargpu verify
     show neargpu verify "$run/bundle.json" || { detail="the bundle is refused"; return 1; }
     [ "$(as kagaku-lab -o json verify "$run/bundle.json" | jq '.countersigned')" = "$(jq '.receipts | length' "$run/bundle.json")" ] || { detail="not all receipts are countersigned"; return 1; }
