@@ -22,7 +22,10 @@
 #define NEARGPU_KEEPER_H
 
 #define KEEPER_CLIENTS_MAX 8
-#define KEEPER_OUTPUT_MAX  (INT64_C(256) * 1024 * 1024) /* log bytes per job */
+/* Who ends a lease comes before those who compute, on a node that is full of jobs: so
+ * much nicer is the world to a keeper and its lease-init than to the job. */
+#define KEEPER_NICE       10
+#define KEEPER_OUTPUT_MAX (INT64_C(256) * 1024 * 1024) /* log bytes per job */
 
 /* `neargpu-agent keeper JOB_DIR [READY_FD]`: argv[0] is "keeper". Exit status 0 when
  * the job's end was recorded. READY_FD gets one line: "ok" or an error text. */

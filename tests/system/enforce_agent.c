@@ -186,13 +186,12 @@ static void wait_output(const char *id, const char *job, const char *want)
     ck_abort_msg("job %s of %s never said %s", job, id, want);
 }
 
-void ea_launch(const char *id, const char *job, const char *const *argv,
-               const char *ready)
+int ea_try_launch(const char *id, const char *job, const char *const *argv,
+                  struct err *err)
 {
     char *envp[] = {NULL};
     struct token_claims *claims = xcalloc(1, sizeof(*claims));
     struct leases_launched out = {0};
-    struct err err;
     put_probe(id);
     snprintf(claims->jti, sizeof(claims->jti), "%s", job);
     snprintf(claims->lease.reservation, sizeof(claims->lease.reservation), "%s", id);
@@ -201,13 +200,24 @@ void ea_launch(const char *id, const char *job, const char *const *argv,
                                      .argv_hash = "hash",
                                      .argv = (char **)(uintptr_t)argv,
                                      .envp = envp};
-    ck_assert_msg(leases_launch(ea.leases, &in, &out, &err) == 0, "%s: %s", out.step,
-                  err.text);
-    rig_ok(launch_wait_ready(&out.ready, &err), &err);
-    leases_job_started(ea.leases, id);
+    int rc = leases_launch(ea.leases, &in, &out, err);
+    if (rc != 0)
+        (void)err_prefix(err, "%s", out.step);
+    else
+        rc = launch_wait_ready(&out.ready, err);
+    if (rc == 0)
+        leases_job_started(ea.leases, id);
+    free(claims);
+    return rc;
+}
+
+void ea_launch(const char *id, const char *job, const char *const *argv,
+               const char *ready)
+{
+    struct err err;
+    rig_ok(ea_try_launch(id, job, argv, &err), &err);
     if (ready != NULL)
         wait_output(id, job, ready);
-    free(claims);
 }
 
 enum lease_state ea_state(const char *id)

@@ -34,6 +34,9 @@ void ea_open(const char *id, const char *const *gpus, int seconds);
  * probe (RIG_PROBE) is in the work directory. */
 void ea_launch(const char *id, const char *job, const char *const *argv,
                const char *ready);
+/* The same where it may be too late for it. */
+int ea_try_launch(const char *id, const char *job, const char *const *argv,
+                  struct err *err) MUST_USE;
 enum lease_state ea_state(const char *id);
 /* Ticks until the lease is in this state (LEASE_DONE: or forgotten); false after ms. */
 bool ea_until(const char *id, enum lease_state state, int ms);

@@ -5,11 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <stddef.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "client/agent/deadline.h"
+#include "client/agent/keeper.h"
 #include "client/lib/fsx.h"
 #include "client/lib/xalloc.h"
 #include "tests/system/enforce_rig.h"
@@ -266,6 +268,21 @@ START_TEST(test_descriptors_and_limits)
 }
 END_TEST
 
+/* Keeper and lease-init come before the job; the job is as nice as its launcher. */
+START_TEST(test_priority)
+{
+    char want[64];
+    int mine = getpriority(PRIO_PROCESS, 0);
+    rig_lease("res1", -1, 20000);
+    snprintf(want, sizeof(want), "%d %d", mine, mine - KEEPER_NICE);
+    char *out =
+        rig_run("res1", "j1", -1, SH("echo $(ps -o ni= -p $$) $(ps -o ni= -p 1)"));
+    ck_assert_str_eq(out, want);
+    free(out);
+    rig_end("res1");
+}
+END_TEST
+
 /* The network is the host's, its abstract sockets are not. */
 START_TEST(test_abstract_sockets_of_the_host)
 {
@@ -302,6 +319,7 @@ static Suite *suite(void)
     rig_add(s, "environment", test_environment);
     rig_add(s, "launch_files", test_files_of_a_launch);
     rig_add(s, "descriptors", test_descriptors_and_limits);
+    rig_add(s, "priority", test_priority);
     rig_add(s, "abstract", test_abstract_sockets_of_the_host);
     return s;
 }
