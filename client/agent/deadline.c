@@ -111,6 +111,13 @@ static void empty(int fd)
         ;
 }
 
+void deadline_cap(struct deadline *d, int64_t cap_boot_us)
+{
+    d->cap_boot_us = cap_boot_us;
+    if (cap_boot_us > 0 && d->end_boot_us > cap_boot_us)
+        d->end_boot_us = cap_boot_us;
+}
+
 void deadline_refresh(struct deadline *d, int64_t drain_us, int64_t now_boot_us)
 {
     empty(d->watch_fd);
@@ -118,6 +125,7 @@ void deadline_refresh(struct deadline *d, int64_t drain_us, int64_t now_boot_us)
     int64_t end;
     if (deadline_read(d->dir_fd, d->boot_id, &end, NULL) == 0)
         d->end_boot_us = end;
+    deadline_cap(d, d->cap_boot_us);
     int64_t at = d->end_boot_us - drain_us;
     if (at <= now_boot_us)
         at = d->end_boot_us;

@@ -21,6 +21,7 @@ struct deadline {
     int timer_fd; /* CLOCK_BOOTTIME; readable at the next point of time */
     bool is_told; /* changes are told by the kernel */
     int64_t end_boot_us;
+    int64_t cap_boot_us; /* a job's own end, the earlier counts; 0: none */
     char boot_id[DEADLINE_BOOT_ID_MAX];
 };
 
@@ -33,6 +34,8 @@ int deadline_read(int dir_fd, const char *boot_id, int64_t *ret_boot_us,
 /* All fds are close-on-exec and non-blocking; reads the end for the first time. Blocks
  * SIGIO in the calling process. */
 int deadline_open(struct deadline *d, const char *lease_dir, struct err *err) MUST_USE;
+/* From now on the end is no later than this; 0: no change. */
+void deadline_cap(struct deadline *d, int64_t cap_boot_us);
 /* In a forked child that goes on with its parent's: changes are told to it. */
 void deadline_watch(struct deadline *d);
 void deadline_close(struct deadline *d);

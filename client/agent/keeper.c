@@ -162,6 +162,7 @@ static int setup(struct keeper *k, const char *job_dir, struct err *err)
         cgroup_find_mounts(&m, err) < 0 ||
         deadline_open(&k->deadline, k->lease_dir, err) < 0 || signals(k, err) < 0)
         return -1;
+    deadline_cap(&k->deadline, k->spec.end_boot_us);
     k->cgroup_dir = cgroup_path(m.v2, k->spec.base, k->spec.lease, k->spec.job);
     leave_cgroup(&m, k);
     int64_t max = k->spec.output_max > 0 ? k->spec.output_max : KEEPER_OUTPUT_MAX;

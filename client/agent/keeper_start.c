@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "client/agent/cgroup.h"
+#include "client/agent/devprog.h"
 #include "client/agent/lease_init.h"
 #include "client/lib/clock.h"
 #include "client/lib/xalloc.h"
@@ -62,6 +63,26 @@ static int check_gate(const struct cgroup_mounts *m, const struct keeper *k,
     if (rc == 0 && (count == 0 || !multi))
         rc = err_set(err, ERR_CONFLICT, "lease %s has no device gate", k->spec.lease);
     free(dir);
+    return rc;
+}
+
+/* A delegated job has less than the lease: a second gate on its own cgroup. The kernel
+ * asks both, so it can only take away. */
+static int narrow_gate(const struct keeper *k, struct err *err)
+{
+    const struct launch_spec *s = &k->spec;
+    if (s->end_boot_us == 0)
+        return 0;
+    struct devprog_rule *rules = xcalloc(s->node_count + 1, sizeof(*rules));
+    struct devprog *prog = xcalloc(1, sizeof(*prog));
+    for (size_t i = 0; i < s->node_count; i++)
+        rules[i] = (struct devprog_rule){'c', s->nodes[i].major, s->nodes[i].minor,
+                                         DEVPROG_READ | DEVPROG_WRITE};
+    int rc = devprog_build(rules, s->node_count, s->end_boot_us, prog, err);
+    if (rc == 0)
+        rc = cgroup_gate_set(k->cgroup_dir, prog, err);
+    free(prog);
+    free(rules);
     return rc;
 }
 
@@ -239,8 +260,8 @@ int keeper_start_job(struct keeper *k, struct err *err)
 {
     struct cgroup_mounts m;
     if (cgroup_find_mounts(&m, err) < 0 || check_gate(&m, k, err) < 0 ||
-        cgroup_make(k->cgroup_dir, err) < 0 || work_dir(k, err) < 0 ||
-        write_files(k, err) < 0)
+        cgroup_make(k->cgroup_dir, err) < 0 || narrow_gate(k, err) < 0 ||
+        work_dir(k, err) < 0 || write_files(k, err) < 0)
         return -1;
     struct lease_init li = {.spec = &k->spec,
                             .lease_dir = k->lease_dir,
@@ -256,6 +277,7 @@ int keeper_start_job(struct keeper *k, struct err *err)
                                          v1_open(m.v1_cpu, m.v2_cpu, &k->spec)}};
     /* Its own timer and watch: the two must not take each other's events. */
     int rc = deadline_open(&li.deadline, k->lease_dir, err);
+    deadline_cap(&li.deadline, k->spec.end_boot_us);
     if (rc == 0)
         rc = open_fifos(k, &li, err);
     if (rc == 0)

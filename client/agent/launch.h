@@ -31,6 +31,7 @@
 #define LAUNCH_UID        65534
 #define LAUNCH_TERM_MAX   63
 #define LAUNCH_IMAGE_MAX  512
+#define LAUNCH_HOLDER_MAX 63                  /* a key's thumbprint */
 #define LAUNCH_WINDOW_MAX 4096                /* rows, and separately columns */
 #define LAUNCH_WORK       "/run/neargpu/work" /* the work directory as the job sees it */
 
@@ -68,6 +69,11 @@ struct launch_spec {
     char *term;  /* TERM of the job: [A-Za-z0-9._+-], 1..LAUNCH_TERM_MAX; NULL: none */
     char *image; /* runs in this container image instead of the host's tree; NULL: no */
     char *podman, *image_store; /* with an image: the program, where the images are */
+    /* Of a delegated grant, NULL and 0 otherwise: whose job it is, and its own end
+     * (boot time), if the lease's is not before. The job gets a gate of its own then,
+     * of these nodes until that end, below the lease's. */
+    char *holder;
+    int64_t end_boot_us;
 };
 
 struct launch_job { /* one job directory as found on disk */

@@ -43,6 +43,7 @@ void launch_spec_done(struct launch_spec *spec)
     free(spec->image);
     free(spec->podman);
     free(spec->image_store);
+    free(spec->holder);
     memset(spec, 0, sizeof(*spec));
 }
 
@@ -129,7 +130,8 @@ static int spec_check(const struct launch_spec *s, struct err *err)
         if (!journal_id_is_valid(s->files[i].name))
             return err_set(err, ERR_BAD_REQUEST,
                            "launch: a file's name is 1 to 63 of A-Z a-z 0-9 . _ -");
-    if (s->drain_us < 0 || s->output_max < 0 || s->nofile < 0 || s->nproc < 0)
+    if (s->drain_us < 0 || s->output_max < 0 || s->nofile < 0 || s->nproc < 0 ||
+        s->end_boot_us < 0)
         return err_set(err, ERR_BAD_REQUEST, "launch: negative limit");
     return looks_check(s, err);
 }
@@ -167,7 +169,7 @@ static json_t *spec_json(const struct launch_spec *s)
         }
     return json_pack(
         "{s:s,s:s,s:s*,s:o,s:o,s:s*,s:I,s:I,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:b,"
-        "s:b,s:i,s:i,s:s*,s:s*,s:s*,s:s*}",
+        "s:b,s:i,s:i,s:s*,s:s*,s:s*,s:s*,s:s*,s:I}",
         "lease", s->lease, "job", s->job, "base", s->base, "argv", list_json(s->argv),
         "env", list_json(s->envp), "cwd", s->cwd, "uid", (json_int_t)s->uid, "gid",
         (json_int_t)s->gid, "nodes", nodes, "hide", list_json(s->hide), "files", files,
@@ -175,7 +177,7 @@ static json_t *spec_json(const struct launch_spec *s)
         "nofile", (json_int_t)s->nofile, "nproc", (json_int_t)s->nproc, "stdin",
         s->want_stdin, "pty", s->pty, "rows", (int)s->rows, "cols", (int)s->cols,
         "term", s->term, "image", s->image, "podman", s->podman, "image_store",
-        s->image_store);
+        s->image_store, "holder", s->holder, "end_boot_us", (json_int_t)s->end_boot_us);
 }
 
 int launch_spec_write(const char *job_dir, const struct launch_spec *spec,
@@ -201,9 +203,9 @@ int launch_spec_write(const char *job_dir, const struct launch_spec *spec,
 }
 
 struct spec_raw {
-    const char *lease, *job, *base, *cwd, *term, *image, *podman, *image_store;
+    const char *lease, *job, *base, *cwd, *term, *image, *podman, *image_store, *holder;
     json_t *argv, *env, *nodes, *hide, *files;
-    int64_t uid, gid, drain_us, output_max, nofile, nproc, rows, cols;
+    int64_t uid, gid, drain_us, output_max, nofile, nproc, rows, cols, end_boot_us;
     bool want_stdin, pty;
 };
 
@@ -232,6 +234,8 @@ static const struct jsonx_field spec_fields[] = {
     {"image", JSONX_STRING, false, RAW(image), 1, LAUNCH_IMAGE_MAX},
     {"podman", JSONX_STRING, false, RAW(podman), 1, 4096},
     {"image_store", JSONX_STRING, false, RAW(image_store), 1, 4096},
+    {"holder", JSONX_STRING, false, RAW(holder), 1, LAUNCH_HOLDER_MAX},
+    {"end_boot_us", JSONX_INT, false, RAW(end_boot_us), 0, INT64_MAX},
 };
 
 static int list_read(const json_t *list, const char *at, char ***ret, struct err *err)
@@ -329,6 +333,8 @@ static int spec_fill(const struct spec_raw *r, struct launch_spec *s, struct err
     s->image = dup_or_null(r->image);
     s->podman = dup_or_null(r->podman);
     s->image_store = dup_or_null(r->image_store);
+    s->holder = dup_or_null(r->holder);
+    s->end_boot_us = r->end_boot_us;
     if (list_read(r->argv, "/argv", &s->argv, err) < 0 ||
         list_read(r->env, "/env", &s->envp, err) < 0 ||
         list_read(r->hide, "/hide", &s->hide, err) < 0 ||

@@ -426,6 +426,20 @@ void leases_retime(struct leases *l)
 
 /* --- jobs --- */
 
+/* The grant's GPUs among the lease's, when somebody else was given less than all. */
+static size_t keep_granted(const struct token_lease *t, const struct gpu_info **gpus,
+                           size_t count)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < count; i++)
+        for (size_t g = 0; g < t->gpu_count; g++)
+            if (strcmp(gpus[i]->uuid, t->gpus[g]) == 0) {
+                gpus[n++] = gpus[i];
+                break;
+            }
+    return n;
+}
+
 static int make_spec(struct leases *l, struct live *v, const struct leases_launch *in,
                      struct launch_spec *spec, struct err *err)
 {
@@ -434,6 +448,15 @@ static int make_spec(struct leases *l, struct live *v, const struct leases_launc
     spec->nodes = xcalloc(DEVNODES_MAX, sizeof(*spec->nodes));
     if (n != v->j.gpu_count)
         return err_set(err, ERR_UNAVAILABLE, "a GPU of the lease is not on this node");
+    if (in->claims->act[0] != '\0') {
+        n = keep_granted(&in->claims->lease, gpus, n);
+        spec->holder = (char *)(uintptr_t)in->claims->jkt;
+        spec->drain_us = in->claims->lease.drain_us;
+        spec->end_boot_us =
+            signedtime_boot(&l->a->time, in->claims->lease.not_after_us);
+        if (n != in->claims->lease.gpu_count || spec->end_boot_us <= 0)
+            return err_set(err, ERR_CONFLICT, "the grant is not of this lease");
+    }
     if (devnodes_find(gpus, n, spec->nodes, &spec->node_count, err) != 0)
         return -1;
     spec->lease = v->j.id;
@@ -443,7 +466,8 @@ static int make_spec(struct leases *l, struct live *v, const struct leases_launc
     spec->cwd = (char *)in->cwd;
     spec->uid = l->a->conf.uid;
     spec->gid = l->a->conf.gid;
-    spec->drain_us = v->j.drain_us;
+    if (spec->holder == NULL)
+        spec->drain_us = v->j.drain_us;
     spec->output_max = l->a->conf.job_output_max_mib * 1024 * 1024;
     spec->want_stdin = in->want_stdin;
     spec->pty = in->pty;

@@ -211,6 +211,39 @@ static bool same_gpus(const struct token_lease *l, const struct journal_lease *j
     return found == l->gpu_count && l->gpu_count == j->gpu_count;
 }
 
+/* Some of an open lease's GPUs, and no others. */
+static bool only_its_gpus(const struct token_lease *l, const struct journal_lease *j)
+{
+    for (size_t i = 0; i < l->gpu_count; i++) {
+        size_t g = 0;
+        while (g < j->gpu_count && strcmp(l->gpus[i], j->gpus[g]) != 0)
+            g++;
+        if (g == j->gpu_count)
+            return false;
+    }
+    return true;
+}
+
+/* What somebody else was given (RFC 8693): it never opens a lease, which would then be
+ * less than what was sold, and what reaches the whole of it takes the whole of it. */
+static int check_delegated(const struct runauth *r, const struct journal_lease *j,
+                           const char **ret_step, struct err *err)
+{
+    const struct token_lease *l = &r->claims.lease;
+    *ret_step = "lease";
+    if (j == NULL)
+        return err_set(err, ERR_UNAVAILABLE, "the lease is not open here yet");
+    *ret_step = "gpu";
+    if (!only_its_gpus(l, j))
+        return err_set(err, ERR_TOKEN, "the token names other GPUs than the lease has");
+    *ret_step = "actions";
+    if ((r->kind == RUNAUTH_STOP || r->kind == RUNAUTH_ADOPT) &&
+        (l->gpu_count != j->gpu_count || l->not_after_us < j->not_after_us))
+        return err_set(err, ERR_TOKEN, "a part of a lease does not allow %s",
+                       kinds[r->kind].action);
+    return 0;
+}
+
 static int check_lease(struct agent *a, const struct runauth *r, int64_t now,
                        const char **ret_step, struct err *err)
 {
@@ -228,8 +261,11 @@ static int check_lease(struct agent *a, const struct runauth *r, int64_t now,
         return err_set(err, ERR_TOKEN, "the lease is another tenant's");
     if (j == NULL && !is_start(r))
         return err_set(err, ERR_NOT_FOUND, "nothing of this lease is here");
+    bool is_delegated = r->claims.act[0] != '\0';
+    if (is_delegated && check_delegated(r, j, ret_step, err) != 0)
+        return -1;
     *ret_step = "gpu";
-    if (j != NULL && !same_gpus(l, j))
+    if (j != NULL && !is_delegated && !same_gpus(l, j))
         return err_set(err, ERR_TOKEN, "the token names other GPUs than the lease has");
     *ret_step = "times";
     if (now < l->not_before_us)

@@ -38,7 +38,23 @@ static void add_rank(json_t *o, const char *lease_dir, const char *job)
     free(dir);
 }
 
-json_t *runjobs_json(const char *lease_dir)
+bool runjobs_is_of(const char *lease_dir, const char *job, const char *holder)
+{
+    struct launch_spec spec = {0};
+    struct err ignored;
+    if (holder[0] == '\0')
+        return true;
+    if (!journal_id_is_valid(job))
+        return false;
+    char *dir = xasprintf("%s/jobs/%s", lease_dir, job);
+    bool is = launch_spec_read(dir, &spec, &ignored) == 0 && spec.holder != NULL &&
+              strcmp(spec.holder, holder) == 0;
+    launch_spec_done(&spec);
+    free(dir);
+    return is;
+}
+
+json_t *runjobs_json(const char *lease_dir, const char *holder)
 {
     struct launch_job *jobs = NULL;
     size_t count = 0;
@@ -47,6 +63,8 @@ json_t *runjobs_json(const char *lease_dir)
         return list;
     size_t first = count > RUNJOBS_LISTED_MAX ? count - RUNJOBS_LISTED_MAX : 0;
     for (size_t i = first; i < count; i++) {
+        if (!runjobs_is_of(lease_dir, jobs[i].job, holder))
+            continue;
         json_t *o = json_object();
         json_object_set_new(o, "job", json_string(jobs[i].job));
         json_object_set_new(o, "state", json_string(state_of(&jobs[i])));
@@ -64,16 +82,20 @@ json_t *runjobs_json(const char *lease_dir)
     return list;
 }
 
-int runjobs_latest(const char *lease_dir, char ret[JOURNAL_ID_MAX], struct err *err)
+int runjobs_latest(const char *lease_dir, const char *holder, char ret[JOURNAL_ID_MAX],
+                   struct err *err)
 {
     struct launch_job *jobs = NULL;
     size_t count = 0;
     if (launch_jobs(lease_dir, &jobs, &count, err) != 0)
         return -1;
-    if (count > 0)
-        snprintf(ret, JOURNAL_ID_MAX, "%s", jobs[count - 1].job);
+    size_t last = count;
+    while (last > 0 && !runjobs_is_of(lease_dir, jobs[last - 1].job, holder))
+        last--;
+    if (last > 0)
+        snprintf(ret, JOURNAL_ID_MAX, "%s", jobs[last - 1].job);
     launch_jobs_free(jobs, count);
-    return count > 0 ? 0 : err_set(err, ERR_NOT_FOUND, "no job was started");
+    return last > 0 ? 0 : err_set(err, ERR_NOT_FOUND, "no job was started");
 }
 
 const char *runjobs_state(const char *lease_dir, const char *job)

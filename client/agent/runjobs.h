@@ -14,10 +14,12 @@
 
 /* [{"job","state","started","exit"?,"run"?,"rank"?}] of the newest RUNJOBS_LISTED_MAX,
  * oldest first; state: starting, running, ended. New reference. */
-json_t *runjobs_json(const char *lease_dir);
+json_t *runjobs_json(const char *lease_dir, const char *holder);
 /* ERR_NOT_FOUND when the lease has none. */
-int runjobs_latest(const char *lease_dir, char ret[JOURNAL_ID_MAX],
+int runjobs_latest(const char *lease_dir, const char *holder, char ret[JOURNAL_ID_MAX],
                    struct err *err) MUST_USE;
+/* Whose grant started it; holder "": the lease's own tenant, whose all jobs are. */
+bool runjobs_is_of(const char *lease_dir, const char *job, const char *holder);
 const char *runjobs_state(const char *lease_dir, const char *job);
 
 #endif

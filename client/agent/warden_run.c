@@ -193,13 +193,19 @@ static bool is_starting(const struct warden *w, const char *job)
 
 /* --- the requests --- */
 
+/* A delegate's, who sees his own jobs only; "": the tenant's. */
+static const char *holder_of(const struct runauth *r)
+{
+    return r->claims.act[0] != '\0' ? r->claims.jkt : "";
+}
+
 static int open_for_launch(struct agent *a, const struct runauth *r,
                            const char **ret_step, struct err *err)
 {
     struct order *o = xcalloc(1, sizeof(*o));
-    order_from_token(&r->claims, o);
+    order_from_token(&r->claims, o); /* of a delegated one: the lease is open */
     const struct journal_lease *j = leases_find(a->leases, o->id);
-    int rc = j != NULL && o->not_after_us > j->not_after_us
+    int rc = j != NULL && r->claims.act[0] == '\0' && o->not_after_us > j->not_after_us
                  ? leases_extend(a->leases, o, err)
                  : leases_open(a->leases, o, ret_step, err);
     free(o);
@@ -251,7 +257,10 @@ static void do_attach(struct warden *w, struct warden_client *c, struct runauth 
     struct err err;
     if (r->job != NULL)
         snprintf(job, sizeof(job), "%s", r->job);
-    if (r->job == NULL && runjobs_latest(dir, job, &err) != 0)
+    int rc = r->job == NULL ? runjobs_latest(dir, holder_of(r), job, &err) : 0;
+    if (rc == 0 && !runjobs_is_of(dir, job, holder_of(r)))
+        rc = err_set(&err, ERR_NOT_FOUND, "no job %s of this holder", job);
+    if (rc != 0)
         refuse(w, c, "attach", &err);
     else
         attach(w, c, dir, job, r->offset);
@@ -262,7 +271,7 @@ static void do_jobs(struct warden *w, struct warden_client *c, struct runauth *r
 {
     char *dir = leases_dir(w->a->leases, r->claims.lease.reservation);
     json_t *o = json_object();
-    json_object_set_new(o, "jobs", runjobs_json(dir));
+    json_object_set_new(o, "jobs", runjobs_json(dir, holder_of(r)));
     answer(w, c, 'r', o, -1);
     free(dir);
 }

@@ -16,6 +16,7 @@
 #include "client/cli/when.h"
 #include "client/lib/err.h"
 #include "client/lib/httpc.h"
+#include "client/lib/jws.h"
 #include "client/lib/opt.h"
 
 enum cli_cmd {
@@ -201,6 +202,9 @@ int cli_check_id(const char *id, struct err *err) MUST_USE;
 /* GET /v1/reservations/ID. */
 int cli_get_reservation(struct cli *c, const char *id, json_t **ret,
                         struct err *err) MUST_USE;
+/* A JWK, or a .pub of ssh-keygen. */
+int cli_public_key(const char *file, uint8_t pub[JWS_ED25519_LEN],
+                   struct err *err) MUST_USE;
 /* POST …/tokens bound to this account's key (or --public-key); node NULL: all. */
 int cli_get_tokens(struct cli *c, const char *id, const char *node, json_t **ret,
                    struct err *err) MUST_USE;

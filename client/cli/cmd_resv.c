@@ -155,29 +155,34 @@ int cmd_show(struct cli *c, struct err *err)
     return rc;
 }
 
+int cli_public_key(const char *file, uint8_t pub[JWS_ED25519_LEN], struct err *err)
+{
+    struct sshkey_public ssh;
+    json_t *jwk = NULL;
+    char *text = NULL;
+    size_t len;
+    int rc;
+    if (fsx_read(file, 4096, &text, &len, err) < 0)
+        return -1;
+    if (*text == '{') {
+        jwk = jsonx_parse(text, len, 4096, err);
+        rc = jwk == NULL ? -1 : jws_jwk_parse(jwk, pub, err);
+    } else if ((rc = sshkey_public(text, len, &ssh, err)) == 0) {
+        memcpy(pub, ssh.pub, sizeof(ssh.pub));
+    }
+    free(text);
+    json_decref(jwk);
+    return rc < 0 ? err_prefix(err, "%s", file) : 0;
+}
+
 /* The JWK tokens are bound to: of this account, or from a file. */
 static int token_jwk(struct cli *c, json_t **ret, struct err *err)
 {
     const char *file = opt_get(c->opts, "public-key");
     uint8_t pub[JWS_ED25519_LEN];
-    char *text = NULL;
-    size_t len;
     if (file != NULL) {
-        if (fsx_read(file, 4096, &text, &len, err) < 0)
+        if (cli_public_key(file, pub, err) < 0)
             return -1;
-        struct sshkey_public ssh;
-        json_t *jwk = NULL;
-        int rc;
-        if (*text == '{') {
-            jwk = jsonx_parse(text, len, 4096, err);
-            rc = jwk == NULL ? -1 : jws_jwk_parse(jwk, pub, err);
-        } else if ((rc = sshkey_public(text, len, &ssh, err)) == 0) {
-            memcpy(pub, ssh.pub, sizeof(pub));
-        }
-        free(text);
-        json_decref(jwk);
-        if (rc < 0)
-            return err_prefix(err, "%s", file);
     } else {
         EVP_PKEY *key = NULL;
         if (account_key(&c->account, 1, &key, err) < 0)
@@ -216,38 +221,5 @@ int cli_get_tokens(struct cli *c, const char *id, const char *node, json_t **ret
         err->code = ERR_UNREACHABLE;
     free(path);
     json_decref(body);
-    return rc;
-}
-
-int cmd_token(struct cli *c, struct err *err)
-{
-    static const struct render_col cols[] = {
-        {"Node", "node", RENDER_TEXT, NULL},
-        {"Audience", "audience", RENDER_TEXT, NULL},
-        {"Address", "address", RENDER_TEXT, NULL},
-        {"Start before", "expires_at", RENDER_TIME, NULL},
-        {"Token", "token", RENDER_TEXT, NULL},
-    };
-    json_t *reply = NULL, *token;
-    size_t i;
-    struct strbuf out = STRBUF_INIT;
-    if (cli_get_tokens(c, c->opts->args[0], opt_get(c->opts, "node"), &reply, err) < 0)
-        return -1;
-    const json_t *tokens = json_object_get(reply, "tokens");
-    if (c->render.format == RENDER_JSON) {
-        render_json(reply, &out);
-    } else if (c->render.format == RENDER_CSV) {
-        render_rows(tokens, cols, RENDER_COUNT_OF(cols), &c->render, &out);
-    } else {
-        json_array_foreach(tokens, i, token)
-        {
-            if (i > 0)
-                strbuf_addc(&out, '\n');
-            render_card(token, cols, RENDER_COUNT_OF(cols), &c->render, &out);
-        }
-    }
-    int rc = cli_print(&out, err);
-    strbuf_done(&out);
-    json_decref(reply);
     return rc;
 }

@@ -124,6 +124,10 @@ static const struct opt_def token_opts[] = {
     {"node", 0, "NODE", "Only the token for this node."},
     {"public-key", 0, "FILE",
      "Bind to this Ed25519 key instead: a JWK, or a .pub of ssh-keygen."},
+    {"for", 0, "FILE",
+     "Give it, or a part of it, to the holder of this Ed25519 key: a .pub or a JWK."},
+    {"gpus", 0, "LIST", "With --for: only these, by UUID or place: 0,1."},
+    {"until", 0, "TIME", "With --for: jobs end then: +30m, or a time."},
     {"action", 0, "ACTION", "launch or stop; may be repeated. Default: both.", true},
 };
 static const struct opt_def run_opts[] = {
@@ -367,8 +371,13 @@ EXAMPLES(move_ex,
           "To this site, whatever its distance."});
 EXAMPLES(cancel_ex, {"neargpu cancel 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d",
                      "Give it back; what was used is charged."});
-EXAMPLES(token_ex, {"neargpu token 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d",
-                    "The token that the node's agent checks."});
+EXAMPLES(token_ex,
+         {"neargpu token 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d",
+          "The token that the node's agent checks."},
+         {"neargpu -o json token 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --for bob.pub "
+          "--gpus 0 "
+          "--until +2h",
+          "One GPU of it for two hours, for who holds that key."});
 EXAMPLES(
     run_ex,
     {"neargpu run 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d -- python3 train.py",

@@ -30,6 +30,16 @@ static int token_read_cnf(struct jsonr *r, void *out, struct err *err)
     return jsonr_object(r, fields, JSONR_COUNT(fields), out, err);
 }
 
+/* An empty name would read as a grant that nobody delegated. */
+static int token_read_act(struct jsonr *r, void *out, struct err *err)
+{
+    static const struct jsonr_field fields[] = {{"sub", true, .cap = JWS_KID_MAX}};
+    char *name = out;
+    if (jsonr_object(r, fields, JSONR_COUNT(fields), out, err) != 0)
+        return -1;
+    return *name != '\0' ? 0 : err_set(err, ERR_TOKEN, "/act/sub: empty");
+}
+
 static int token_read_status(struct jsonr *r, void *out, struct err *err)
 {
     static const struct jsonr_field fields[] = {{"seq", true, .max = INT64_C(1) << 53}};
@@ -61,6 +71,7 @@ static const struct jsonr_field token_fields[] = {
     {"nbf", true, CLAIM(nbf_us), .max = TOKEN_SECONDS_MAX},
     {"exp", true, CLAIM(exp_us), .max = TOKEN_SECONDS_MAX},
     {"cnf", true, CLAIM(jkt), .read = token_read_cnf},
+    {"act", false, CLAIM(act), .read = token_read_act},
     {"status", true, CLAIM(status_seq), .read = token_read_status},
     {"authorization_details", true, .read = token_read_details},
 };
@@ -124,6 +135,9 @@ static int token_check_ids(const struct token_claims *c, struct err *err)
     uint8_t hash[SHA256_LEN];
     if (b64_decode(c->jkt, strlen(c->jkt), hash, sizeof(hash)) != SHA256_LEN)
         return err_set(err, ERR_TOKEN, "/cnf/jkt: not a thumbprint");
+    if (c->act[0] != '\0' &&
+        b64_decode(c->act, strlen(c->act), hash, sizeof(hash)) != SHA256_LEN)
+        return err_set(err, ERR_TOKEN, "/act/sub: not a thumbprint");
     return 0;
 }
 
@@ -282,6 +296,11 @@ json_t *token_build(const struct token_claims *c)
         "cnf", "jkt", c->jkt, "status", "seq", (json_int_t)c->status_seq,
         "authorization_details", token_lease_write(&c->lease));
     assert(v != NULL);
+    if (c->act[0] != '\0') {
+        int rc = json_object_set_new(v, "act", json_pack("{s:s}", "sub", c->act));
+        assert(rc == 0);
+        (void)rc;
+    }
     return v;
 }
 

@@ -45,7 +45,8 @@ struct token_claims {
     char iss[200], aud[TOKEN_AUD_MAX], sub[UUID_TEXT], client_id[UUID_TEXT],
         jti[UUID_TEXT];
     int64_t iat_us, nbf_us, exp_us;
-    char jkt[JWS_KID_MAX]; /* cnf.jkt: thumbprint of the tenant's key */
+    char jkt[JWS_KID_MAX]; /* cnf.jkt: thumbprint of the holder's key */
+    char act[JWS_KID_MAX]; /* act.sub: the key of who delegated it; "": nobody did */
     int64_t status_seq; /* status.seq: the status document at issue; staler is stale */
     struct token_lease lease;
     char kid[JWS_KID_MAX];

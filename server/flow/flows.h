@@ -32,6 +32,7 @@ extern const struct flow_kind flow_resv_cancel;
 extern const struct flow_kind flow_move;
 /* POST /v1/reservations/{id}/tokens: tenant */
 extern const struct flow_kind flow_token;
+extern const struct flow_kind flow_token_exchange;
 
 /* Data sets. */
 /* POST /v1/datasets: tenant */

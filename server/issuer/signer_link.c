@@ -81,6 +81,7 @@ static int answer_grant(const struct keystore *keys, void *body, size_t len,
     END_TEXT(c->client_id);
     END_TEXT(c->jti);
     END_TEXT(c->jkt);
+    END_TEXT(c->act);
     END_TEXT(c->lease.reservation);
     for (size_t i = 0; i < c->lease.gpu_count; i++)
         END_TEXT(c->lease.gpus[i]);

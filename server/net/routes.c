@@ -26,6 +26,9 @@ const struct route net_routes[] = {
     {"POST", "/v1/reservations/{id}/tokens", ROLE_TENANT, &flow_token, RATE_WRITE,
      ROUTE_BODY},
 
+    {"POST", "/v1/token-exchange", ROLE_ANY, &flow_token_exchange, RATE_WRITE,
+     ROUTE_BODY},
+
     /* the tenant's own keys */
     {"POST", "/v1/keys", ROLE_TENANT, &flow_key_add, RATE_WRITE, ROUTE_BODY},
     {"GET", "/v1/keys", ROLE_TENANT, &flow_key_list, RATE_READ, 0},
