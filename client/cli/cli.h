@@ -74,6 +74,26 @@ enum cli_cmd {
     CMD_ADMIN_REPORT,
     CMD_ADMIN_STATUS,
     CMD_ADMIN_AUDIT,
+    CMD_DISPUTE,
+    CMD_CREDIT_NOTE_LIST,
+    CMD_CREDIT_NOTE_SHOW,
+    CMD_PROVIDER_PAYOUTS,
+    CMD_PROVIDER_STATEMENT,
+    CMD_PROVIDER_BANK,
+    CMD_PROVIDER_BANK_SET,
+    CMD_ADMIN_USER_ADD,
+    CMD_ADMIN_USER_LIST,
+    CMD_ADMIN_USER_RM,
+    CMD_ADMIN_TERMS,
+    CMD_ADMIN_PAYOUT_REQUEST,
+    CMD_ADMIN_PAYOUT_LIST,
+    CMD_ADMIN_PAYOUT_APPROVE,
+    CMD_ADMIN_PAYOUT_REJECT,
+    CMD_ADMIN_PAYOUT_FILE,
+    CMD_ADMIN_PAYOUT_DONE,
+    CMD_ADMIN_PAYOUT_RETURNED,
+    CMD_ADMIN_REFUND,
+    CMD_ADMIN_WITHDRAW,
     CMD_COUNT
 };
 
@@ -192,7 +212,13 @@ cli_fn cmd_login, cmd_logout, cmd_whoami, cmd_key_list, cmd_key_add, cmd_key_rm,
     cmd_admin_tenant_set, cmd_admin_tenant_topup, cmd_admin_provider_create,
     cmd_admin_provider_list, cmd_admin_site_add, cmd_admin_site_list,
     cmd_admin_path_add, cmd_admin_path_list, cmd_admin_path_set, cmd_admin_drill,
-    cmd_admin_report, cmd_admin_status, cmd_admin_audit;
+    cmd_admin_report, cmd_admin_status, cmd_admin_audit, cmd_dispute,
+    cmd_credit_note_list, cmd_credit_note_show, cmd_provider_payouts,
+    cmd_provider_statement, cmd_provider_bank, cmd_provider_bank_set,
+    cmd_admin_user_add, cmd_admin_user_list, cmd_admin_user_rm, cmd_admin_terms,
+    cmd_admin_payout_request, cmd_admin_payout_list, cmd_admin_payout_approve,
+    cmd_admin_payout_reject, cmd_admin_payout_file, cmd_admin_payout_done,
+    cmd_admin_payout_returned, cmd_admin_refund, cmd_admin_withdraw;
 cli_fn cmd_witness, cmd_billing;
 
 /* Reservations, for several families (cmd_resv.c). */

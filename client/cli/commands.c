@@ -482,7 +482,10 @@ EXAMPLES(report_ex, {"neargpu admin report", "Names of the reports."},
           "All of them, with an index."});
 EXAMPLES(status_ex, {"neargpu admin status", "Nodes, reservations, database, checks."});
 
+#include "client/cli/commands_payout.h"
+
 static const struct opt_command commands[CMD_COUNT] = {
+    PAYOUT_COMMANDS,
     [CMD_LOGIN] = {"login", "", "store server, API key and the market's CA",
                    "The API key is read from the terminal, standard input or a file, "
                    "never from the arguments, and checked with the server before "

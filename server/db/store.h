@@ -338,12 +338,44 @@ enum store_op {
                       {charges:[ as FOCUS has them, see sql/api/export.sql], next} */
     STORE_TENANT_BILLING, /* (tenant_id, name|null, address|null, language|null) ->
                              {name, address, language}; null: as it is */
-    STORE_INVOICE_LIST,   /* (tenant_id|null, PAGE) -> {invoices:[{number, tenant,
-                             currency, from_us, to_us, issued_us, net_micro, tax_micro,
-                             total_micro}], next} */
-    STORE_INVOICE_GET, /* (tenant_id|null, number) -> the same plus {tax_ppm, document,
-                          lines:[{line, description, reservation, quantity_gpu_ms,
-                          amount_micro}]} */
+    STORE_ADMIN_CREATE,   /* (name, key_hash, IDEM) -> {id, name} */
+    STORE_ADMIN_LIST,     /* () -> {admins:[{name, id, created_us}]} */
+    STORE_ADMIN_REMOVE,   /* (name, who asks) -> {} */
+    STORE_MARKET_TERMS,   /* () -> TERMS {dispute_window_s, reserve_ppm, reserve_for_s,
+                             bank} */
+    STORE_MARKET_SET,     /* (window_s|null, reserve_ppm|null, reserve_for_s|null,
+                             bank|null) -> TERMS */
+    STORE_PROVIDER_TERMS, /* (provider_id) -> PTERMS {name, bank, registration, zone,
+                             reserve_ppm} */
+    STORE_PROVIDER_BANK,  /* (provider_id, bank|null, registration|null) -> PTERMS */
+    STORE_PROVIDER_RESERVE, /* (provider name, reserve_ppm|null: the market's) -> PTERMS
+                             */
+    STORE_PAYOUT_LIST, /* (provider_id|null, PAGE) -> {payouts:[PAYOUT], balances, next}
+                        */
+    STORE_PAYOUT_REQUEST, /* (provider name, micro|null: all, IDEM, who) -> PAYOUT */
+    STORE_PAYOUT_ACT, /* (id, approve|reject|done|returned, reason|null, who) -> PAYOUT
+                       */
+    STORE_PAYOUT_FILE_NEW, /* (day, IDEM, who) -> FILE {id, pay_on, bank,
+                              payouts:[PAYOUT], …} */
+    STORE_PAYOUT_FILE_GET, /* (id) -> FILE */
+    STORE_STATEMENT, /* (provider_id, YYYY-MM) -> {opening, closing, captured, moved,
+                        settled, refunded, payouts} */
+    STORE_REFUND,    /* (reservation, micro|null: all, reason, by, IDEM, who) ->
+                        {credit_notes:[NOTE]} */
+    STORE_CREDIT_NOTE_LIST, /* (tenant_id|null, PAGE) -> {credit_notes:[NOTE], next} */
+    STORE_CREDIT_NOTE_GET,  /* (tenant_id|null, number) -> NOTE with its lines and
+                               document */
+    STORE_DISPUTE_OPEN,  /* (tenant_id|null, reservation, reason, who) -> {reservation,
+                            reason, by, since_us} */
+    STORE_DISPUTE_CLOSE, /* (reservation, who) -> {reservation, by} */
+    STORE_WITHDRAW,     /* (tenant name, micro, reference|null, IDEM) -> {balance_micro,
+                           currency} */
+    STORE_INVOICE_LIST, /* (tenant_id|null, PAGE) -> {invoices:[{number, tenant,
+                           currency, from_us, to_us, issued_us, net_micro, tax_micro,
+                           total_micro}], next} */
+    STORE_INVOICE_GET,  /* (tenant_id|null, number) -> the same plus {tax_ppm, document,
+                           lines:[{line, description, reservation, quantity_gpu_ms,
+                           amount_micro}]} */
     STORE_RECEIPTS_SIGNED, /* (node_id, [{reservation, seq, hash, countersign}]) ->
                               {countersigns:[{reservation, seq, countersign}]}: as they
                               are kept; the first one given stays */

@@ -127,6 +127,43 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
         READ("charges", "ttiiti", "SELECT api.charges($1, $2, $3, $4, $5, $6)"),
     [STORE_TENANT_BILLING] =
         AGAIN("tenant_billing", "tttt", "SELECT api.tenant_billing($1, $2, $3, $4)"),
+    [STORE_ADMIN_CREATE] =
+        WRITE("admin_create", "thtth", "SELECT api.admin_create($1, $2, $3, $4, $5)"),
+    [STORE_ADMIN_LIST] = READ("admin_list", "", "SELECT api.admin_list()"),
+    [STORE_ADMIN_REMOVE] =
+        WRITE("admin_remove", "tt", "SELECT api.admin_remove($1, $2)"),
+    [STORE_MARKET_TERMS] = READ("market_terms", "", "SELECT api.market_terms()"),
+    [STORE_MARKET_SET] =
+        AGAIN("market_set", "iiij", "SELECT api.market_set($1, $2, $3, $4)"),
+    [STORE_PROVIDER_TERMS] =
+        READ("provider_terms", "t", "SELECT api.provider_terms($1)"),
+    [STORE_PROVIDER_BANK] =
+        AGAIN("provider_bank", "tjt", "SELECT api.provider_bank($1, $2, $3)"),
+    [STORE_PROVIDER_RESERVE] =
+        AGAIN("provider_reserve", "ti", "SELECT api.provider_reserve($1, $2)"),
+    [STORE_PAYOUT_LIST] =
+        READ("payout_list", "tti", "SELECT api.payout_list($1, $2, $3)"),
+    [STORE_PAYOUT_REQUEST] = WRITE("payout_request", "tittht",
+                                   "SELECT api.payout_request($1, $2, $3, $4, $5, $6)"),
+    [STORE_PAYOUT_ACT] =
+        AGAIN("payout_act", "ittt", "SELECT api.payout_act($1, $2, $3, $4)"),
+    [STORE_PAYOUT_FILE_NEW] = WRITE("payout_file_new", "tttht",
+                                    "SELECT api.payout_file_new($1, $2, $3, $4, $5)"),
+    [STORE_PAYOUT_FILE_GET] =
+        READ("payout_file_get", "i", "SELECT api.payout_file_get($1)"),
+    [STORE_STATEMENT] = READ("statement", "tt", "SELECT api.statement($1, $2)"),
+    [STORE_REFUND] = WRITE("refund", "tittttht",
+                           "SELECT api.refund($1, $2, $3, $4, $5, $6, $7, $8)"),
+    [STORE_CREDIT_NOTE_LIST] =
+        READ("credit_note_list", "tti", "SELECT api.credit_note_list($1, $2, $3)"),
+    [STORE_CREDIT_NOTE_GET] =
+        READ("credit_note_get", "tt", "SELECT api.credit_note_get($1, $2)"),
+    [STORE_DISPUTE_OPEN] =
+        AGAIN("dispute_open", "tttt", "SELECT api.dispute_open($1, $2, $3, $4)"),
+    [STORE_DISPUTE_CLOSE] =
+        WRITE("dispute_close", "tt", "SELECT api.dispute_close($1, $2)"),
+    [STORE_WITHDRAW] =
+        WRITE("withdraw", "tittth", "SELECT api.withdraw($1, $2, $3, $4, $5, $6)"),
     [STORE_INVOICE_LIST] =
         READ("invoice_list", "tti", "SELECT api.invoice_list($1, $2, $3)"),
     [STORE_INVOICE_GET] = READ("invoice_get", "tt", "SELECT api.invoice_get($1, $2)"),

@@ -94,6 +94,48 @@ extern const struct flow_kind flow_drill;
 extern const struct flow_kind flow_wallet;
 /* GET /v1/usage: keyed */
 extern const struct flow_kind flow_usage;
+/* Money out. */
+/* POST /v1/admins: admin */
+extern const struct flow_kind flow_admin_create;
+/* GET /v1/admins: admin */
+extern const struct flow_kind flow_admin_list;
+/* DELETE /v1/admins/{name}: admin */
+extern const struct flow_kind flow_admin_remove;
+/* GET /v1/terms: admin */
+extern const struct flow_kind flow_terms_get;
+/* PATCH /v1/terms: admin */
+extern const struct flow_kind flow_terms_set;
+/* GET /v1/bank: provider */
+extern const struct flow_kind flow_bank_get;
+/* PATCH /v1/bank: provider */
+extern const struct flow_kind flow_bank_set;
+/* PATCH /v1/providers/{name}: admin */
+extern const struct flow_kind flow_provider_patch;
+/* GET /v1/payouts: provider, admin */
+extern const struct flow_kind flow_payout_list;
+/* POST /v1/payouts: admin */
+extern const struct flow_kind flow_payout_request;
+/* PATCH /v1/payouts/{id}: admin */
+extern const struct flow_kind flow_payout_act;
+/* POST /v1/payout-files: admin */
+extern const struct flow_kind flow_payout_file_new;
+/* GET /v1/payout-files/{id}: admin */
+extern const struct flow_kind flow_payout_file_get;
+/* GET /v1/statement: provider */
+extern const struct flow_kind flow_statement;
+/* POST /v1/reservations/{id}/refund: admin */
+extern const struct flow_kind flow_refund;
+/* POST /v1/reservations/{id}/dispute: tenant, admin */
+extern const struct flow_kind flow_dispute_open;
+/* DELETE /v1/reservations/{id}/dispute: admin */
+extern const struct flow_kind flow_dispute_close;
+/* GET /v1/credit-notes: tenant, admin */
+extern const struct flow_kind flow_credit_note_list;
+/* GET /v1/credit-notes/{number}: tenant, admin */
+extern const struct flow_kind flow_credit_note_get;
+/* POST /v1/tenants/{name}/withdraw: admin */
+extern const struct flow_kind flow_withdraw;
+
 /* GET /v1/invoices: tenant, admin */
 extern const struct flow_kind flow_invoice_list;
 /* GET /v1/invoices/{number}: tenant, admin */

@@ -1,0 +1,496 @@
+/* Money out on a real database, through neargpu-billd: settlement, payouts, refunds,
+ * chargebacks, withdrawals with known amounts; each rule attacked as the roles and as
+ * the owner of the tables; then random histories, billd killed at random, against sums
+ * made here. */
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "client/lib/xalloc.h"
+#include "tests/db/ledger.h"
+#include "tests/unit/unit.h"
+
+#define R(n) "'00000000-0000-7000-8000-00000000000" #n "'"
+#define BANK                                                                   \
+    "'{\"bank\": \"0001\", \"branch\": \"012\", \"type\": \"1\", \"number\": " \
+    "\"1234567\", \"holder\": \"ｶ)ｱｸﾒ\"}'"
+#define YEN INT64_C(1000000)
+
+static struct ledger l;
+static unsigned seed;
+
+static int64_t balance(const char *kind, const char *provider)
+{
+    return ledger_int(&l,
+                      "SELECT t.balance('%s', (SELECT id FROM ng.provider WHERE name = "
+                      "'%s'))",
+                      kind, provider);
+}
+static int64_t wallet(const char *tenant)
+{
+    return ledger_int(
+        &l, "SELECT t.balance('wallet', (SELECT id FROM ng.tenant WHERE name = '%s'))",
+        tenant);
+}
+static int64_t market_has(const char *kind)
+{
+    return ledger_int(&l, "SELECT t.balance('%s', NULL)", kind);
+}
+#define REFUSED(state, ...)                                                           \
+    do {                                                                              \
+        char *sql_ = xasprintf(__VA_ARGS__);                                          \
+        const char *got_ = testdb_state(l.pg, sql_);                                  \
+        ck_assert_msg(strcmp(got_, state) == 0, "%s: %s, not %s", sql_, got_, state); \
+        free(sql_);                                                                   \
+    } while (0)
+
+/* Two hours' lease of 2 GPUs at 1000 JPY, used for 1,800,001 ms: 500,000,278 micro, fee
+ * 25,000,014. */
+static void used(const char *id, int first, int64_t ms)
+{
+    ledger_sql(
+        &l,
+        "SELECT t.book(%s, 'lab', now() - interval '2 h', now() - interval '1 h',"
+        " ARRAY[1], ARRAY[%d], ARRAY[2], 1000000000)",
+        id, first);
+    ledger_sql(&l, "SELECT t.receipt(%s, 1, 1, 'ready', 0)", id);
+    ledger_sql(&l, "SELECT t.receipt(%s, 1, 2, 'teardown', %" PRId64 ")", id, ms);
+    ledger_once(&l);
+}
+
+START_TEST(settlement)
+{
+    ledger_sql(&l, "SELECT t.tenant('lab', 'Asia/Tokyo', 10000000000), "
+                   "t.node('n1', 'tokyo', 'acme', 60)");
+    used(R(1), 0, 1800001);
+    ck_assert_int_eq(balance("provider_pending", "acme"), 475000264);
+    ck_assert_int_eq(balance("provider_available", "acme"), 0);
+    /* The window is a week: nothing is due. Without one, all; a tenth is kept. */
+    ledger_sql(&l, "SELECT api.market_set(0, 100000, 0, NULL)");
+    ledger_sql(&l, "UPDATE ng.market SET reserve_for = '1 h'");
+    ledger_once(&l);
+    ledger_once(&l);
+    ck_assert_int_eq(balance("provider_pending", "acme"), 0);
+    ck_assert_int_eq(balance("provider_available", "acme"), 427500238);
+    ck_assert_int_eq(balance("provider_reserve", "acme"), 47500026);
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(*) FROM ng.settlement"), 1);
+    /* A disputed reservation waits for its end. */
+    ledger_sql(&l, "UPDATE ng.market SET dispute_window = '7 days'");
+    used(R(2), 4, 3600000);
+    ledger_sql(&l, "SELECT api.dispute_open(NULL, " R(2) ", 'slow', 'admin')");
+    ledger_sql(&l, "UPDATE ng.market SET dispute_window = '0'");
+    ledger_once(&l);
+    ck_assert_int_eq(balance("provider_pending", "acme"), 950000000);
+    ledger_sql(&l, "SELECT api.dispute_close(" R(2) ", 'admin')");
+    ledger_once(&l);
+    ck_assert_int_eq(balance("provider_pending", "acme"), 0);
+    /* Rounded together: a tenth of 1,425,000,264. */
+    ck_assert_int_eq(balance("provider_reserve", "acme"), 142500026);
+    ledger_check(&l);
+    ledger_sql(&l, "SELECT set_config('session_replication_role', 'replica', false); "
+                   "UPDATE ng.settlement SET release_at = now(); "
+                   "SELECT set_config('session_replication_role', 'origin', false)");
+    ledger_once(&l);
+    ck_assert_int_eq(balance("provider_reserve", "acme"), 0);
+    ck_assert_int_eq(balance("provider_available", "acme"), 1425000264);
+    ledger_check(&l);
+}
+END_TEST
+
+START_TEST(payouts)
+{
+    REFUSED("NG006",
+            "SELECT api.payout_request('acme', NULL, 'a', NULL, NULL, 'admin')");
+    REFUSED("NG020", "SELECT api.provider_bank(id, '{\"bank\": \"1\"}', NULL) FROM "
+                     "ng.provider");
+    ledger_sql(&l, "SELECT api.provider_bank(id, " BANK ", 'T7000012050002') FROM "
+                   "ng.provider WHERE name = 'acme'");
+    REFUSED("NG020", "SELECT api.provider_bank(id, NULL, 'T8000012050002') FROM "
+                     "ng.provider");
+    REFUSED("NG007", "SELECT api.payout_request('acme', 1426000000, 'a', NULL, NULL, "
+                     "'admin')");
+    REFUSED("NG020",
+            "SELECT api.payout_request('acme', 1500000, 'a', NULL, NULL, 'admin')");
+    ledger_sql(&l, "SELECT api.payout_request('acme', NULL, 'a', NULL, NULL, 'admin')");
+    ck_assert_int_eq(ledger_int(&l, "SELECT amount_micro FROM ng.payout WHERE id = 1"),
+                     1425 * YEN);
+    REFUSED("NG006",
+            "SELECT api.payout_request('acme', 1000000, 'a', NULL, NULL, 'x')");
+    /* Nobody approves what he asked for: neither the function nor the table. */
+    REFUSED("NG004", "SELECT api.payout_act(1, 'approve', NULL, 'admin')");
+    REFUSED("23514", "UPDATE ng.payout SET state = 'approved', approved_by = "
+                     "'admin', approved_at = now()");
+    REFUSED("23514", "UPDATE ng.payout SET state = 'sent', file_id = 1");
+    REFUSED("NG006", "SELECT api.payout_act(1, 'done', NULL, 'hanako')");
+    REFUSED("NG006", "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x')");
+    ledger_sql(&l, "SELECT api.payout_act(1, 'approve', NULL, 'hanako')");
+    REFUSED("NG006", "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x')");
+    ledger_sql(&l, "SELECT api.market_set(NULL, NULL, NULL, " BANK
+                   " || '{\"client\": \"0123456789\"}'::jsonb)");
+    ledger_sql(&l, "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x')");
+    /* In one file only. */
+    REFUSED("NG006", "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x')");
+    REFUSED("23514", "UPDATE ng.payout SET file_id = NULL");
+    REFUSED("23514", "UPDATE ng.payout SET state = 'approved', file_id = NULL");
+    ck_assert_int_eq(balance("provider_available", "acme"), 264);
+    ck_assert_int_eq(market_has("payout_clearing"), 1425 * YEN);
+    ledger_sql(&l, "SELECT api.payout_act(1, 'returned', 'no such account', 'admin')");
+    ck_assert_int_eq(balance("provider_available", "acme"), 1425000264);
+    ck_assert_int_eq(market_has("payout_clearing"), 0);
+    ledger_sql(
+        &l, "SELECT api.payout_request('acme', 1000000000, 'a', NULL, NULL, 'admin')");
+    ledger_sql(&l, "SELECT api.payout_act(2, 'approve', NULL, 'hanako'), "
+                   "api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x'), "
+                   "api.payout_act(2, 'done', NULL, 'admin'), "
+                   "api.payout_act(2, 'done', NULL, 'admin')");
+    ck_assert_int_eq(market_has("bank"), 1000 * YEN - 10000 * YEN);
+    ck_assert_int_eq(balance("provider_available", "acme"), 425000264);
+    ledger_check(&l);
+}
+END_TEST
+
+START_TEST(refunds)
+{
+    ledger_sql(&l, "UPDATE ng.market SET dispute_window = '7 days', reserve_ppm = 0");
+    used(R(3), 8, 3600000); /* 1000 JPY, fee 50, not settled */
+    int64_t had = wallet("lab"), fee = market_has("fee");
+    REFUSED("NG006",
+            "SELECT api.refund(" R(3) ", 1000000001, 'x', 'provider', 'a', NULL, "
+                                      "NULL, 'admin')");
+    ledger_sql(&l,
+               "SELECT api.refund(" R(3) ", 200000000, 'slow', 'provider', 'a', NULL, "
+                                         "NULL, 'admin')");
+    ck_assert_int_eq(wallet("lab"), had + 200 * YEN);
+    ck_assert_int_eq(market_has("fee"), fee - 10 * YEN);
+    ck_assert_int_eq(balance("provider_pending", "acme"), 760 * YEN);
+    /* Its own line on the invoice. */
+    char *got;
+    ck_assert_int_eq(
+        LEDGER_BILLD(&l, &got, "invoice", "--tenant", "lab", "--until", "now"), 0);
+    free(got);
+    got =
+        ledger_text(&l, "SELECT string_agg(amount_micro::text, ' ' ORDER BY line) FROM "
+                        "ng.invoice_line WHERE reservation_id = " R(3));
+    ck_assert_str_eq(got, "1000000000 -200000000");
+    free(got);
+    /* What is invoiced goes back with its tax; the market bears it. */
+    had = wallet("lab");
+    ledger_sql(&l,
+               "SELECT api.refund(" R(3) ", 300000000, 'slow', 'market', 'a', NULL, "
+                                         "NULL, 'admin')");
+    ck_assert_int_eq(wallet("lab"), had + 330 * YEN);
+    ck_assert_int_eq(market_has("sla_expense"), -285 * YEN);
+    /* All the rest, after settlement: from available, and what that lacks the market.
+     */
+    ledger_sql(&l, "UPDATE ng.market SET dispute_window = '0'");
+    ledger_once(&l);
+    ck_assert_int_eq(balance("provider_pending", "acme"), 0);
+    ledger_sql(&l,
+               "SELECT api.refund(" R(3) ", NULL, 'slow', 'provider', 'a', NULL, NULL, "
+                                         "'admin')");
+    ck_assert_int_eq(balance("provider_available", "acme"), 425000264 + 285 * YEN);
+    REFUSED("NG006",
+            "SELECT api.refund(" R(3) ", NULL, 'x', 'provider', 'a', NULL, NULL, "
+                                      "'admin')");
+    got = ledger_text(&l,
+                      "SELECT string_agg(concat_ws(' ', net_micro / 1000000, tax_micro "
+                      "/ 1000000, invoice IS NULL), ', ' ORDER BY number) FROM "
+                      "ng.credit_note");
+    ck_assert_str_eq(got, "200 0 t, 300 30 f, 500 50 f");
+    free(got);
+    ledger_check(&l);
+}
+END_TEST
+
+START_TEST(the_bank_takes_it_back)
+{
+    ledger_sql(&l, "SELECT t.tenant('shop', 'Asia/Tokyo', 1000000000)");
+    ledger_sql(
+        &l, "SELECT t.book(" R(4) ", 'shop', now() + interval '1 h', now() + interval "
+                                  "'2 h', ARRAY[1], ARRAY[12], ARRAY[1], 600000000)");
+    char *id = ledger_text(&l, "SELECT id FROM ng.transfer WHERE ref = 'first/shop'"),
+         *got;
+    ck_assert_int_eq(
+        LEDGER_BILLD(&l, &got, "chargeback", "--topup", id, "--reason", "disputed"), 0);
+    ck_assert_str_eq(got,
+                     "400000000 micro from the wallet, 600000000 micro are owed\n");
+    free(got);
+    ck_assert_int_eq(
+        LEDGER_BILLD(&l, &got, "chargeback", "--topup", id, "--reason", "again"), 6);
+    free(got);
+    ck_assert_int_eq(LEDGER_BILLD(&l, &got, "reverse", "--transfer", id), 6);
+    free(got);
+    /* Nothing can be reserved; what comes in pays the debt first, at once. */
+    ledger_sql(&l,
+               "SELECT api.topup('shop', 700000000, 'JPY', 'again', 'a', NULL, NULL)");
+    ck_assert_int_eq(wallet("shop"), 100 * YEN);
+    REFUSED("NG007", "SELECT api.withdraw('shop', 101000000, NULL, 'a', NULL, NULL)");
+    REFUSED("NG020", "SELECT api.withdraw('shop', 1500000, NULL, 'a', NULL, NULL)");
+    ledger_sql(&l, "SELECT api.withdraw('shop', 100000000, 'w1', 'a', NULL, NULL)");
+    ck_assert_int_eq(wallet("shop"), 0);
+    free(id);
+    ledger_check(&l);
+}
+END_TEST
+
+/* SQL and the state it must fail with, as the owner of every table. */
+static const struct attack {
+    const char *sql, *state;
+} attacks[] = {
+    {"UPDATE ng.settlement SET gross_micro = gross_micro + 1", "23001"},
+    {"UPDATE ng.settlement SET released_at = NULL, released_micro = NULL", "23001"},
+    {"DELETE FROM ng.settlement", "23001"},
+    {"TRUNCATE ng.settlement CASCADE", "23001"},
+    {"INSERT INTO ng.settlement (account, provider_id, currency, transfers, captures, "
+     "gross_micro, less_micro, reserve_ppm, reserve_micro, release_at) SELECT account, "
+     "provider_id, currency, transfers, captures, gross_micro, less_micro, "
+     "reserve_ppm, "
+     "reserve_micro, release_at FROM ng.settlement WHERE NOT isempty(transfers)",
+     "23P01"},
+    {"UPDATE ng.settle_parked SET settlement_id = NULL", "23001"},
+    {"UPDATE ng.payout SET amount_micro = 1", "23001"},
+    {"UPDATE ng.payout SET bank = '{}'", "23001"},
+    {"UPDATE ng.payout SET state = 'done' WHERE state = 'returned'", "23514"},
+    {"UPDATE ng.payout SET approved_by = 'x'", "23514"},
+    {"DELETE FROM ng.payout", "23001"},
+    {"TRUNCATE ng.payout CASCADE", "23001"},
+    {"UPDATE ng.payout_file SET total_micro = 1", "23001"},
+    {"INSERT INTO ng.payout (provider_id, currency, amount_micro, requested_by) SELECT "
+     "id, 'JPY', 1500000, 'a' FROM ng.provider",
+     "23514"},
+    {"INSERT INTO ng.payout (provider_id, currency, amount_micro, requested_by, state, "
+     "approved_by, approved_at) SELECT id, 'JPY', 1000000, 'a', 'approved', 'b', now() "
+     "FROM ng.provider",
+     "23514"},
+    {"INSERT INTO ng.payout (provider_id, currency, amount_micro, requested_by) SELECT "
+     "id, 'JPY', 1000000, 'a' FROM ng.provider, generate_series(1, 2)",
+     "23505"},
+    {"UPDATE ng.reservation SET refunded_micro = captured_micro + 1", "23514"},
+    {"UPDATE ng.credit_note SET net_micro = 1", "23001"},
+    {"DELETE FROM ng.credit_note", "23001"},
+    {"UPDATE ng.credit_note_line SET amount_micro = 1", "23001"},
+    {"INSERT INTO ng.credit_note_line SELECT number, 9, 'x', reservation_id, 1 FROM "
+     "ng.credit_note",
+     "23514"},
+    {"INSERT INTO ng.credit_note SELECT 'CN-2026-999999', tenant_id, currency, "
+     "reservation_id, invoice, now(), borne_by, reason, issued_by, net_micro, tax_ppm, "
+     "tax_micro, total_micro, document FROM ng.credit_note LIMIT 1",
+     "23514"},
+    {"UPDATE ng.chargeback SET reason = 'y'", "23001"},
+    {"INSERT INTO ng.chargeback SELECT transfer_id, now(), 'x', wallet_micro, "
+     "receivable_micro FROM ng.chargeback",
+     "23505"},
+    {"INSERT INTO ng.chargeback SELECT id, now(), 'x', 1, 0 FROM ng.transfer WHERE "
+     "kind "
+     "= 'topup'",
+     "23514"},
+    {"INSERT INTO ng.transfer (kind, dr, cr, currency, amount_micro, reverses) SELECT "
+     "'reversal', cr, dr, currency, amount_micro, t.id FROM ng.transfer t JOIN "
+     "ng.chargeback c ON c.transfer_id = t.id",
+     "23514"},
+    {"UPDATE ng.account SET balance_micro = -1 WHERE kind = 'provider_available'",
+     "23514"},
+    {"UPDATE ng.account SET balance_micro = -1 WHERE kind = 'provider_reserve'",
+     "23514"},
+    {"UPDATE ng.provider SET bank = '{}'", "23514"},
+    {"UPDATE ng.provider SET registration = 'T1234567890123'", "23514"},
+    {"INSERT INTO ng.api_key (hash, role, label) SELECT sha256(n::text::bytea), "
+     "'admin', "
+     "'same' "
+     "FROM generate_series(1, 2) n",
+     "23505"},
+};
+
+START_TEST(owner_cannot_break_it)
+{
+    char *text =
+        xasprintf("BEGIN; SET LOCAL ROLE neargpu_owner; %s; COMMIT", attacks[_i].sql);
+    char state[6];
+    snprintf(state, sizeof(state), "%s", testdb_state(l.pg, text));
+    PQclear(PQexec(l.pg, "ROLLBACK"));
+    free(text);
+    ck_assert_msg(strcmp(state, attacks[_i].state) == 0, "%s: %s, not %s",
+                  attacks[_i].sql, state, attacks[_i].state);
+}
+END_TEST
+
+/* ---- random histories ----------------------------------------------------------- */
+
+#define LEASES 30
+static struct {
+    int64_t net[LEASES], gross[LEASES], back[LEASES], own[LEASES];
+    int64_t earned, returned, paid; /* of the provider, all accounts together */
+    int count;
+} m;
+
+static int pick(int n)
+{
+    return (int)(rand_r(&seed) % (unsigned)n);
+}
+
+static void kill_some(void)
+{
+    for (int n = pick(3); n > 0; n--) {
+        pid_t pid =
+            ledger_billd_start(&l, (const char *const[]){"--interval", "100ms", NULL});
+        nanosleep(&(struct timespec){.tv_nsec = 1000000 * (5 + pick(60))}, NULL);
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        while (ledger_int(&l, "SELECT count(*) FROM pg_stat_activity WHERE usename = "
+                              "'neargpu_billd'") > 0)
+            nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+    }
+}
+
+static char *lease_id(int i)
+{
+    return xasprintf("'00000000-0000-7000-8000-1%011d'", i);
+}
+
+static void lease(void)
+{
+    if (m.count == LEASES)
+        return;
+    int64_t ms = 1 + pick(3600000);
+    char *id = lease_id(m.count);
+    ledger_sql(
+        &l,
+        "SELECT t.book(%s, 'rich', now() - interval '2 h' - %d * interval '3 h', "
+        "now() - interval '1 h' - %d * interval '3 h', ARRAY[(SELECT id FROM "
+        "ng.node WHERE name = 'n2')], ARRAY[0], ARRAY[1], 777777777)",
+        id, m.count, m.count);
+    ledger_sql(&l,
+               "SELECT t.receipt(%s, (SELECT id FROM ng.node WHERE name = 'n2'), s, "
+               "CASE s WHEN 1 THEN 'ready' WHEN 4 THEN 'teardown' ELSE 'interval' END, "
+               "%" PRId64 " * (s - 1) / 3) FROM generate_series(1, 4) s",
+               id, ms);
+    kill_some();
+    ledger_once(&l);
+    __int128 gross = ((__int128)ms * 777777777 * 2 + 3600000) / 7200000;
+    m.gross[m.count] = (int64_t)gross;
+    m.net[m.count] = (int64_t)(gross - (gross * 50000 * 2 + 1000000) / 2000000);
+    m.earned += m.net[m.count++];
+    free(id);
+}
+
+/* The provider bears it: its share leaves it, whatever it lies in, unless paid out. */
+static void give_back(void)
+{
+    if (m.count == 0)
+        return;
+    int i = pick(m.count);
+    int64_t left = m.gross[i] - m.back[i], amount = left / (1 + pick(4));
+    if (amount == 0)
+        return;
+    char *id = lease_id(i);
+    int64_t all = m.earned - m.returned - m.paid,
+            before = balance("provider_pending", "rand") +
+                     balance("provider_available", "rand") +
+                     balance("provider_reserve", "rand");
+    ck_assert_int_eq(all, before);
+    ledger_sql(
+        &l, "SELECT api.refund(%s, %" PRId64 ", 'x', 'provider', 'a', NULL, NULL, 'z')",
+        id, amount);
+    free(id);
+    m.back[i] += amount;
+    /* Exact in proportion to what was left: the provider's part, rounded as the fee is.
+     */
+    int64_t net_left = m.net[i] - m.own[i], fee_left = left - net_left;
+    int64_t fee =
+        (int64_t)(((__int128)amount * fee_left * 2 + left) / (2 * (__int128)left));
+    m.own[i] += amount - fee;
+    m.returned += amount - fee;
+    /* What it no longer has the market bears. */
+    int64_t now = balance("provider_pending", "rand") +
+                  balance("provider_available", "rand") +
+                  balance("provider_reserve", "rand");
+    if (now != m.earned - m.returned - m.paid) {
+        ck_assert_int_ge(now, m.earned - m.returned - m.paid);
+        m.returned = m.earned - m.paid - now;
+    }
+}
+
+static void pay(void)
+{
+    int64_t some = balance("provider_available", "rand") / YEN * YEN;
+    if (some == 0)
+        return;
+    ledger_sql(&l, "SELECT api.payout_request('rand', NULL, 'a', NULL, NULL, 'one')");
+    char *id = ledger_text(&l, "SELECT max(id) FROM ng.payout");
+    ledger_sql(&l, "SELECT api.payout_act(%s, 'approve', NULL, 'two')", id);
+    ledger_sql(&l, "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'one')");
+    bool done = pick(2);
+    ledger_sql(&l, "SELECT api.payout_act(%s, '%s', '', 'one')", id,
+               done ? "done" : "returned");
+    if (done)
+        m.paid += some;
+    free(id);
+}
+
+static void settle(void)
+{
+    ledger_sql(&l, "UPDATE ng.market SET dispute_window = '%d', reserve_ppm = %d",
+               pick(2) ? 0 : 7 * 86400, pick(3) * 50001);
+    kill_some();
+    ledger_once(&l);
+}
+
+START_TEST(histories)
+{
+    ledger_sql(&l, "UPDATE ng.market SET reserve_for = '0'; SELECT t.provider('rand', "
+                   "NULL), t.tenant('rich', 'Asia/Tokyo', 900000000000), t.node('n2', "
+                   "'tokyo', 'rand', 60); SELECT api.provider_bank(id, " BANK
+                   ", NULL) FROM ng.provider WHERE name = 'rand'");
+    for (int step = 0; step < 90; step++) {
+        int what = pick(10);
+        if (what < 4)
+            lease();
+        else if (what < 6)
+            give_back();
+        else if (what < 9)
+            settle();
+        else
+            pay();
+        ck_assert_int_eq(balance("provider_pending", "rand") +
+                             balance("provider_available", "rand") +
+                             balance("provider_reserve", "rand"),
+                         m.earned - m.returned - m.paid);
+        if (step % 15 == 0)
+            ledger_check(&l);
+    }
+    ledger_sql(&l, "UPDATE ng.market SET dispute_window = '0'");
+    ledger_once(&l);
+    ck_assert_int_eq(balance("provider_pending", "rand"), 0);
+    ledger_check(&l);
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    setenv("CK_FORK", "no", 1);
+    seed = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : (unsigned)time(NULL);
+    printf("seed %u\n", seed);
+    fflush(stdout);
+    ledger_open(&l, NULL);
+    Suite *suite = suite_create("payout");
+    TCase *tc = tcase_create("payout");
+    tcase_set_timeout(tc, 120);
+    tcase_add_test(tc, settlement);
+    tcase_add_test(tc, payouts);
+    tcase_add_test(tc, refunds);
+    tcase_add_test(tc, the_bank_takes_it_back);
+    tcase_add_loop_test(tc, owner_cannot_break_it, 0,
+                        (int)(sizeof(attacks) / sizeof(attacks[0])));
+    tcase_add_test(tc, histories);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    ledger_close(&l);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
