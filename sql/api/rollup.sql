@@ -51,6 +51,14 @@ CREATE OR REPLACE FUNCTION ng.roll_use(h timestamptz[]) RETURNS void LANGUAGE sq
        AND at >= h[1] - interval '1 day' -- charged after it began, but for clocks: passes over older months
        AND date_trunc('hour', used_at, 'UTC') = ANY (h)
      GROUP BY 1, 2, 3, 4, 5;
+    -- Hours of one day: its sums are made of its hours, which are few.
+    DELETE FROM ng.roll_use_day WHERE day = date_trunc('day', h[1], 'UTC');
+    INSERT INTO ng.roll_use_day (day, site_id, provider_id, gpu_model, spot, gpu_ms, receipts, late, late_gpu_ms, worst_late_ms)
+    SELECT date_trunc('day', h[1], 'UTC'), site_id, provider_id, gpu_model, spot, sum(gpu_ms), sum(receipts), sum(late),
+           sum(late_gpu_ms), max(worst_late_ms)
+      FROM ng.roll_use
+     WHERE hour >= date_trunc('day', h[1], 'UTC') AND hour < date_trunc('day', h[1], 'UTC') + interval '24 hours'
+     GROUP BY 2, 3, 4, 5;
 $$;
 
 CREATE OR REPLACE FUNCTION ng.roll_money(p_day timestamptz) RETURNS void LANGUAGE sql AS $$
@@ -77,6 +85,11 @@ CREATE OR REPLACE FUNCTION ng.roll_match(h timestamptz[]) RETURNS void LANGUAGE 
       FROM ng.match_log
      WHERE at >= h[1] AND at < h[cardinality(h)] + interval '1 hour' AND date_trunc('hour', at, 'UTC') = ANY (h)
      GROUP BY 1, 2, 3;
+    DELETE FROM ng.roll_latency_day WHERE day = date_trunc('day', h[1], 'UTC');
+    INSERT INTO ng.roll_latency_day (day, kind, bucket, requests)
+    SELECT date_trunc('day', h[1], 'UTC'), kind, bucket, sum(requests) FROM ng.roll_latency
+     WHERE hour >= date_trunc('day', h[1], 'UTC') AND hour < date_trunc('day', h[1], 'UTC') + interval '24 hours'
+     GROUP BY 2, 3;
 $$;
 
 -- A node is there from its enrolment on, a retired one to its last report. An hour that is

@@ -2,7 +2,7 @@
 -- also by `neargpu admin report NAME` and GET /v1/reports/NAME. Units stand as column
 -- comments. Hours and days are UTC. docs/reports.md describes each, with its formula.
 --
--- A view reads the period and filters from the session's settings (report.from, report.to,
+-- A view reads the period and filters from the session's settings (report.since, report.until,
 -- report.site, …), which report.run() sets, so that it can add up within them; without them
 -- it is about all there is. Most read roll-ups (sql/api/rollup.sql): `rolls` says which.
 
@@ -30,10 +30,10 @@ CREATE TABLE report.catalog (
 );
 
 CREATE OR REPLACE FUNCTION report.since() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT coalesce(nullif(current_setting('report.from', true), '')::timestamptz, '-infinity')
+    SELECT coalesce(nullif(current_setting('report.since', true), '')::timestamptz, '-infinity')
 $$;
 CREATE OR REPLACE FUNCTION report.until() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT coalesce(nullif(current_setting('report.to', true), '')::timestamptz, 'infinity')
+    SELECT coalesce(nullif(current_setting('report.until', true), '')::timestamptz, 'infinity')
 $$;
 -- A filter, null when it is not set.
 CREATE OR REPLACE FUNCTION report.only(p_filter text) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$

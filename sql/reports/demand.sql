@@ -2,8 +2,7 @@
 
 CREATE VIEW report.match_latency AS
     WITH h AS (
-        SELECT date_trunc('day', hour, 'UTC') AS day, kind, bucket, sum(requests) AS n FROM ng.roll_latency
-         WHERE hour >= report.since() AND hour < report.until() GROUP BY 1, 2, 3),
+        SELECT day, kind, bucket, requests AS n FROM ng.roll_latency_day WHERE day >= report.since() AND day < report.until()),
     c AS (
         SELECT day, kind, report.bucket_value(bucket) AS us, sum(n) OVER (PARTITION BY day, kind ORDER BY bucket) AS upto,
                sum(n) OVER (PARTITION BY day, kind) AS total FROM h)

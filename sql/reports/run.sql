@@ -86,7 +86,7 @@ BEGIN
         v_from := date_trunc('day', least(now(), p_to) - make_interval(days => v.days), 'UTC');
     END IF;
     PERFORM set_config('report.' || f, coalesce(v_filters->>f, ''), true) FROM unnest(ARRAY['site', 'provider', 'tenant', 'model', 'currency']) f;
-    PERFORM set_config('report.from', coalesce(v_from::text, ''), true), set_config('report.to', coalesce(p_to::text, ''), true);
+    PERFORM set_config('report.since', coalesce(v_from::text, ''), true), set_config('report.until', coalesce(p_to::text, ''), true);
     v_rel := format('report.%I', v.name)::regclass;
     SELECT jsonb_agg(jsonb_build_object('name', attname, 'unit', coalesce(col_description(v_rel, attnum), '')) ORDER BY attnum),
            array_agg(attname::text), string_agg(format('x.%I', attname), ', ' ORDER BY attnum)

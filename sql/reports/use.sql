@@ -1,15 +1,16 @@
 -- What there is, what of it is used, and by what data.
 
--- GPUs that existed, were booked and were used, hour by hour.
+-- GPUs that existed, were booked and were used, hour by hour. Rounded in whole numbers, and
+-- floating: its rows are many, and a division of numerics takes longer than the rest of a row.
 CREATE VIEW report.utilisation_hourly AS
-    SELECT c.hour, s.name AS site, c.gpu_model, round(c.gpu_ms / 3600000.0, 3) AS capacity,
-           round(c.booked_ms / 3600000.0, 3) AS booked, round(coalesce(u.gpu_ms, 0) / 3600000.0, 3) AS used,
-           round(100.0 * c.booked_ms / nullif(c.gpu_ms, 0), 1) AS utilisation
-      FROM (SELECT hour, site_id, gpu_model, sum(gpu_ms) AS gpu_ms, sum(firm_ms + spot_ms) AS booked_ms FROM ng.roll_capacity x
+    SELECT c.hour, s.name AS site, c.gpu_model, ((c.gpu_ms + 1800) / 3600)::float8 / 1000 AS capacity,
+           ((c.booked_ms + 1800) / 3600)::float8 / 1000 AS booked, ((coalesce(u.gpu_ms, 0) + 1800) / 3600)::float8 / 1000 AS used,
+           ((1000 * c.booked_ms + c.gpu_ms / 2) / nullif(c.gpu_ms, 0))::float8 / 10 AS utilisation
+      FROM (SELECT hour, site_id, gpu_model, sum(gpu_ms)::bigint AS gpu_ms, sum(firm_ms + spot_ms)::bigint AS booked_ms FROM ng.roll_capacity x
              WHERE hour >= report.since() AND hour < report.until()
                AND (report.only('provider') IS NULL OR x.provider_id = (SELECT id FROM ng.provider WHERE name = report.only('provider')))
              GROUP BY 1, 2, 3) c
-      LEFT JOIN (SELECT hour, site_id, gpu_model, sum(gpu_ms) AS gpu_ms FROM ng.roll_use x
+      LEFT JOIN (SELECT hour, site_id, gpu_model, sum(gpu_ms)::bigint AS gpu_ms FROM ng.roll_use x
                   WHERE hour >= report.since() AND hour < report.until()
                     AND (report.only('provider') IS NULL OR x.provider_id = (SELECT id FROM ng.provider WHERE name = report.only('provider')))
                   GROUP BY 1, 2, 3) u
@@ -57,12 +58,12 @@ COMMENT ON COLUMN report.fragmentation.fragmentation IS '%';
 
 -- Of what was used, what had been promised firmly.
 CREATE VIEW report.reserved_coverage AS
-    SELECT date_trunc('day', u.hour, 'UTC') AS day, s.name AS site, u.gpu_model,
+    SELECT u.day, s.name AS site, u.gpu_model,
            round(sum(u.gpu_ms) FILTER (WHERE NOT u.spot) / 3600000.0, 3) AS firm,
            round(sum(u.gpu_ms) FILTER (WHERE u.spot) / 3600000.0, 3) AS spot,
            round(100.0 * coalesce(sum(u.gpu_ms) FILTER (WHERE NOT u.spot), 0) / nullif(sum(u.gpu_ms), 0), 1) AS coverage
-      FROM ng.roll_use u JOIN ng.site s ON s.id = u.site_id
-     WHERE u.hour >= report.since() AND u.hour < report.until()
+      FROM ng.roll_use_day u JOIN ng.site s ON s.id = u.site_id
+     WHERE u.day >= report.since() AND u.day < report.until()
      GROUP BY 1, 2, 3;
 COMMENT ON COLUMN report.reserved_coverage.firm IS 'GPU-hours';
 COMMENT ON COLUMN report.reserved_coverage.spot IS 'GPU-hours';
@@ -74,9 +75,9 @@ COMMENT ON COLUMN report.reserved_coverage.coverage IS '%';
 CREATE VIEW report.forecast AS
     WITH today AS (SELECT least(now(), report.until()) AS at, date_trunc('day', least(now(), report.until()), 'UTC') AS day),
     daily AS (
-        SELECT date_trunc('day', u.hour, 'UTC') AS day, u.gpu_model, sum(u.gpu_ms) / 3600000.0 AS used
-          FROM ng.roll_use u, today t
-         WHERE u.hour >= t.day - interval '71 days' AND u.hour < t.day
+        SELECT u.day, u.gpu_model, sum(u.gpu_ms) / 3600000.0 AS used
+          FROM ng.roll_use_day u, today t
+         WHERE u.day >= t.day - interval '71 days' AND u.day < t.day
            AND (report.only('site') IS NULL OR u.site_id = (SELECT id FROM ng.site WHERE name = report.only('site')))
          GROUP BY 1, 2),
     -- Every day of the models that were used at all, those without use as 0.
@@ -122,11 +123,11 @@ COMMENT ON COLUMN report.forecast.naive_error IS '%';
 COMMENT ON COLUMN report.forecast.tested IS 'days';
 
 CREATE VIEW report.late_usage AS
-    SELECT date_trunc('day', u.hour, 'UTC') AS day, s.name AS site, p.name AS provider, sum(u.receipts) AS receipts, sum(u.late) AS late,
+    SELECT u.day, s.name AS site, p.name AS provider, sum(u.receipts) AS receipts, sum(u.late) AS late,
            round(100.0 * sum(u.late) / sum(u.receipts), 2) AS share, round(sum(u.late_gpu_ms) / 3600000.0, 3) AS late_use,
            round(max(u.worst_late_ms) / 1000.0, 1) AS worst
-      FROM ng.roll_use u JOIN ng.site s ON s.id = u.site_id JOIN ng.provider p ON p.id = u.provider_id
-     WHERE u.hour >= report.since() AND u.hour < report.until()
+      FROM ng.roll_use_day u JOIN ng.site s ON s.id = u.site_id JOIN ng.provider p ON p.id = u.provider_id
+     WHERE u.day >= report.since() AND u.day < report.until()
      GROUP BY 1, 2, 3;
 COMMENT ON COLUMN report.late_usage.share IS '%';
 COMMENT ON COLUMN report.late_usage.late_use IS 'GPU-hours';

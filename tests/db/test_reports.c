@@ -172,7 +172,7 @@ static const struct {
     const char *want, *columns, *report, *where;
 } known[] = {
     /* what there is */
-    {"4.000 0.000 0.0, 8.000 1.500 18.8, 8.000 1.500 18.8",
+    {"4 0 0, 8 1.5 18.8, 8 1.5 18.8",
      "string_agg(concat_ws(' ', capacity, booked, utilisation), ', ' ORDER BY hour)",
      "utilisation_hourly",
      "site = 'osaka' AND gpu_model = 'R' AND hour < "

@@ -49,7 +49,15 @@ static const char wrong[] =
     "TABLE sums) UNION ALL (TABLE sums EXCEPT TABLE money)) x) || ' ' || (SELECT "
     "count(*) FROM ((TABLE asked EXCEPT TABLE asks) UNION ALL (TABLE asks EXCEPT TABLE "
     "asked)) x) || ' ' || (SELECT count(*) FROM ((TABLE times EXCEPT TABLE buckets) "
-    "UNION ALL (TABLE buckets EXCEPT TABLE times)) x)";
+    "UNION ALL (TABLE buckets EXCEPT TABLE times)) x) || ' ' || (SELECT count(*) FROM "
+    "((SELECT "
+    "date_trunc('day', used_at, 'UTC'), site_id, provider_id, gpu_model, spot, "
+    "sum(quantity_ms), count(*), max(late_ms) FROM ng.usage WHERE node_id IS NOT NULL "
+    "GROUP BY 1, 2, 3, 4, 5) EXCEPT SELECT day, site_id, provider_id, gpu_model, spot, "
+    "gpu_ms, receipts, worst_late_ms FROM ng.roll_use_day) x) || ' ' || (SELECT "
+    "count(*) FROM ((SELECT date_trunc('day', at, 'UTC'), kind, ng.bucket(match_us), "
+    "count(*) FROM ng.match_log GROUP BY 1, 2, 3) EXCEPT SELECT day, kind, bucket, "
+    "requests FROM ng.roll_latency_day) x)";
 
 /* 40 days of use and matches from a seed; posted up to three days after the use. */
 static void plant(double seed, int rows)
@@ -81,7 +89,7 @@ static void all_rolled(void)
 {
     ledger_once(&l);
     expect("0", "SELECT count(*) FROM ng.roll_dirty");
-    expect("0 0 0 0", wrong);
+    expect("0 0 0 0 0 0", wrong);
     expect("0", "SELECT count(*) FROM report.check_rollup");
 }
 
@@ -92,7 +100,7 @@ START_TEST(same_as_rows)
     /* late, into hours that were rolled up long ago */
     plant(0.5, 50);
     char *before = testdb_one(l.pg, wrong);
-    ck_assert_str_ne(before, "0 0 0 0");
+    ck_assert_str_ne(before, "0 0 0 0 0 0");
     free(before);
     all_rolled();
     /* once more, though nothing came: the same */
