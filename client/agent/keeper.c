@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -410,6 +411,14 @@ static void keeper_free(struct keeper *k)
     free(k);
 }
 
+/* Where that is not allowed it stays as it is, and so does the job. */
+static void go_first(struct keeper *k)
+{
+    int before = getpriority(PRIO_PROCESS, 0);
+    (void)setpriority(PRIO_PROCESS, 0, before - KEEPER_NICE);
+    k->nicer = before - getpriority(PRIO_PROCESS, 0);
+}
+
 int keeper_main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -423,6 +432,7 @@ int keeper_main(int argc, char **argv)
     k->ctl = k->out_r = k->err_r = k->in_w = k->log.fd = -1;
     k->ready_fd = argc >= 3 ? (int)strtol(argv[2], NULL, 10) : -1;
     keeper_clients_init(k);
+    go_first(k);
     umask(077);
     (void)prctl(PR_SET_NAME, "neargpu-keeper", 0, 0, 0);
     log_init("neargpu-keeper", LOG_LVL_INFO);

@@ -41,6 +41,7 @@ struct keeper {
     int in_w;              /* -1: not wanted, closed, or the job closed it */
     struct strbuf in_wait; /* not yet taken by the job */
     bool in_eof;           /* close in_w once in_wait is empty */
+    int nicer;             /* how much a job is nicer than this process */
     bool killed;           /* the end came and cgroup.kill was written */
     char *exit_json;       /* set when the job has ended: only clients are left */
     int64_t idle_since_us; /* boot clock; ended and nobody attached since */

@@ -268,6 +268,7 @@ int keeper_start_job(struct keeper *k, struct err *err)
                             .state_dir = k->state_dir,
                             .deadline = k->deadline,
                             .job_fd = k->job_fd,
+                            .nicer = k->nicer,
                             .in_r = -1,
                             .in_w = -1,
                             .out = -1,

@@ -22,7 +22,6 @@
 
 #include "client/agent/cgroup.h"
 #include "client/agent/journal.h"
-#include "client/agent/keeper.h"
 #include "client/lib/clock.h"
 #include "client/lib/fsx.h"
 #include "client/lib/xalloc.h"
@@ -135,7 +134,6 @@ keeper_exec(char *const argv[], int program, int ready, int log)
     sigset_t none;
     sigemptyset(&none);
     setsid();
-    (void)!nice(-KEEPER_NICE);
     sigprocmask(SIG_SETMASK, &none, NULL);
     if (netns_fd >= 0 && setns(netns_fd, CLONE_NEWNET) < 0)
         _exit(127);

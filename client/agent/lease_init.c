@@ -23,7 +23,6 @@
 #include "client/agent/image.h"
 #include "client/agent/job_tty.h"
 #include "client/agent/jobroot.h"
-#include "client/agent/keeper.h"
 #include "client/lib/clock.h"
 #include "client/lib/xalloc.h"
 
@@ -178,7 +177,8 @@ static void __attribute__((noreturn)) job_exec(const struct run *r)
     char **env = environment(spec);
     environ = env; /* execvp looks for the command in the job's PATH */
     setsid();
-    (void)!nice(KEEPER_NICE); /* as the agent was started */
+    if (li->nicer > 0) /* as the agent was started */
+        (void)!nice(li->nicer);
     umask(022);
     if (job_stdio(r, &err) < 0)
         die(li, &err);

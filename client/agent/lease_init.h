@@ -31,6 +31,7 @@ struct lease_init {
     int out, err;                /* O_RDWR */
     int v1_procs[LEASE_INIT_V1]; /* tasks of the lease in v1 memory, pids and
                                     cpu, or -1 */
+    int nicer;                   /* how much the job is nicer than its keeper */
     int report; /* error text when the job cannot start; closed when it did */
 };
 
