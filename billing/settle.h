@@ -13,7 +13,6 @@ int settle_all(PGconn *pg, int64_t *ret_count, struct err *err) MUST_USE;
 /* The bank took a top-up back: *ret_wallet of it came out of the wallet, the rest is
  * owed. */
 int settle_chargeback(PGconn *pg, int64_t transfer, const char *reason,
-                      int64_t *ret_wallet, int64_t *ret_owed,
-                      struct err *err) MUST_USE;
+                      int64_t *ret_wallet, int64_t *ret_owed, struct err *err) MUST_USE;
 
 #endif

@@ -39,7 +39,7 @@ up() {
     local dir=$1
     shift
     rm -f "$dir/listen"
-    "$build/server/neargpud" --data-dir "$dir" --currency USD "$@" >>"$run/log" 2>&1 &
+    "$build/server/neargpud" --data-dir "$dir" --currency "${currency:-USD}" "$@" >>"$run/log" 2>&1 &
     server_pid=$!
     for _ in $(seq 300); do
         [ -s "$dir/listen" ] && break

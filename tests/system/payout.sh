@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# payout: money out through the real server and the real command line: two administrators,
+# a payout from its request to the bank's file and back, terms, bank accounts, disputes,
+# refunds, withdrawals, a statement. Prints libcheck's summary line.
+set -uo pipefail
+. "$(dirname "$(readlink -f "$0")")/api_lib.sh"
+
+currency=JPY
+up "$run/s" --listen 127.0.0.1:0
+pid=$server_pid
+export NEARGPU_CONFIG_DIR=$run/conf LC_ALL=C.UTF-8
+mkdir -m 700 "$run/conf"
+# cli ACCOUNT ARGUMENT…: sets $body (both streams) and $code (exit status).
+cli() {
+    body=$("$build/client/cli/neargpu" --account "$1" --yes "${@:2}" 2>&1)
+    code=$?
+}
+login() { cli "$1" login --server "https://$addr" --ca "$run/s/pki/ca.pem" --api-key-file "$2"; is "login $1" "$code" 0; }
+login admin "$run/s/admin.key"
+cli admin admin user add hanako --key-file "$run/hanako.key"
+is "a second administrator" "$code" 0
+sleep 1
+login hanako "$run/hanako.key"
+cli admin admin user add hanako
+is "a name once" "$code" 6
+cli admin admin user list
+is "both" "$(grep -cE '^(admin|hanako) ' <<<"$body")" 2
+cli admin admin user rm admin
+is "nobody removes himself" "$code" 6
+cli admin admin provider create seller --key-file "$run/seller.key"
+cli admin admin tenant create lab --key-file "$run/lab.key"
+login seller "$run/seller.key"
+login lab "$run/lab.key"
+cli admin admin tenant topup lab --amount 1000 --reference one
+
+# ---- terms and accounts ----
+cli admin admin terms --dispute-window 3d --reserve 5% --reserve-for 30d --client 0123456789 --bank 0005 --branch 123 --type 1 --number 7654321 --holder 'ｶ)ﾏ-ｹﾂﾄ'
+is "terms" "$code" 0
+is "terms are kept" "$(sql "SELECT dispute_window, reserve_ppm, bank->>'bank' FROM ng.market")" "72:00:00|50000|0005"
+cli admin admin terms --provider seller --reserve 10%
+is "a provider's own reserve" "$(sql "SELECT reserve_ppm FROM ng.provider")" 100000
+cli seller provider bank set --bank 0001 --branch 012 --type 1 --number 12345
+is "half an account is none" "$code" 2
+cli seller provider bank set --bank 0001 --branch 012 --type 1 --number 1234567 --holder 'ﾕ)ｾﾗ-' --registration T7000012050002
+is "bank" "$code" 0
+cli lab provider bank
+is "tenants have no bank" "$code" 4
+
+# ---- a payout ----
+sql "SELECT ng.post('settle', ng.account_of('provider_pending', NULL, id, 'JPY'), ng.account_of('provider_available', NULL, id, 'JPY'), 'JPY', 5000000500, NULL, 'x') FROM ng.provider" >/dev/null
+cli admin admin payout request seller --amount 6000
+is "more than there is" "$code" 7
+cli admin admin payout request seller
+is "request" "$code" 0
+cli admin admin payout approve 1
+is "not by who asked" "$code" 4
+cli hanako admin payout approve 1
+is "by another" "$code" 0
+cli admin admin payout file --on 2026-11-31 --to "$run/f"
+is "no such day" "$code" 2
+cli admin admin payout file --on 2026-11-30 --to "$run/f"
+is "file" "$code" 0
+is "five records less one" "$(stat -c %s "$run/f")" $((4 * 122))
+is "kana in one byte each" "$(sed -n 2p "$run/f" | cut -b1-5,51-70 | iconv -f SHIFT_JIS -t UTF-8)" "$(printf '20001%s' "ﾕ)ｾﾗ-               ")"
+is "the sum" "$(sed -n 3p "$run/f" | cut -c1-19)" 8000001000000005000
+cli hanako admin payout file --on 2026-11-30 --to "$run/g"
+is "in no second file" "$code" 6
+cli hanako admin payout file --again 1 --to "$run/g"
+is "the same again" "$(cmp "$run/f" "$run/g" && echo same)" same
+cli hanako admin payout returned 1 --reason 'no such account'
+is "returned" "$code" 0
+cli admin admin payout request seller --amount 2000
+cli hanako admin payout reject 2 --reason later
+is "rejected" "$code" 0
+cli seller provider payouts
+is "the provider sees both" "$(grep -cE ' (returned|rejected) ' <<<"$body")" 2
+cli seller provider statement --month "$(TZ=Asia/Tokyo date +%Y-%m)"
+is "a statement that adds up" "$code" 0
+cli seller provider statement --month 2026-13
+is "no such month" "$code" 2
+
+# ---- tenants' money ----
+cli admin admin withdraw lab --amount 1001
+is "not more than there is" "$code" 7
+cli admin admin withdraw lab --amount 400
+is "withdrawn" "$code" 0
+id=01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d
+cli admin admin refund $id --all --reason x
+is "no such reservation" "$code" 5
+cli lab dispute $id --reason x
+is "nor to dispute" "$code" 5
+cli lab dispute $id --close
+is "tenants close none" "$code" 4
+cli lab credit-note list
+is "no notes" "$code" 0
+cli lab credit-note show CN-2026-000001
+is "nor this" "$code" 5
+ask "$run/hanako.key" GET /v1/whoami
+is "her name" "$(get .name)" hanako
+cli admin admin user rm hanako
+is "removed" "$code" 0
+sleep 1
+ask "$run/hanako.key" GET /v1/admins
+is "her key opens nothing" "$code" 401
+summary
