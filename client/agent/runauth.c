@@ -197,6 +197,7 @@ static int check_possession(const struct agent *a, struct runauth *r, const char
     snprintf(want.ath, sizeof(want.ath), "%s", r->claims.ath);
     snprintf(want.action, sizeof(want.action), "%s", kinds[r->kind].action);
     snprintf(want.argv_hash, sizeof(want.argv_hash), "%s", r->argv_hash);
+    want.image = r->image;
     return token_pop_check(proof, strlen(proof), r->claims.jkt, &want, now, &inner,
                            err);
 }

@@ -1,5 +1,5 @@
 /* run_ask: see run.h. The greeting brings the nonce; the proof binds it to this token,
- * this action and this command line. */
+ * this action, this command line and the image it runs in. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,9 +99,10 @@ int run_check_greeting(const struct run *r, const json_t *hello,
 }
 
 static int prove(struct run *r, const char *action, const char *nonce,
-                 const char *const *argv, char **ret_proof, struct err *err)
+                 const char *const *argv, const char *image, char **ret_proof,
+                 struct err *err)
 {
-    struct token_pop pop = {.iat_us = clock_now_us()};
+    struct token_pop pop = {.iat_us = clock_now_us(), .image = image};
     uint8_t sha[SHA256_LEN], pub[JWS_ED25519_LEN];
     size_t argc = 0;
     while (argv != NULL && argv[argc] != NULL)
@@ -145,7 +146,8 @@ int run_put_request(struct run *r, enum run_request what, const json_t *body,
                     const char *const *argv, const char *nonce, struct err *err)
 {
     char *proof = NULL;
-    int rc = prove(r, requests[what].action, nonce, argv, &proof, err);
+    const char *image = json_string_value(json_object_get(body, "image"));
+    int rc = prove(r, requests[what].action, nonce, argv, image, &proof, err);
     if (rc == 0)
         rc = send_request(r, requests[what].frame, body, proof, err);
     free(proof);

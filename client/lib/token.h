@@ -102,6 +102,7 @@ struct token_pop {
     char action[16];             /* "launch", "attach", "signal", "stop" */
     char argv_hash[JWS_KID_MAX]; /* base64url SHA-256 of argv joined by NUL, each ended
                                   */
+    const char *image; /* container image a launch asks for; NULL: none. Borrowed */
     int64_t iat_us;
 };
 json_t *token_pop_build(const struct token_pop *p, const uint8_t pub[JWS_ED25519_LEN]);

@@ -15,7 +15,7 @@
 #include "client/lib/timefmt.h"
 
 struct token_pop_raw {
-    const char *nonce, *aud, *ath, *action, *argv_hash;
+    const char *nonce, *aud, *ath, *action, *argv_hash, *image;
     int64_t iat;
     json_t *jwk;
 };
@@ -29,6 +29,7 @@ static const struct jsonx_field token_pop_fields[] = {
     {"argv_hash", JSONX_STRING, true, POP(argv_hash)},
     {"iat", JSONX_INT, true, POP(iat), 0, TOKEN_SECONDS_MAX},
     {"jwk", JSONX_OBJECT, true, POP(jwk)},
+    {"image", JSONX_STRING, false, POP(image)},
 };
 
 json_t *token_pop_build(const struct token_pop *p, const uint8_t pub[JWS_ED25519_LEN])
@@ -38,6 +39,8 @@ json_t *token_pop_build(const struct token_pop *p, const uint8_t pub[JWS_ED25519
                   p->aud, "ath", p->ath, "action", p->action, "argv_hash", p->argv_hash,
                   "iat", (json_int_t)(p->iat_us / US_PER_S), "jwk", jws_jwk(pub));
     assert(v != NULL);
+    if (p->image != NULL)
+        json_object_set_new(v, "image", json_string(p->image));
     return v;
 }
 
@@ -71,6 +74,9 @@ static int token_pop_binding(const struct token_pop_raw *m,
     for (size_t i = 0; i < sizeof(bound) / sizeof(bound[0]); i++)
         if (strcmp(bound[i].got, bound[i].want) != 0)
             return err_set(err, ERR_TOKEN, "%s does not match", bound[i].name);
+    if ((m->image == NULL) != (want->image == NULL) ||
+        (m->image != NULL && strcmp(m->image, want->image) != 0))
+        return err_set(err, ERR_TOKEN, "image does not match");
     return 0;
 }
 
@@ -105,7 +111,7 @@ int token_pop_check(const char *text, size_t len, const char *jkt,
                     struct err *err)
 {
     struct jws_parts parts;
-    struct token_pop_raw m;
+    struct token_pop_raw m = {0};
     if (jws_split(text, len, &parts, ret_step, err) != 0)
         return -1;
     json_t *payload = token_payload(&parts, TOKEN_BYTES_MAX, err);

@@ -9,7 +9,7 @@
 struct ask {
     struct rig r;
     char type;
-    const char *action, *nonce;
+    const char *action, *nonce, *image;
     json_t *argv, *proof_argv;
     EVP_PKEY *prover;
     char *token, *proof;
@@ -40,7 +40,7 @@ static char *make_proof(struct ask *q)
 {
     const json_t *argv = q->proof_argv != NULL ? q->proof_argv : q->argv;
     const char *list[16];
-    struct token_pop p = {.iat_us = KIT_NOW + US_PER_S};
+    struct token_pop p = {.iat_us = KIT_NOW + US_PER_S, .image = q->image};
     uint8_t pub[JWS_ED25519_LEN], hash[SHA256_LEN];
     struct err err;
     size_t n = q->type == 'l' ? json_array_size(argv) : 0;
@@ -124,6 +124,34 @@ static void good_files(struct ask *q)
 static void file_elsewhere(struct ask *q)
 {
     q->extra = json_pack("{s:{s:s}}", "files", "../evil", "x");
+}
+
+/* The proof's image, the request's: NULL where there is none. */
+static void images(struct ask *q, const char *proven, const char *asked)
+{
+    q->image = proven;
+    if (asked != NULL)
+        q->extra = json_pack("{s:s}", "image", asked);
+}
+
+static void good_image(struct ask *q)
+{
+    images(q, "docker.io/a/b:1", "docker.io/a/b:1");
+}
+
+static void image_not_proven(struct ask *q)
+{
+    images(q, NULL, "docker.io/a/b:1");
+}
+
+static void image_taken_away(struct ask *q)
+{
+    images(q, "docker.io/a/b:1", NULL);
+}
+
+static void other_image(struct ask *q)
+{
+    images(q, "docker.io/a/b:1", "docker.io/a/b:2");
 }
 
 static void hidden_file(struct ask *q)
@@ -318,6 +346,42 @@ static void fewer_gpus_than_lease(struct ask *q)
     q->r.claims.lease.gpu_count = 1;
 }
 
+static void gpu_quarantined(struct ask *q)
+{
+    struct advert_gpu *g = (struct advert_gpu *)(uintptr_t)advert_find(
+        &q->r.a.advert, q->r.claims.lease.gpus[0]);
+    ck_assert_ptr_nonnull(g);
+    g->state = ADVERT_QUARANTINED;
+}
+
+static void delegated(struct ask *q)
+{
+    memcpy(q->r.claims.act, q->r.claims.jkt, sizeof(q->r.claims.act));
+}
+
+static void delegated_not_open(struct ask *q)
+{
+    delegated(q);
+}
+
+static void delegated_whole(struct ask *q)
+{
+    rig_lease(&q->r);
+    delegated(q);
+}
+
+static void delegated_part(struct ask *q)
+{
+    fewer_gpus_than_lease(q);
+    delegated(q);
+}
+
+static void delegated_other_gpu(struct ask *q)
+{
+    delegated_part(q);
+    snprintf(q->r.claims.lease.gpus[0], TOKEN_GPU_UUID_MAX, "GPU-elsewhere");
+}
+
 static void attach_nothing(struct ask *q)
 {
     q->type = 'a';
@@ -351,6 +415,24 @@ static void stop_not_allowed(struct ask *q)
 {
     stop(q);
     q->r.claims.lease.actions = TOKEN_LAUNCH;
+}
+
+static void delegated_stop(struct ask *q)
+{
+    stop(q);
+    delegated(q);
+}
+
+static void delegated_part_stop(struct ask *q)
+{
+    delegated_stop(q);
+    q->r.claims.lease.gpu_count = 1;
+}
+
+static void delegated_earlier_stop(struct ask *q)
+{
+    delegated_stop(q);
+    q->r.claims.lease.not_after_us -= 60 * US_PER_S;
 }
 
 START_TEST(test_steps)
@@ -398,6 +480,18 @@ START_TEST(test_steps)
         ROW(gpu_unknown, "gpu"),
         ROW(gpu_of_another_lease, "gpu"),
         ROW(fewer_gpus_than_lease, "gpu"),
+        ROW(gpu_quarantined, "gpu"),
+        ROW(good_image, ""),
+        ROW(image_not_proven, "possession"),
+        ROW(image_taken_away, "possession"),
+        ROW(other_image, "possession"),
+        ROW(delegated_not_open, "lease"),
+        ROW(delegated_whole, ""),
+        ROW(delegated_part, ""),
+        ROW(delegated_other_gpu, "gpu"),
+        ROW(delegated_stop, ""),
+        ROW(delegated_part_stop, "actions"),
+        ROW(delegated_earlier_stop, "actions"),
         ROW(attach_nothing, "lease"),
         ROW(attach_stale, ""),
         ROW(jobs, ""),
