@@ -338,7 +338,7 @@ while read -r path role; do
     admin) key=$admin ;;
     *) key=- ;;
     esac
-    case $path in /v1/offers | /v1/explain) path="$path?duration=1h" ;; /v1/admin/drill) path="$path?lose=tokyo" ;;
+    case $path in /v1/offers | /v1/explain) path="$path?duration=1h" ;; /v1/admin/drill) path="$path?lose=tokyo" ;; /v1/statement) path="$path?month=2026-11" ;;
     /v1/log/checkpoint) path="$path?log=usage" ;; /v1/log/proof) continue ;; esac # proof: demo.sh
     ask "$key" GET "$path"
     is "GET $path as $role" "$code" 200
