@@ -192,6 +192,29 @@ int rounds_collect(PGconn *pg, int *ret_count, struct err *err)
     return 0;
 }
 
+static int count_of(PGconn *pg, const char *sql, int *ret_count, struct err *err)
+{
+    PGresult *r;
+    if (pgtx_query(pg, sql, NULL, 0, &r, err) != 0)
+        return -1;
+    *ret_count = (int)pgtx_i64(r, 0, 0);
+    PQclear(r);
+    return 0;
+}
+
+int rounds_credit(PGconn *pg, int *ret_count, struct err *err)
+{
+    int incidents, promos;
+    *ret_count = 0;
+    if (count_of(pg, "SELECT api.billing_sla(1000)", &incidents, err) != 0)
+        return err_prefix(err, "time that was not delivered");
+    *ret_count = incidents;
+    if (count_of(pg, "SELECT api.billing_promo()", &promos, err) != 0)
+        return err_prefix(err, "promotional credit");
+    *ret_count += promos;
+    return 0;
+}
+
 /* Columns of api.billing_open_lines. */
 enum {
     LINE_TENANT,
@@ -319,7 +342,7 @@ int rounds_check(PGconn *pg, char **ret_text, struct err *err)
 {
     struct strbuf text = STRBUF_INIT;
     PGresult *r;
-    if (pgtx_query(pg, "SELECT name, breaches FROM api.check_all() WHERE breaches > 0",
+    if (pgtx_query(pg, "SELECT name, breaches FROM api.billing_check() WHERE breaches > 0",
                    NULL, 0, &r, err) != 0)
         return err_prefix(err, "checks");
     for (int row = 0; row < PQntuples(r); row++)

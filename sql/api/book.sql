@@ -8,6 +8,7 @@
 --   lost       some GPU or lane is taken, is none of the node's or path's, or that is gone;
 --              a victim cannot be preempted; the order does not wait
 --   funds      the wallet does not cover it
+--   budget     the tenant's hard budget does not
 -- and is booked whole or not at all.
 --
 -- Locks are taken in one order everywhere: reservations that are there by id, new ones by
@@ -59,7 +60,7 @@ BEGIN
       JOIN (SELECT y.tenant, y.currency FROM unnest(p_tenants, p_currencies, p_amounts) AS y(tenant, currency, amount)
               LEFT JOIN ng.account w ON w.kind = 'wallet' AND w.tenant_id = y.tenant AND w.currency = y.currency
              GROUP BY y.tenant, y.currency
-            HAVING sum(y.amount) <= coalesce(max(w.balance_micro - w.floor_micro), 0)) ok
+            HAVING sum(y.amount) <= coalesce(max(ng.spendable(w)), 0)) ok
         ON ok.tenant = x.tenant AND ok.currency = x.currency;
     v_ids := coalesce(v_ids, '{}');
     IF cardinality(v_ids) = cardinality(p_ids) THEN
@@ -67,7 +68,7 @@ BEGIN
     END IF;
     FOR v IN
         SELECT DISTINCT x.tenant, x.currency,
-               coalesce((SELECT w.balance_micro - w.floor_micro FROM ng.account w
+               coalesce((SELECT ng.spendable(w) FROM ng.account w
                           WHERE w.kind = 'wallet' AND w.tenant_id = x.tenant AND w.currency = x.currency), 0) AS can
           FROM unnest(p_ids, p_tenants, p_currencies) AS x(id, tenant, currency)
          WHERE x.id <> ALL (v_ids)
@@ -258,7 +259,7 @@ BEGIN
 
     RETURN QUERY
     SELECT CASE WHEN x.id = ANY (v_kept) THEN 'ok'
-                WHEN x.id = ANY (v_whole) THEN 'funds'
+                WHEN x.id = ANY (v_whole) THEN why_unpaid(x.tenant, (SELECT currency FROM market))
                 WHEN x.id = ANY (v_new) THEN 'lost'
                 WHEN old.idem_hash = x.hash THEN 'duplicate'
                 ELSE 'key_reused' END,

@@ -171,5 +171,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
             'size_bytes', pg_database_size(current_database()),
             'connections', (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()),
             'now_us', us(clock_timestamp())),
-        'checks', (SELECT coalesce(jsonb_agg(jsonb_build_object('name', name, 'rows', breaches) ORDER BY name), '[]') FROM api.check_all()))
+        'checks', (SELECT coalesce(jsonb_agg(jsonb_build_object('name', name, 'rows', breaches) ORDER BY name), '[]') FROM api.check_all()),
+        -- What billd last found: the same that /metrics says.
+        'alarms', (SELECT coalesce(jsonb_agg(jsonb_build_object('check', name, 'rows', breaches, 'since_us', us(at)) ORDER BY name), '[]')
+                     FROM check_result WHERE breaches > 0),
+        'checked_us', (SELECT us(min(at)) FROM check_result))
 $$;

@@ -84,9 +84,6 @@ BEGIN
     IF p_amount <= 0 THEN
         PERFORM refuse(20, 'the amount must be more than nothing');
     END IF;
-    IF p_currency <> currency() THEN
-        PERFORM refuse(20, format('this market keeps accounts in %s, not %s', currency(), p_currency));
-    END IF;
     SELECT id INTO v_tenant FROM tenant WHERE name = p_tenant;
     IF v_tenant IS NULL THEN
         PERFORM refuse(5, format('no tenant is named %s', p_tenant));
@@ -95,13 +92,14 @@ BEGIN
     IF EXISTS (SELECT FROM account WHERE kind = 'receivable' AND tenant_id = v_tenant) THEN
         PERFORM billing_lock();
     END IF;
-    v_wallet := account_of('wallet', v_tenant, NULL, p_currency);
-    IF NOT post('topup', account_of('bank', NULL, NULL, p_currency), v_wallet, p_currency, p_amount, NULL, p_reference) THEN
+    v_wallet := account_of('wallet', v_tenant, NULL, currency());
+    IF (CASE WHEN p_currency <> currency() THEN NOT fx_topup(v_wallet, p_amount, p_currency, p_reference)
+             ELSE NOT post('topup', account_of('bank', NULL, NULL, p_currency), v_wallet, p_currency, p_amount, NULL, p_reference) END) THEN
         PERFORM refuse(6, format('reference %s was booked before', p_reference));
     END IF;
     PERFORM collect(v_tenant);
     PERFORM tell('wallet.changed', v_tenant, NULL, NULL);
-    RETURN idem_new(p_principal, p_idem, p_hash, jsonb_build_object('currency', p_currency,
+    RETURN idem_new(p_principal, p_idem, p_hash, jsonb_build_object('currency', currency(),
         'balance_micro', (SELECT balance_micro FROM account WHERE id = v_wallet)));
 END $$;
 

@@ -11,6 +11,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT jsonb_build_object('currency', currency(),
         'available_micro', coalesce((SELECT balance_micro - floor_micro FROM w), 0), -- with the credit line
         'held_micro', coalesce((SELECT balance_micro FROM h), 0),
+        'promo_micro', coalesce((SELECT balance_micro FROM account WHERE kind = 'promo' AND tenant_id = p_tenant AND currency = currency()), 0),
+        'budget', budget_json(p_tenant),
         'transfers', coalesce((SELECT jsonb_agg(jsonb_build_object('id', x.id, 'at_us', us(x.at), 'kind', x.kind,
                 'amount_micro', CASE WHEN x.cr = (SELECT id FROM w) THEN x.amount_micro ELSE -x.amount_micro END,
                 'reservation', x.reservation_id, 'ref', x.ref) ORDER BY x.id DESC)
@@ -26,7 +28,9 @@ RETURNS jsonb LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp
                '_key', k.id || '/' || lpad(k.node_id::text, 10, '0'), 'reservation', k.id, 'node', n.name,
                'site', s.name, 'provider', p.name, 'from_us', us(x.first), 'to_us', us(x.last), 'gpu_ms', x.gpu_ms,
                'amount_micro', coalesce(m.amount_micro, 0), 'currency', k.currency,
-               'closed', coalesce(m.closed, false), 'receipts', x.receipts) ORDER BY k.id DESC, k.node_id DESC)
+               'closed', coalesce(m.closed, false), 'receipts', x.receipts,
+               'forks', (SELECT coalesce(jsonb_agg(jsonb_build_object('seq', f.seq, 'seen_us', us(f.at), 'jws', f.jws) ORDER BY f.seq, f.at), '[]')
+                           FROM receipt_fork f WHERE f.reservation_id = k.id AND f.node_id = k.node_id)) ORDER BY k.id DESC, k.node_id DESC)
       FROM (
           SELECT v.id, v.currency, b.node_id
             FROM reservation v

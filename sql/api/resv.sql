@@ -103,7 +103,9 @@ BEGIN
         PERFORM ng.post('release', v_hold, v_wallet, r.currency, -p_delta, r.id, p_ref);
     END IF;
 EXCEPTION WHEN check_violation THEN
-    PERFORM ng.refuse(7, format('your wallet does not cover %s %s more', round(p_delta / 1000000.0, 6), r.currency));
+    PERFORM ng.refuse(CASE WHEN why = 'budget' THEN 33 ELSE 7 END, format('your %s does not cover %s %s more',
+        CASE WHEN why = 'budget' THEN why ELSE 'wallet' END, round(p_delta / 1000000.0, 6), r.currency))
+       FROM ng.why_unpaid(r.tenant_id, r.currency) why;
 END $$;
 
 CREATE OR REPLACE FUNCTION ng.resv_revoke(r ng.reservation, p_reason text) RETURNS void
