@@ -1,11 +1,11 @@
 /* neargpu-billd: rates signed usage, keeps the ledger moving, issues invoices.
  *
  * One process, one database connection, one round after the other: rate receipts,
- * bill paths, release holds, issue invoices of months that ended, settle, roll up what
- * reports read (rollup.h), check what must be empty; between rounds, every second, it
- * gives what is new its place in the verifiable log (sequencer.h). State is in the
- * database alone; several billds are safe (an advisory lock orders them) and useless.
- * It decides no price and touches no table: only the api.billing_* functions.
+ * bill paths, release holds, credit, issue invoices of months that ended, settle, roll
+ * up what reports read (rollup.h), check what must be empty; between rounds, every
+ * second, it gives what is new its place in the verifiable log (sequencer.h). State is
+ * in the database alone; several billds are safe (an advisory lock orders them) and
+ * useless. It decides no price and touches no table: only the api.billing_* functions.
  */
 #include <errno.h>
 #include <signal.h>
@@ -226,9 +226,9 @@ static int rate_all(PGconn *pg, int *ret_count, struct err *err)
 static int one_round(PGconn *pg, const struct billd_conf *conf, struct err *err)
 {
     struct err e, first = {.code = ERR_NONE};
-    int rated = 0, paths = 0, released = 0, collected = 0, invoices = 0;
+    int rated = 0, paths = 0, released = 0, collected = 0, invoices = 0, credits = 0;
     int64_t settled = 0;
-    for (int step = 0; step < 6 && first.code != ERR_UNAVAILABLE; step++) {
+    for (int step = 0; step < 7 && first.code != ERR_UNAVAILABLE; step++) {
         int rc = 0;
         if (step == 0)
             rc = rate_all(pg, &rated, &e);
@@ -237,8 +237,10 @@ static int one_round(PGconn *pg, const struct billd_conf *conf, struct err *err)
         else if (step == 2)
             rc = rounds_release(pg, conf->grace_us, &released, &e);
         else if (step == 3)
-            rc = rounds_invoices_due(pg, &invoices, &e);
+            rc = rounds_credit(pg, &credits, &e);
         else if (step == 4)
+            rc = rounds_invoices_due(pg, &invoices, &e);
+        else if (step == 5)
             rc = rounds_collect(pg, &collected, &e);
         else
             rc = settle_all(pg, &settled, &e);
@@ -250,6 +252,9 @@ static int one_round(PGconn *pg, const struct billd_conf *conf, struct err *err)
             "billed %d paths, released %d holds, issued %d invoices, collected from "
             "%d wallets, settled %lld captures and reserves",
             paths, released, invoices, collected, (long long)settled);
+    if (credits > 0)
+        log_info("credited, or used or took back promotional credit, %d times",
+                 credits);
     return first.code == ERR_NONE ? 0 : err_set(err, first.code, "%s", first.text);
 }
 

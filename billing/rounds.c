@@ -342,7 +342,8 @@ int rounds_check(PGconn *pg, char **ret_text, struct err *err)
 {
     struct strbuf text = STRBUF_INIT;
     PGresult *r;
-    if (pgtx_query(pg, "SELECT name, breaches FROM api.billing_check() WHERE breaches > 0",
+    if (pgtx_query(pg,
+                   "SELECT name, breaches FROM api.billing_check() WHERE breaches > 0",
                    NULL, 0, &r, err) != 0)
         return err_prefix(err, "checks");
     for (int row = 0; row < PQntuples(r); row++)

@@ -48,6 +48,9 @@ enum cli_cmd {
     CMD_ADOPT,
     CMD_USAGE,
     CMD_WALLET,
+    CMD_BUDGET_SET,
+    CMD_BUDGET_SHOW,
+    CMD_BUDGET_RM,
     CMD_INVOICE_LIST,
     CMD_INVOICE_SHOW,
     CMD_BILLING,
@@ -61,6 +64,14 @@ enum cli_cmd {
     CMD_ADMIN_TENANT_LIST,
     CMD_ADMIN_TENANT_SET,
     CMD_ADMIN_TENANT_TOPUP,
+    CMD_ADMIN_PROMO_GRANT,
+    CMD_ADMIN_PROMO_LIST,
+    CMD_ADMIN_INCIDENT_OPEN,
+    CMD_ADMIN_INCIDENT_CLOSE,
+    CMD_ADMIN_INCIDENT_LIST,
+    CMD_ADMIN_SLA_CREDIT,
+    CMD_ADMIN_FX_SET,
+    CMD_ADMIN_FX_LIST,
     CMD_ADMIN_PROVIDER_CREATE,
     CMD_ADMIN_PROVIDER_LIST,
     CMD_ADMIN_SITE_ADD,
@@ -219,6 +230,9 @@ cli_fn cmd_login, cmd_logout, cmd_whoami, cmd_key_list, cmd_key_add, cmd_key_rm,
     cmd_admin_payout_request, cmd_admin_payout_list, cmd_admin_payout_approve,
     cmd_admin_payout_reject, cmd_admin_payout_file, cmd_admin_payout_done,
     cmd_admin_payout_returned, cmd_admin_refund, cmd_admin_withdraw;
+cli_fn cmd_budget_set, cmd_budget_show, cmd_budget_rm, cmd_admin_promo_grant,
+    cmd_admin_promo_list, cmd_admin_incident_open, cmd_admin_incident_close,
+    cmd_admin_incident_list, cmd_admin_sla_credit, cmd_admin_fx_set, cmd_admin_fx_list;
 cli_fn cmd_witness, cmd_billing;
 
 /* Reservations, for several families (cmd_resv.c). */

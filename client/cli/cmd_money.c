@@ -90,6 +90,10 @@ int cmd_wallet(struct cli *c, struct err *err)
     static const struct render_col card[] = {
         {"Available", "available_micro", RENDER_MICRO, "currency"},
         {"Held", "held_micro", RENDER_MICRO, "currency"},
+        {"Promotional credit left", "promo_micro", RENDER_MICRO, "currency"},
+        {"Budget", "budget.limit", RENDER_MONEY, NULL},
+        {"Committed of it", "budget.committed", RENDER_MONEY, NULL},
+        {"Alerted at %", "budget.alerted_percent", RENDER_INT, NULL},
     };
     static const struct render_col moves[] = {
         {"NUMBER", "id", RENDER_INT, NULL},
@@ -107,7 +111,11 @@ int cmd_wallet(struct cli *c, struct err *err)
     if (c->render.format == RENDER_CSV) {
         render_rows(transfers, moves, RENDER_COUNT_OF(moves), &c->render, &out);
     } else {
-        render_card(reply, card, RENDER_COUNT_OF(card), &c->render, &out);
+        size_t count = json_is_object(json_object_get(reply, "budget")) ? 6
+                       : json_integer_value(json_object_get(reply, "promo_micro")) > 0
+                           ? 3
+                           : 2;
+        render_card(reply, card, count, &c->render, &out);
         if (c->render.format == RENDER_TABLE && json_array_size(transfers) > 0) {
             strbuf_addc(&out, '\n');
             drop_own_references(transfers);

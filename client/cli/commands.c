@@ -243,6 +243,38 @@ static const struct opt_def topup_opts[] = {
     {"reference", 0, "TEXT", "Where it came from: bank transfer, note."},
     {"key", 0, "KEY", "Idempotency key: repeat a call whose outcome is not known."},
 };
+static const struct opt_def budget_set_opts[] = {
+    {"hard", 0, NULL, "Refuse what would go over it. The default."},
+    {"soft", 0, NULL, "Only tell when it is used."},
+    {"period", 0, "PERIOD", "month (in the tenant's zone; default), or total."},
+    {"tenant", 0, "TENANT", "Whose; for administrators."},
+};
+static const struct opt_def budget_opts[] = {
+    {"tenant", 0, "TENANT", "Whose; for administrators."},
+};
+static const struct opt_def promo_opts[] = {
+    {"expires", 0, "TIME", "Until when it can be used. Required."},
+    {"reason", 0, "TEXT", "Why it is given. Required."},
+};
+static const struct opt_def incident_opts[] = {
+    {"reason", 0, "TEXT", "What happened. Required."},
+    {"fault", 0, "WHOSE", "provider or platform. Default: provider."},
+    {"from", 0, "TIME", "Since when. Default: now."},
+    {"to", 0, "TIME", "Until when, if it is over."},
+    {"site", 0, "SITE", "Site of the node, when several have one of that name."},
+};
+static const struct opt_def incident_close_opts[] = {
+    {"to", 0, "TIME", "When it was over. Default: now."},
+};
+static const struct opt_def sla_opts[] = {
+    {"incident", 0, "ID", "The incident. Required."},
+    {"reservation", 0, "ID", "Only this one. Default: all that it touched."},
+    {"percent", 0, "SHARE", "Of what was captured for it, such as 10%."},
+    {"amount", 0, "AMOUNT", "Instead: so much, for one --reservation."},
+};
+static const struct opt_def fx_opts[] = {
+    {"source", 0, "TEXT", "Where the rate is from. Required."},
+};
 static const struct opt_def site_opts[] = {
     {"city", 0, "CITY", "City."},
     {"lat", 0, "DEGREES", "Latitude."},
@@ -452,6 +484,29 @@ EXAMPLES(tenant_create_ex, {"neargpu admin tenant create kagaku-lab --key-file "
 EXAMPLES(tenant_list_ex, {"neargpu admin tenant list", "Tenants and their balances."});
 EXAMPLES(tenant_set_ex, {"neargpu admin tenant set kagaku-lab --priority 10",
                          "Before others on the waiting list."});
+EXAMPLES(budget_set_ex, {"neargpu budget set 500000", "At most so much a month."},
+         {"neargpu budget set 500000 --soft --period total",
+          "Only be told at 50, 80 and 100 % of it."});
+EXAMPLES(budget_show_ex, {"neargpu budget show", "The limit, and what is committed."});
+EXAMPLES(budget_rm_ex, {"neargpu budget rm", "No limit any more."});
+EXAMPLES(promo_grant_ex,
+         {"neargpu admin promo grant kagaku-lab 10000 --expires 2027-03-31T23:59 "
+          "--reason \"first project\"",
+          "10000 to be used by the end of March."});
+EXAMPLES(promo_list_ex, {"neargpu admin promo list", "What was granted and is left."});
+EXAMPLES(incident_open_ex,
+         {"neargpu admin incident open site osaka --reason \"cooling failed\" --from "
+          "2026-11-23T08:00",
+          "Everything at the site, since eight."},
+         {"neargpu admin incident open platform --reason \"log-in was down\"",
+          "The market's own fault."});
+EXAMPLES(incident_close_ex, {"neargpu admin incident close 7", "It is over."});
+EXAMPLES(incident_list_ex, {"neargpu admin incident list", "Newest first."});
+EXAMPLES(sla_ex, {"neargpu admin sla credit --incident 7 --percent 25%",
+                  "A quarter back to all whom it touched."});
+EXAMPLES(fx_set_ex, {"neargpu admin fx set EUR/JPY 165.32 --source \"ECB 2026-11-23\"",
+                     "For top-ups in euro from now on."});
+EXAMPLES(fx_list_ex, {"neargpu admin fx list", "The rate of each pair."});
 EXAMPLES(topup_ex, {"neargpu admin tenant topup kagaku-lab --amount 1000 --reference "
                     "\"bank transfer 2026-11-20\"",
                     "Money that has arrived at the bank."});
@@ -678,6 +733,44 @@ static const struct opt_command commands[CMD_COUNT] = {
     [CMD_ADMIN_TENANT_SET] = {"admin tenant set", "NAME", "set a tenant's priority",
                               NULL, OPTS(tenant_set_opts), ARGS(1, 1),
                               EX(tenant_set_ex)},
+    [CMD_BUDGET_SET] = {"budget set", "AMOUNT", "limit what may be committed",
+                        "Committed is what is held now and what was captured in the "
+                        "period. A hard budget refuses a reservation that would go "
+                        "over it (code budget, exit status 7); at 50, 80 and 100 % an "
+                        "event budget.alert is sent, once a period.",
+                        OPTS(budget_set_opts), ARGS(1, 1), EX(budget_set_ex)},
+    [CMD_BUDGET_SHOW] = {"budget show", "", "show the budget", NULL, OPTS(budget_opts),
+                         ARGS(0, 0), EX(budget_show_ex)},
+    [CMD_BUDGET_RM] = {"budget rm", "", "remove the budget", NULL, OPTS(budget_opts),
+                       ARGS(0, 0), EX(budget_rm_ex)},
+    [CMD_ADMIN_PROMO_GRANT] =
+        {"admin promo grant", "TENANT AMOUNT", "give a tenant promotional credit",
+         "Its wallet may go below zero by what is left of it; use is set against it as "
+         "it is billed, what expires first first.",
+         OPTS(promo_opts), ARGS(2, 2), EX(promo_grant_ex)},
+    [CMD_ADMIN_PROMO_LIST] = {"admin promo list", "", "list promotional credit", NULL,
+                              NULL, 0, ARGS(0, 0), EX(promo_list_ex)},
+    [CMD_ADMIN_INCIDENT_OPEN] =
+        {"admin incident open", "WHAT [NAME]", "note what went wrong",
+         "WHAT is provider, site, node or path, with its name, or platform. Outages in "
+         "leases that the market sees itself are noted and credited by themselves.",
+         OPTS(incident_opts), ARGS(1, 2), EX(incident_open_ex)},
+    [CMD_ADMIN_INCIDENT_CLOSE] = {"admin incident close", "ID", "note that it is over",
+                                  NULL, OPTS(incident_close_opts), ARGS(1, 1),
+                                  EX(incident_close_ex)},
+    [CMD_ADMIN_INCIDENT_LIST] = {"admin incident list", "", "list incidents", NULL,
+                                 NULL, 0, ARGS(0, 0), EX(incident_list_ex)},
+    [CMD_ADMIN_SLA_CREDIT] = {"admin sla credit", "", "credit tenants for an incident",
+                              "At the cost of whose fault it was; once a reservation "
+                              "and incident, and never "
+                              "more than was captured and is not given back yet.",
+                              OPTS(sla_opts), ARGS(0, 0), EX(sla_ex)},
+    [CMD_ADMIN_FX_SET] = {"admin fx set", "BASE/QUOTE RATE", "set a rate of exchange",
+                          "So much of QUOTE for 1 of BASE. A top-up in BASE is "
+                          "exchanged at the newest rate.",
+                          OPTS(fx_opts), ARGS(2, 2), EX(fx_set_ex)},
+    [CMD_ADMIN_FX_LIST] = {"admin fx list", "", "list rates of exchange", NULL, NULL, 0,
+                           ARGS(0, 0), EX(fx_list_ex)},
     [CMD_ADMIN_TENANT_TOPUP] = {"admin tenant topup", "NAME",
                                 "put money into a tenant's wallet", NULL,
                                 OPTS(topup_opts), ARGS(1, 1), EX(topup_ex)},

@@ -22,6 +22,7 @@ static const struct err_row err_rows[] = {
     {ERR_NOT_FOUND, "not_found", 5, 404},
     {ERR_CONFLICT, "conflict", 6, 409},
     {ERR_FUNDS, "funds", 7, 402},
+    {ERR_BUDGET, "budget", 7, 402},
     {ERR_UNREACHABLE, "unreachable", 8, 502},
     {ERR_UNKNOWN, "unknown", 9, 504},
     {ERR_BAD_REQUEST, "bad_request", 2, 400},

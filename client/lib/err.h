@@ -33,6 +33,7 @@ enum err_code {
     ERR_QUOTA = 30,       /* a limit of the tenant or provider was reached */
     ERR_CLONED = 31,      /* two agents go on with one node's identity */
     ERR_BANNED = 32,      /* the market deals with this node no more */
+    ERR_BUDGET = 33,      /* the tenant's own hard budget does not cover it */
 };
 
 #define ERR_TEXT_MAX 400

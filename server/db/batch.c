@@ -324,6 +324,7 @@ static enum store_book_outcome outcome_of(const char *name)
         [STORE_BOOK_KEY_REUSED] = "key_reused",
         [STORE_BOOK_LOST] = "lost",
         [STORE_BOOK_FUNDS] = "funds",
+        [STORE_BOOK_BUDGET] = "budget",
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(names[i], name) == 0)

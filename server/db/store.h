@@ -94,6 +94,7 @@ enum store_book_outcome {
                         node retired, path down; a victim is no longer spot, or its cut
                         is less than its notice away; the order waits no more */
     STORE_BOOK_FUNDS,
+    STORE_BOOK_BUDGET, /* the tenant's own, which is hard */
 };
 struct store_booked {
     enum store_book_outcome outcome;
@@ -406,6 +407,29 @@ enum store_op {
     STORE_ADMIN_STATUS, /* () -> {tenants, providers, sites, nodes:{state: n}, gpus,
                            reservations:{state: n}, database:{version, size_bytes,
                            connections, now_us}, checks:[{name, rows}]} */
+
+    STORE_CHECKS_LAST, /* () -> {checks:{name: rows}, checked_us|null, receipt_forks}:
+                          what billd's last checks found */
+    /* Budgets, credits, exchange. Bodies as they were sent; tenant_id null and the name
+       of one: an administrator. BUDGET {tenant, currency, limit_micro, hard, period,
+       from_us, to_us|null, held_micro, spent_micro, committed_micro, alerted_percent}
+     */
+    STORE_BUDGET_GET,    /* (tenant_id|null, tenant name|null) -> BUDGET */
+    STORE_BUDGET_SET,    /* (tenant_id|null, tenant name|null, body) -> BUDGET */
+    STORE_BUDGET_REMOVE, /* (tenant_id|null, tenant name|null) -> {tenant} */
+    STORE_PROMO_GRANT, /* (body, by, IDEM) -> PROMO {id, tenant, currency, amount_micro,
+                          used_micro, expired_micro, left_micro, expires_us, at_us,
+                          reason} */
+    STORE_PROMO_LIST,  /* (tenant_id|null, cursor, limit) -> {promos:[PROMO], next} */
+    STORE_INCIDENT_OPEN,  /* (body, by, IDEM) -> INCIDENT {id, what, name, fault,
+                             from_us,  to_us|null, reason, opened_by, reservation|null,
+                             currency,  credits, credited_micro} */
+    STORE_INCIDENT_CLOSE, /* (id, body, by) -> INCIDENT */
+    STORE_INCIDENT_LIST,  /* (cursor, limit) -> {incidents:[INCIDENT], next} */
+    STORE_SLA_CREDIT,     /* (incident, body, by) -> {incident, credits:[{reservation,
+                             amount_micro, currency}]} */
+    STORE_FX_SET,  /* (body, by) -> {id, base, quote, rate, source, at_us, set_by} */
+    STORE_FX_LIST, /* () -> {rates:[…]}: the newest of each pair */
 
     /* The change feed. A cursor is text; take FEED_HEAD first, then load the world,
        then CHANGES from that cursor: applying a change twice is harmless. */

@@ -164,6 +164,25 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
         WRITE("dispute_close", "tt", "SELECT api.dispute_close($1, $2)"),
     [STORE_WITHDRAW] =
         WRITE("withdraw", "tittth", "SELECT api.withdraw($1, $2, $3, $4, $5, $6)"),
+    [STORE_CHECKS_LAST] = READ("checks_last", "", "SELECT api.check_last()"),
+    [STORE_BUDGET_GET] = READ("budget_get", "tt", "SELECT api.budget_get($1, $2)"),
+    [STORE_BUDGET_SET] =
+        AGAIN("budget_set", "ttj", "SELECT api.budget_set($1, $2, $3)"),
+    [STORE_BUDGET_REMOVE] =
+        WRITE("budget_remove", "tt", "SELECT api.budget_remove($1, $2)"),
+    [STORE_PROMO_GRANT] =
+        WRITE("promo_grant", "jttth", "SELECT api.promo_grant($1, $2, $3, $4, $5)"),
+    [STORE_PROMO_LIST] = READ("promo_list", "tti", "SELECT api.promo_list($1, $2, $3)"),
+    [STORE_INCIDENT_OPEN] =
+        WRITE("incident_open", "jttth", "SELECT api.incident_open($1, $2, $3, $4, $5)"),
+    [STORE_INCIDENT_CLOSE] =
+        AGAIN("incident_close", "tjt", "SELECT api.incident_close($1, $2, $3)"),
+    [STORE_INCIDENT_LIST] =
+        READ("incident_list", "ti", "SELECT api.incident_list($1, $2)"),
+    [STORE_SLA_CREDIT] =
+        WRITE("sla_credit", "tjt", "SELECT api.sla_credit($1, $2, $3)"),
+    [STORE_FX_SET] = WRITE("fx_set", "jt", "SELECT api.fx_set($1, $2)"),
+    [STORE_FX_LIST] = READ("fx_list", "", "SELECT api.fx_list()"),
     [STORE_INVOICE_LIST] =
         READ("invoice_list", "tti", "SELECT api.invoice_list($1, $2, $3)"),
     [STORE_INVOICE_GET] = READ("invoice_get", "tt", "SELECT api.invoice_get($1, $2)"),

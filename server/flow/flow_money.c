@@ -39,7 +39,15 @@ static enum flow_turn wallet_reply(struct flow *f)
         return db_fail(f);
     json_t *reply = render_times(db_of(f)->json), *t;
     const char *currency = json_string_value(json_object_get(reply, "currency"));
+    json_t *budget = json_object_get(reply, "budget");
     size_t i;
+    if (json_is_object(budget)) {
+        render_money(budget, "limit_micro", "limit", currency);
+        render_money(budget, "held_micro", "held", currency);
+        render_money(budget, "spent_micro", "spent", currency);
+        render_money(budget, "committed_micro", "committed", currency);
+        json_object_del(budget, "currency");
+    }
     json_array_foreach(json_object_get(reply, "transfers"), i, t)
     {
         render_money(t, "amount_micro", "amount", currency);

@@ -335,6 +335,12 @@ static enum flow_turn reserve_outcome(struct flow *f)
         err_set(&s->refusal, ERR_FUNDS, "the wallet does not cover %s %s; top it up",
                 total, world_of(f)->currency);
         return refuse(f);
+    case STORE_BOOK_BUDGET:
+        log_outcome(f, "funds");
+        money_format(s->pick.plan->total_micro, world_of(f)->currency, total);
+        err_set(&s->refusal, ERR_BUDGET, "your budget does not cover %s %s", total,
+                world_of(f)->currency);
+        return refuse(f);
     }
     return FLOW_DONE;
 }

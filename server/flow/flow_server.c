@@ -94,6 +94,34 @@ static void store_metrics(const struct world *w, struct strbuf *out)
     metric(out, "book_lost_total", "counter", (int64_t)s.lost);
 }
 
+/* What billd last found, when the database answers: the rest is told without it. */
+static enum flow_turn metrics_read(struct flow *f)
+{
+    if (!store_is_ready(world_of(f)->store))
+        return FLOW_MORE;
+    return db_call(f, STORE_CHECKS_LAST, STORE_NO_ARGS);
+}
+
+static void ledger_metrics(struct flow *f, struct strbuf *out)
+{
+    const struct db_slot *db = db_of(f);
+    const json_t *checked;
+    json_t *rows;
+    const char *name;
+    if (!db->answered || db_failed(f))
+        return;
+    strbuf_adds(out, "# TYPE neargpu_ledger_breaches gauge\n");
+    json_object_foreach(json_object_get(db->json, "checks"), name, rows)
+        strbuf_addf(out, "neargpu_ledger_breaches{check=\"%s\"} %" PRId64 "\n", name,
+                    (int64_t)json_integer_value(rows));
+    metric(out, "receipt_forks", "gauge",
+           json_integer_value(json_object_get(db->json, "receipt_forks")));
+    checked = json_object_get(db->json, "checked_us");
+    if (json_is_integer(checked))
+        metric(out, "ledger_checked_age_seconds", "gauge",
+               (f->now_us - json_integer_value(checked)) / 1000000);
+}
+
 static enum flow_turn metrics_reply(struct flow *f)
 {
     const struct world *w = world_of(f);
@@ -116,6 +144,7 @@ static enum flow_turn metrics_reply(struct flow *f)
     metric(&out, "world_changes_total", "counter", (int64_t)w->changes);
     metric(&out, "world_reloads_total", "counter", (int64_t)w->reloads);
     store_metrics(w, &out);
+    ledger_metrics(f, &out);
     if (w->more_metrics != NULL)
         w->more_metrics(w->more_metrics_arg, &out);
     enum flow_turn turn =
@@ -123,7 +152,10 @@ static enum flow_turn metrics_reply(struct flow *f)
     strbuf_done(&out);
     return turn;
 }
-SERVER_KIND(metrics, metrics_reply);
+static const struct flow_step metrics_steps[] = {{"read", metrics_read},
+                                                 {"reply", metrics_reply}};
+const struct flow_kind flow_metrics =
+    FLOW_KIND_DONE("flow_metrics", struct db_state, metrics_steps, db_done);
 
 /* ---- the API's description ---- */
 

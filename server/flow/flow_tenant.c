@@ -167,10 +167,15 @@ static enum flow_turn topup_write(struct flow *f)
     struct db_idem idem;
     struct err err;
     int64_t micro = 0;
-    const char *currency = world_of(f)->currency;
+    const char *currency = NULL;
     if (!db_no_query(f, &err) ||
-        jsonx_decode(f->rq->body, fields, JSONX_COUNT(fields), &b, "", &err) != 0 ||
-        request_money(b.amount, "/amount", currency, &micro, &err) != 0)
+        jsonx_decode(f->rq->body, fields, JSONX_COUNT(fields), &b, "", &err) != 0)
+        return flow_fail(f, &err);
+    /* Another currency than the market's is exchanged, at the newest rate. */
+    currency = json_string_value(json_object_get(b.amount, "currency"));
+    if (currency == NULL || !money_currency_known(currency))
+        currency = world_of(f)->currency;
+    if (request_money(b.amount, "/amount", currency, &micro, &err) != 0)
         return flow_fail(f, &err);
     if (topup_check(micro, currency, b.reference, &err) != 0)
         return flow_fail(f, &err);

@@ -319,7 +319,8 @@ static enum flow_turn waiting_booked(struct flow *f)
     world_try_end(w, &s->blocked);
     if (good)
         return flow_goto(f, waiting_book);
-    if (!db_failed(f) && s->db.outcome == STORE_BOOK_FUNDS)
+    if (!db_failed(f) &&
+        (s->db.outcome == STORE_BOOK_FUNDS || s->db.outcome == STORE_BOOK_BUDGET))
         return cannot_pay(f, i);
     /* Lost, or not known: what follows was planned on a calendar that is behind. */
     if (s->db.status == STORE_UNKNOWN)

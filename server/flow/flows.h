@@ -57,6 +57,11 @@ extern const struct flow_kind flow_tenant_create;
 extern const struct flow_kind flow_tenant_list;
 /* PATCH /v1/tenants/{name}: admin */
 extern const struct flow_kind flow_tenant_patch;
+/* /v1/budget: tenant, admin; /v1/promos: granted by admin; /v1/incidents, /v1/fx: admin
+ */
+extern const struct flow_kind flow_budget_get, flow_budget_set, flow_budget_remove,
+    flow_promo_grant, flow_promo_list, flow_incident_open, flow_incident_close,
+    flow_incident_list, flow_sla_credit, flow_fx_set, flow_fx_list;
 /* POST /v1/tenants/{name}/topup: admin */
 extern const struct flow_kind flow_tenant_topup;
 /* GET /v1/whoami: keyed, agent */

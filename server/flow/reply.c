@@ -190,6 +190,7 @@ static const char *problem_title(enum err_code code)
     case ERR_NOT_FOUND: return "Not found";
     case ERR_CONFLICT: return "Conflict";
     case ERR_FUNDS: return "Not enough funds";
+    case ERR_BUDGET: return "Over the budget";
     case ERR_UNREACHABLE: return "A peer cannot be reached";
     case ERR_UNKNOWN: return "Outcome unknown";
     case ERR_TOO_LARGE: return "Too large";

@@ -262,7 +262,7 @@ LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object('id', g.id, 'tenant', (SELECT name FROM ng.tenant WHERE id = g.tenant_id),
         'currency', g.currency, 'amount_micro', g.amount_micro, 'used_micro', g.used_micro, 'expired_micro', g.back_micro,
         'left_micro', g.amount_micro - g.used_micro - g.back_micro, 'expires_us', ng.us(g.expires_at),
-        'granted_us', ng.us(g.at), 'reason', g.reason)
+        'at_us', ng.us(g.at), 'reason', g.reason)
 $$;
 CREATE OR REPLACE FUNCTION api.promo_grant(p_body jsonb, p_by text, p_principal text, p_idem text, p_hash bytea) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
@@ -485,38 +485,30 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
         FROM (SELECT * FROM incident WHERE p_cursor IS NULL OR id < p_cursor::bigint ORDER BY id DESC LIMIT p_limit + 1) i), p_limit)
 $$;
 
--- What of a reservation was captured for what an incident is about, by who earned it.
+-- What of a reservation was captured for what an incident is about and is not given back,
+-- by who earned it.
 CREATE OR REPLACE FUNCTION ng.sla_base(i ng.incident, p_reservation uuid)
 RETURNS TABLE (provider_id uuid, gross bigint, fee bigint) LANGUAGE sql STABLE AS $$
-    SELECT x.provider_id, sum(x.gross)::bigint, sum(x.fee)::bigint
-      FROM (SELECT n.provider_id, m.amount_micro AS gross, m.fee_micro AS fee
+    SELECT y.provider_id, y.gross, ng.money_mul(y.gross, w.fee_micro, w.gross_micro)
+      FROM (
+    SELECT x.provider_id, sum(x.gross)::bigint AS gross
+      FROM (SELECT n.provider_id, m.amount_micro AS gross
               FROM ng.meter m JOIN ng.node n ON n.id = m.node_id
              WHERE m.reservation_id = p_reservation AND i.what <> 'path' AND coalesce(n.provider_id = i.provider_id, true)
                AND coalesce(n.site_id = i.site_id, true) AND coalesce(n.id = i.node_id, true)
             UNION ALL
-            SELECT p.provider_id, k.captured_micro, k.fee_micro
+            SELECT p.provider_id, k.captured_micro
               FROM ng.path_booking k JOIN ng.path p ON p.id = k.path_id
              WHERE k.reservation_id = p_reservation AND i.what IN ('path', 'platform', 'provider')
                AND coalesce(p.id = i.path_id, true) AND coalesce(p.provider_id = i.provider_id, true)) x
-     GROUP BY x.provider_id HAVING sum(x.gross) > 0
+     GROUP BY x.provider_id) z
+      JOIN ng.refund_rest(p_reservation) w ON w.provider_id = z.provider_id AND w.gross_micro > 0
+      CROSS JOIN LATERAL (SELECT z.provider_id, least(z.gross, w.gross_micro) AS gross) y
+     WHERE y.gross > 0
 $$;
--- From a provider's reserve as far as it goes, then from what is pending.
-CREATE OR REPLACE FUNCTION ng.sla_owe(p_provider uuid, p_wallet integer, p_currency text, p_amount bigint, p_reservation uuid, p_ref text)
-RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    v_reserve integer := ng.account_of('provider_reserve', NULL, p_provider, p_currency);
-    v_has bigint;
-BEGIN
-    PERFORM 1 FROM ng.account WHERE id IN (v_reserve, p_wallet) ORDER BY id FOR NO KEY UPDATE;
-    SELECT least(p_amount, greatest(0, balance_micro - floor_micro)) INTO v_has FROM ng.account WHERE id = v_reserve;
-    PERFORM ng.must_post(clock_timestamp(), 'sla', v_reserve, p_wallet, p_currency, v_has, p_reservation, p_ref || '/reserve');
-    PERFORM ng.must_post(clock_timestamp(), 'sla', ng.account_of('provider_pending', NULL, p_provider, p_currency), p_wallet,
-        p_currency, p_amount - v_has, p_reservation, p_ref);
-END $$;
-
 -- What a tenant had back of what was captured.
 CREATE OR REPLACE FUNCTION ng.taken_back(r ng.reservation) RETURNS bigint
-LANGUAGE sql STABLE AS $$ SELECT r.credited_micro $$;
+LANGUAGE sql STABLE AS $$ SELECT r.refunded_micro + r.credited_micro $$;
 
 -- Credits p_amount, or p_ppm of what was captured for what the incident is about, to the
 -- tenant of a reservation, once an incident: at the cost of whose fault it was. Each
@@ -535,6 +527,7 @@ DECLARE
     v_paid bigint := 0;
     v_part bigint;
     v_fee bigint;
+    v_rest bigint; -- what the provider does not have, the market bears
 BEGIN
     PERFORM ng.billing_lock();
     SELECT * INTO r FROM ng.reservation WHERE id = p_reservation FOR UPDATE;
@@ -552,7 +545,7 @@ BEGIN
     ELSIF v_amount <= 0 THEN
         PERFORM ng.refuse(6, format('nothing was captured of reservation %s for incident %s, or it was given back', r.id, i.id));
     END IF;
-    INSERT INTO ng.sla_credit (incident_id, reservation_id, amount_micro, reason, by)
+    INSERT INTO ng.sla_credit (incident_id, reservation_id, amount_micro, reason, credited_by)
     VALUES (i.id, r.id, v_amount, i.reason, p_by) RETURNING id INTO v_id;
     UPDATE ng.reservation SET credited_micro = credited_micro + v_amount WHERE id = r.id;
     v_wallet := ng.account_of('wallet', r.tenant_id, NULL, r.currency);
@@ -565,7 +558,12 @@ BEGIN
             v_done := v_done + v.gross;
             v_part := ng.money_mul(v_done, v_amount, v_base) - v_paid;
             v_fee := ng.money_mul(v_part, v.fee, v.gross);
-            PERFORM ng.sla_owe(v.provider_id, v_wallet, r.currency, v_part - v_fee, r.id, v_ref || '/' || v.provider_id);
+            v_rest := ng.provider_take('sla', v.provider_id, r.currency, r.id, v_part - v_fee, v_wallet, v_ref || '/' || v.provider_id);
+            PERFORM ng.must_post(clock_timestamp(), 'sla', ng.account_of('sla_expense', NULL, NULL, r.currency), v_wallet,
+                r.currency, v_rest, r.id, v_ref || '/' || v.provider_id || '/market');
+            INSERT INTO ng.refund_share (reservation_id, provider_id, gross_micro, fee_micro) VALUES (r.id, v.provider_id, v_part, v_fee)
+            ON CONFLICT (reservation_id, provider_id) DO UPDATE SET gross_micro = refund_share.gross_micro + excluded.gross_micro,
+                fee_micro = refund_share.fee_micro + excluded.fee_micro;
             PERFORM ng.must_post(clock_timestamp(), 'sla_fee', ng.account_of('fee', NULL, NULL, r.currency), v_wallet,
                 r.currency, v_fee, r.id, v_ref || '/' || v.provider_id);
             v_paid := v_paid + v_part;
@@ -691,16 +689,16 @@ BEGIN
         OR (p_body->>'rate')::numeric = 0 THEN
         PERFORM refuse(20, '/rate: a decimal number as text, more than 0, at most 9 digits after the point');
     END IF;
-    INSERT INTO fx_rate (base, quote, rate, source, by)
+    INSERT INTO fx_rate (base, quote, rate, source, set_by)
     VALUES (p_body->>'base', p_body->>'quote', (p_body->>'rate')::numeric, body_text(p_body, 'source'), p_by) RETURNING * INTO v;
     RETURN jsonb_build_object('id', v.id, 'base', v.base, 'quote', v.quote, 'rate', trim_scale(v.rate)::text, 'source', v.source,
-        'set_us', us(v.at), 'set_by', v.by);
+        'at_us', us(v.at), 'set_by', v.set_by);
 END $$;
 -- The newest of each pair.
 CREATE OR REPLACE FUNCTION api.fx_list() RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT jsonb_build_object('rates', coalesce(jsonb_agg(jsonb_build_object('id', v.id, 'base', v.base, 'quote', v.quote,
-        'rate', trim_scale(v.rate)::text, 'source', v.source, 'set_us', us(v.at), 'set_by', v.by) ORDER BY v.base, v.quote), '[]'))
+        'rate', trim_scale(v.rate)::text, 'source', v.source, 'at_us', us(v.at), 'set_by', v.set_by) ORDER BY v.base, v.quote), '[]'))
       FROM (SELECT DISTINCT ON (base, quote) * FROM fx_rate ORDER BY base, quote, id DESC) v
 $$;
 -- p_micro at a rate, half away from zero, in whole numbers.

@@ -173,7 +173,6 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
             'now_us', us(clock_timestamp())),
         'checks', (SELECT coalesce(jsonb_agg(jsonb_build_object('name', name, 'rows', breaches) ORDER BY name), '[]') FROM api.check_all()),
         -- What billd last found: the same that /metrics says.
-        'alarms', (SELECT coalesce(jsonb_agg(jsonb_build_object('check', name, 'rows', breaches, 'since_us', us(at)) ORDER BY name), '[]')
-                     FROM check_result WHERE breaches > 0),
-        'checked_us', (SELECT us(min(at)) FROM check_result))
+        'alarms', (SELECT coalesce(jsonb_agg(jsonb_build_object('check', name, 'rows', breaches, 'at_us', us(at)) ORDER BY name), '[]')
+                     FROM check_result WHERE breaches > 0))
 $$;

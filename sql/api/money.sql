@@ -29,7 +29,7 @@ RETURNS jsonb LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp
                'site', s.name, 'provider', p.name, 'from_us', us(x.first), 'to_us', us(x.last), 'gpu_ms', x.gpu_ms,
                'amount_micro', coalesce(m.amount_micro, 0), 'currency', k.currency,
                'closed', coalesce(m.closed, false), 'receipts', x.receipts,
-               'forks', (SELECT coalesce(jsonb_agg(jsonb_build_object('seq', f.seq, 'seen_us', us(f.at), 'jws', f.jws) ORDER BY f.seq, f.at), '[]')
+               'forks', (SELECT coalesce(jsonb_agg(jsonb_build_object('seq', f.seq, 'at_us', us(f.at), 'jws', f.jws) ORDER BY f.seq, f.at), '[]')
                            FROM receipt_fork f WHERE f.reservation_id = k.id AND f.node_id = k.node_id)) ORDER BY k.id DESC, k.node_id DESC)
       FROM (
           SELECT v.id, v.currency, b.node_id

@@ -119,11 +119,11 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM refuse(5, format('there is no reservation %s', p_reservation));
     END IF;
-    v_left := coalesce(p_amount, v.captured_micro - v.refunded_micro);
+    v_left := coalesce(p_amount, v.captured_micro - v.refunded_micro - v.credited_micro);
     IF v_left <= 0 THEN
         PERFORM refuse(6, format('nothing is left to refund of reservation %s', p_reservation));
-    ELSIF v_left > v.captured_micro - v.refunded_micro THEN
-        PERFORM refuse(6, format('%s micro were captured and %s refunded of reservation %s: less is left', v.captured_micro, v.refunded_micro,
+    ELSIF v_left > v.captured_micro - v.refunded_micro - v.credited_micro THEN
+        PERFORM refuse(6, format('%s micro were captured and %s given back of reservation %s: less is left', v.captured_micro, v.refunded_micro + v.credited_micro,
             p_reservation));
     END IF;
     FOR v_part IN

@@ -110,7 +110,7 @@ CREATE TABLE ng.sla_credit (
     reservation_id uuid NOT NULL REFERENCES ng.reservation,
     amount_micro bigint NOT NULL CHECK (amount_micro > 0),
     reason text NOT NULL CHECK (btrim(reason) <> ''),
-    by text NOT NULL,
+    credited_by text NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE (incident_id, reservation_id)
 );
@@ -122,7 +122,7 @@ CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON ng.sla_credit
 
 -- Never more credited than was captured, less what was refunded.
 ALTER TABLE ng.reservation ADD COLUMN credited_micro bigint NOT NULL DEFAULT 0,
-    ADD CONSTRAINT reservation_credited CHECK (credited_micro BETWEEN 0 AND captured_micro);
+    ADD CONSTRAINT reservation_credited CHECK (credited_micro BETWEEN 0 AND captured_micro - refunded_micro);
 
 -- What the market sees by itself: a lease that is billed to its end is looked at once.
 CREATE TABLE ng.sla_due (
@@ -144,7 +144,7 @@ CREATE TABLE ng.fx_rate (
     quote ng.currency NOT NULL CHECK (quote <> base),
     rate numeric(24, 9) NOT NULL CHECK (rate > 0), -- of quote for 1 of base
     source text NOT NULL CHECK (btrim(source) <> ''),
-    by text NOT NULL,
+    set_by text NOT NULL,
     at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX fx_rate_newest ON ng.fx_rate (base, quote, id DESC);

@@ -392,6 +392,15 @@ static const struct breach {
                       ", 1, gen_random_uuid(), '', false, 1, 1, 0, 0, 0)"},
     {"rollup", ROLLED "INSERT INTO ng.roll_match VALUES (" YESTERDAY
                       ", 'quote', 'ok', '', '', 1, 1, 1)"},
+    {"budget",
+     "INSERT INTO ng.budget (tenant_id, currency, limit_micro, hard, period, since, "
+     "until, held_micro) SELECT id, 'JPY', 9, false, 'total', now(), 'infinity', 7 "
+     "FROM ng.tenant WHERE name = 'lab'"},
+    {"promo",
+     "SELECT ng.account_of('promo', id, NULL, 'JPY') FROM ng.tenant WHERE name = "
+     "'lab'; UPDATE ng.account SET balance_micro = 5 WHERE kind = 'promo'"},
+    {"sla", "UPDATE ng.reservation SET credited_micro = 5 WHERE id = " R1},
+    {"fx", "UPDATE ng.transfer SET kind = 'fx' WHERE kind = 'topup'"},
     {"log",
      "UPDATE ng.log SET vkey = 'k'; UPDATE ng.transfer SET at = now() - interval "
      "'2 minutes' WHERE id = 1"},

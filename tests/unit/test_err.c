@@ -35,6 +35,7 @@ static const struct {
     {ERR_QUOTA, 30, "quota", 1, 403},
     {ERR_CLONED, 31, "cloned", 1, 409},
     {ERR_BANNED, 32, "banned", 1, 403},
+    {ERR_BUDGET, 33, "budget", 7, 402},
 };
 
 START_TEST(test_codes)

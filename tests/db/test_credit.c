@@ -1,0 +1,494 @@
+/* Budgets, promotional credit, credits for incidents, exchange: known answers, each
+ * rule attacked as the owner of the tables and as the programs, and random histories of
+ * promo and credits against sums kept here. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tests/db/ledger.h"
+#include "tests/unit/unit.h"
+
+static struct ledger l;
+static int lease_count, node_count;
+
+#define JPY         "000000"
+#define BODY_JPY(n) "{\"currency\": \"JPY\", \"micro\": " n "}"
+
+/* A lease of a whole node of one GPU for an hour that ended a minute ago, or now
+ * begins. */
+static char *new_id(void)
+{
+    return ledger_text(&l, "SELECT '00000000-0000-7000-8000-' || lpad('%d', 12, '0')",
+                       ++lease_count);
+}
+
+/* Books an hour of one GPU at `price` yen for a tenant, on node and GPU of its own. */
+static char *book(const char *tenant, const char *id, int price)
+{
+    int node =
+        (int)ledger_int(&l, "SELECT t.node('x%d', 'tokyo', 'acme', 1)", ++node_count);
+    return ledger_text(&l,
+                       "SELECT t.book('%s', '%s', now() - interval '1 h', now() + "
+                       "interval '1 s', ARRAY[%d], ARRAY[0], ARRAY[1], %d" JPY ")",
+                       id, tenant, node, price);
+}
+
+/* The use of `ms` GPU-milliseconds, the end, billed. */
+static void use(const char *id, int ms)
+{
+    ledger_sql(
+        &l,
+        "SELECT t.receipt('%s', node_id, s, k, %d * (s - 1) / 2) FROM ng.booking, "
+        "(VALUES (1, 'ready'), (2, 'interval'), (3, 'teardown')) x(s, k) WHERE "
+        "reservation_id = '%s'",
+        id, ms, id);
+    ledger_sql(&l, "SELECT api.transitions(ng.us(now()) + 60000000, 1000)");
+    ledger_once(&l);
+}
+
+static void expect(const char *want, const char *sql)
+{
+    char *got = ledger_text(&l, "%s", sql);
+    ck_assert_msg(strcmp(got, want) == 0, "%s\n is '%s', not '%s'", sql, got, want);
+    free(got);
+}
+
+static void refused(const char *state, const char *sql)
+{
+    PGresult *r = PQexec(l.pg, sql);
+    const char *got = PQresultErrorField(r, PG_DIAG_SQLSTATE);
+    ck_assert_msg(got != NULL && strcmp(got, state) == 0, "%s: %s, not %s (%s)", sql,
+                  got != NULL ? got : "done", state, PQerrorMessage(l.pg));
+    PQclear(r);
+}
+
+static void tenant(const char *name, long yen)
+{
+    ledger_sql(&l, "SELECT t.tenant('%s', 'Asia/Tokyo', %ld" JPY ")", name, yen);
+}
+
+static void budget_set(const char *name, int yen, const char *more)
+{
+    ledger_sql(&l,
+               "SELECT api.budget_set(NULL, '%s', '{\"limit\": {\"currency\": \"JPY\", "
+               "\"micro\": %d" JPY "}%s}')",
+               name, yen, more);
+}
+
+/* ---- budgets ---- */
+
+#define BUDGET_OF(name)                                                         \
+    "SELECT concat_ws(' ', held_micro, spent_micro, alerted) FROM ng.budget b " \
+    "JOIN ng.tenant t ON t.id = b.tenant_id WHERE t.name = '" name "'"
+#define ALERTS_OF(name)                                                          \
+    "SELECT string_agg(payload->>'percent', ' ' ORDER BY e.id) FROM ng.event e " \
+    "JOIN ng.tenant t ON t.id = e.tenant_id WHERE kind = 'budget.alert' AND "    \
+    "t.name = '" name "'"
+
+START_TEST(a_hard_budget_refuses)
+{
+    tenant("hard", 100000);
+    budget_set("hard", 2000, "");
+    char *a = new_id(), *got = book("hard", a, 1000); /* 1000.28 yen: an hour and 1 s */
+    ck_assert_str_eq(got, "ok");
+    free(got);
+    expect("1000277778 0 50", BUDGET_OF("hard"));
+    char *b = new_id();
+    got = book("hard", b, 1000);
+    ck_assert_str_eq(got, "budget");
+    free(got);
+    expect("1000277778 0 50", BUDGET_OF("hard"));
+    free(b);
+    b = new_id();
+    got = book("hard", b, 900);
+    ck_assert_str_eq(got, "ok");
+    free(got);
+    expect("50 80", ALERTS_OF("hard"));
+    use(a, 1800000); /* half used: 500 yen spent, the rest comes back */
+    expect("900250000 500000000 80", BUDGET_OF("hard"));
+    free(a);
+    a = new_id();
+    got = book("hard", a, 590);
+    ck_assert_str_eq(got, "ok");
+    free(got);
+    expect("50 80", ALERTS_OF("hard")); /* 99.5 %; each once */
+    ledger_check(&l);
+    free(a);
+    free(b);
+}
+END_TEST
+
+START_TEST(a_wallet_that_is_short_is_not_a_budget)
+{
+    tenant("poor", 100);
+    budget_set("poor", 5000, "");
+    char *a = new_id(), *got = book("poor", a, 1000);
+    ck_assert_str_eq(got, "funds");
+    free(got);
+    free(a);
+}
+END_TEST
+
+START_TEST(a_soft_budget_only_tells)
+{
+    tenant("soft", 100000);
+    budget_set("soft", 1000, ", \"hard\": false, \"period\": \"total\"");
+    char *a = new_id(), *got = book("soft", a, 3000);
+    ck_assert_str_eq(got, "ok");
+    free(got);
+    free(a);
+    expect("50 80 100", ALERTS_OF("soft"));
+    expect("3000833333 0 100", BUDGET_OF("soft"));
+    ledger_sql(&l, "SELECT api.budget_remove(NULL, 'soft')");
+    refused("NG005", "SELECT api.budget_get(NULL, 'soft')");
+    ledger_check(&l);
+}
+END_TEST
+
+START_TEST(a_month_begins_with_what_is_held)
+{
+    tenant("monthly", 100000);
+    budget_set("monthly", 2000, "");
+    char *a = new_id(), *b = new_id(), *got = book("monthly", a, 1500);
+    free(got);
+    use(a, 3600000); /* 1500 spent */
+    got = book("monthly", b, 1000);
+    ck_assert_str_eq(got, "budget");
+    free(got);
+    /* The month is over. */
+    ledger_sql(&l,
+               "UPDATE ng.budget SET since = now() - interval '60 days', until = "
+               "now() - interval '30 days' FROM ng.tenant t WHERE t.id = tenant_id "
+               "AND name = 'monthly'; UPDATE ng.budget SET spent_micro = 0, until = "
+               "now() - interval '1 s', since = now() - interval '2 s' FROM "
+               "ng.tenant t WHERE t.id = tenant_id AND name = 'monthly'");
+    free(b);
+    b = new_id();
+    got = book("monthly", b, 400); /* 1500 of this real month count again */
+    ck_assert_str_eq(got, "ok");
+    free(got);
+    expect("400111111 1500000000 80", BUDGET_OF("monthly"));
+    ledger_check(&l);
+    free(a);
+    free(b);
+}
+END_TEST
+
+/* ---- promo ---- */
+
+static long grant(const char *name, int yen, const char *until)
+{
+    return (long)ledger_int(
+        &l,
+        "SELECT api.promo_grant(jsonb_build_object('tenant', '%s', 'amount', "
+        "'{\"currency\": \"JPY\", \"micro\": %d" JPY "}'::jsonb, 'expires', "
+        "to_char((now() + interval '%s') AT TIME ZONE 'UTC', "
+        "'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), 'reason', 'test'), 'a', 'a', NULL, NULL)"
+        "->>'id'",
+        name, yen, until);
+}
+
+#define WALLET(name)                                                            \
+    "SELECT concat_ws(' ', balance_micro, floor_micro) FROM ng.account a JOIN " \
+    "ng.tenant t ON t.id = a.tenant_id WHERE kind = 'wallet' AND name = '" name "'"
+#define GRANTS(name)                                                          \
+    "SELECT string_agg(concat_ws('/', used_micro, back_micro), ' ' ORDER BY " \
+    "g.id) FROM ng.promo_grant g JOIN ng.tenant t ON t.id = tenant_id WHERE " \
+    "name = '" name "'"
+
+START_TEST(promo_pays_first_what_expires_first)
+{
+    tenant("young", 0);
+    grant("young", 1000, "2 days");
+    grant("young", 600, "1 day");
+    expect("0 -1600000000", WALLET("young"));
+    char *a = new_id(), *got = book("young", a, 1500);
+    ck_assert_str_eq(got, "ok");
+    free(got);
+    use(a, 1800000); /* 750 yen */
+    expect("150000000/0 600000000/0", GRANTS("young"));
+    expect("0 -850000000", WALLET("young"));
+    ledger_once(&l); /* again: nothing */
+    expect("150000000/0 600000000/0", GRANTS("young"));
+    /* It expires while 500 of it are held: those go back when they are free. */
+    char *b = new_id();
+    got = book("young", b, 500);
+    ck_assert_str_eq(got, "ok");
+    free(got);
+    ledger_sql(&l, "SET session_replication_role = replica; UPDATE ng.promo_grant SET "
+                   "expires_at = now(); SET session_replication_role = origin");
+    ledger_once(&l);
+    expect("150000000/349861111 600000000/0", GRANTS("young"));
+    use(b, 0);
+    ledger_once(&l);
+    expect("150000000/850000000 600000000/0", GRANTS("young"));
+    expect("0 0", WALLET("young"));
+    ledger_check(&l);
+    free(a);
+    free(b);
+}
+END_TEST
+
+/* ---- incidents ---- */
+
+static long incident(const char *what)
+{
+    return (long)ledger_int(
+        &l,
+        "SELECT api.incident_open('{%s, \"reason\": \"cut\", "
+        "\"from\": \"2020-01-01T00:00:00Z\"}', 'a', 'a', NULL, NULL)"
+        "->>'id'",
+        what);
+}
+
+START_TEST(an_outage_is_credited_once_and_never_more_than_captured)
+{
+    tenant("hurt", 10000);
+    char *a = new_id(), *got = book("hurt", a, 1000);
+    free(got);
+    use(a, 3600000); /* 1000 yen, fee 50 */
+    long by_provider = incident("\"what\": \"provider\", \"name\": \"acme\"");
+    long by_market = incident("\"what\": \"platform\"");
+    ledger_sql(&l,
+               "SELECT api.sla_credit('%ld', '{\"reservation\": \"%s\", "
+               "\"percent_ppm\": 250000}', 'a')",
+               by_provider, a);
+    expect("237500000 12500000",
+           "SELECT concat_ws(' ', sum(amount_micro) FILTER (WHERE kind = 'sla'), "
+           "sum(amount_micro) FILTER (WHERE kind = 'sla_fee')) FROM ng.transfer");
+    char *sql;
+    ck_assert_int_ge(asprintf(&sql,
+                              "SELECT api.sla_credit('%ld', '{\"reservation\": "
+                              "\"%s\", \"percent_ppm\": 1}', 'a')",
+                              by_provider, a),
+                     0);
+    refused("NG006", sql); /* once an incident */
+    free(sql);
+    ck_assert_int_ge(asprintf(&sql,
+                              "SELECT api.sla_credit('%ld', '{\"reservation\": "
+                              "\"%s\", \"amount\": " BODY_JPY("750000001") "}', 'a')",
+                              by_market, a),
+                     0);
+    refused("NG006", sql); /* 750 are left */
+    free(sql);
+    ledger_sql(&l,
+               "SELECT api.sla_credit('%ld', '{\"reservation\": \"%s\", "
+               "\"percent_ppm\": 1000000}', 'a')",
+               by_market, a);
+    expect("1000000000", "SELECT credited_micro FROM ng.reservation ORDER BY "
+                         "credited_micro DESC LIMIT 1");
+    expect("10000000000 0", WALLET("hurt")); /* all of it came back */
+    ledger_check(&l);
+    free(a);
+}
+END_TEST
+
+START_TEST(the_market_sees_gaps_itself)
+{
+    tenant("gap", 10000);
+    ledger_sql(&l,
+               "INSERT INTO ng.sla_terms VALUES (10000, '10 min', 100000), (200000, "
+               "'10 min', 500000)");
+    char *a = new_id(), *b = new_id(), *got = book("gap", a, 1000);
+    free(got);
+    got = ledger_text(&l,
+                      "SELECT t.book('%s', 'gap', now() - interval '1 h', now() + "
+                      "interval '1 s', ARRAY[t.node('whole', 'tokyo', 'acme', 1)], "
+                      "ARRAY[0], ARRAY[1], 1000" JPY ")",
+                      b);
+    free(got);
+    use(b, 3600000); /* all of it: no credit */
+    use(a, 2000000); /* 26 minutes short: half of 555.555556 */
+    ledger_once(&l);
+    expect("1 market provider 277777778",
+           "SELECT concat_ws(' ', count(*), min(opened_by), min(fault), "
+           "sum(amount_micro)) "
+           "FROM ng.incident i JOIN ng.sla_credit c ON c.incident_id = i.id WHERE "
+           "i.reservation_id IS NOT NULL");
+    ledger_sql(&l, "DELETE FROM ng.sla_terms");
+    ledger_check(&l);
+    free(a);
+    free(b);
+}
+END_TEST
+
+/* ---- exchange ---- */
+
+START_TEST(euro_become_yen_at_the_rate)
+{
+    tenant("euro", 0);
+    refused("NG020",
+            "SELECT api.topup('euro', 100000000, 'EUR', 'e1', 'a', NULL, NULL)");
+    ledger_sql(&l,
+               "SELECT api.fx_set('{\"base\": \"EUR\", \"quote\": \"JPY\", \"rate\": "
+               "\"165.32\", \"source\": \"test\"}', 'a')");
+    ledger_sql(&l, "SELECT api.topup('euro', 100010000, 'EUR', 'e1', 'a', NULL, NULL)");
+    expect("16533653200 0", WALLET("euro"));
+    refused("NG006",
+            "SELECT api.topup('euro', 100010000, 'EUR', 'e1', 'a', NULL, NULL)");
+    /* Half away from zero. */
+    expect("2 1 0",
+           "SELECT concat_ws(' ', ng.fx_convert(3, 0.5), ng.fx_convert(1, 0.5), "
+           "ng.fx_convert(1, 0.499999999))");
+    ledger_check(&l);
+}
+END_TEST
+
+/* ---- attacks ---- */
+
+static const struct attack {
+    const char *sql, *state;
+} attacks[] = {
+    {"UPDATE ng.budget SET held_micro = limit_micro + carried_micro + 1 WHERE hard",
+     "23514"},
+    {"UPDATE ng.budget SET held_micro = -1", "23514"},
+    {"UPDATE ng.promo_grant SET used_micro = amount_micro + 1", "23514"},
+    {"UPDATE ng.promo_grant SET used_micro = -1", "23514"},
+    {"UPDATE ng.promo_grant SET amount_micro = amount_micro + 1", "23001"},
+    {"UPDATE ng.promo_grant SET reason = ''", "23001"},
+    {"DELETE FROM ng.promo_grant", "23001"},
+    {"TRUNCATE ng.promo_grant", "23001"},
+    {"UPDATE ng.account SET balance_micro = -1 WHERE kind = 'promo'", "23514"},
+    {"UPDATE ng.promo_cursor SET carry_micro = 1", "23514"},
+    {"UPDATE ng.reservation SET credited_micro = captured_micro + 1", "23514"},
+    {"UPDATE ng.reservation SET credited_micro = -1", "23514"},
+    {"INSERT INTO ng.sla_credit (incident_id, reservation_id, amount_micro, reason, "
+     "by) "
+     "SELECT 999999, id, 1, 'x', 'x' FROM ng.reservation LIMIT 1",
+     "23503"},
+    {"INSERT INTO ng.sla_credit (reservation_id, amount_micro, reason, credited_by) "
+     "SELECT id, 1, 'x', 'x' FROM ng.reservation LIMIT 1",
+     "23502"},
+    {"INSERT INTO ng.sla_credit (incident_id, reservation_id, amount_micro, reason, "
+     "by) "
+     "SELECT i.id, r.id, 1, ' ', 'x' FROM ng.reservation r, ng.incident i LIMIT 1",
+     "23514"},
+    {"INSERT INTO ng.sla_credit (incident_id, reservation_id, amount_micro, reason, "
+     "by) "
+     "SELECT incident_id, reservation_id, 1, 'x', 'x' FROM ng.sla_credit LIMIT 1",
+     "23505"},
+    {"UPDATE ng.sla_credit SET amount_micro = 1", "23001"},
+    {"DELETE FROM ng.sla_credit", "23001"},
+    {"TRUNCATE ng.sla_credit", "23001"},
+    {"UPDATE ng.incident SET reason = 'other'", "23001"},
+    {"UPDATE ng.incident SET fault = 'platform'", "23001"},
+    {"DELETE FROM ng.incident", "23001"},
+    {"INSERT INTO ng.incident (what, fault, from_at, reason, opened_by) VALUES "
+     "('platform', 'provider', now(), 'x', 'x')",
+     "23514"},
+    {"INSERT INTO ng.incident (what, fault, from_at, reason, opened_by) VALUES "
+     "('node', 'provider', now(), 'x', 'x')",
+     "23514"},
+    {"INSERT INTO ng.incident (what, fault, from_at, reason, opened_by) VALUES "
+     "('platform', 'platform', now(), '', 'x')",
+     "23514"},
+    {"UPDATE ng.fx_rate SET rate = 1", "23001"},
+    {"DELETE FROM ng.fx_rate", "23001"},
+    {"TRUNCATE ng.fx_rate CASCADE", "23001"},
+    {"UPDATE ng.fx SET rate_id = rate_id", "23001"},
+    {"INSERT INTO ng.fx (rate_id, paid, received) SELECT rate_id, paid, received FROM "
+     "ng.fx",
+     "23505"},
+    {"INSERT INTO ng.fx_rate (base, quote, rate, source, set_by) VALUES ('EUR', 'EUR', "
+     "1, "
+     "'x', 'x')",
+     "23514"},
+    {"SET ROLE neargpu_server; UPDATE ng.budget SET limit_micro = 1", "42501"},
+    {"SET ROLE neargpu_server; SELECT api.billing_promo()", "42501"},
+    {"SET ROLE neargpu_server; SELECT ng.sla_post(NULL, NULL, 1, 1, '')", "42501"},
+    {"SET ROLE neargpu_billd; INSERT INTO ng.fx_rate VALUES (1)", "42501"},
+    {"SET ROLE neargpu_billd; SELECT api.sla_credit('1', '{}', 'x')", "42501"},
+    {"SET ROLE neargpu_billd; SELECT api.promo_grant('{}', 'x', 'x', NULL, NULL)",
+     "42501"},
+    {"SET ROLE neargpu_report; SELECT * FROM ng.budget", "42501"},
+};
+
+START_TEST(the_database_refuses)
+{
+    testdb_sql(l.pg, "BEGIN");
+    refused(attacks[_i].state, attacks[_i].sql);
+    testdb_sql(l.pg, "ROLLBACK");
+}
+END_TEST
+
+/* Leases, grants and credits at random, against sums kept here: each use is paid by
+ * promo as far as there is some left, credits come back to it first, and none is more
+ * than what was captured. */
+START_TEST(random_histories)
+{
+    const char *text = getenv("SEED");
+    unsigned seed =
+        text != NULL ? (unsigned)strtoul(text, NULL, 10) : (unsigned)time(NULL);
+    int64_t left = 0, used = 0, carry = 0;
+    printf("test_credit: SEED=%u\n", seed);
+    tenant("rnd", 1000000);
+    for (int i = 0; i < 20; i++) {
+        if (rand_r(&seed) % 3 == 0) {
+            int yen = 1 + rand_r(&seed) % 900;
+            grant("rnd", yen, "5 days");
+            carry = left == 0 ? 0 : carry;
+            left += (int64_t)yen * 1000000;
+        }
+        char *a = new_id(), *got = book("rnd", a, 1 + rand_r(&seed) % 1999);
+        ck_assert_str_eq(got, "ok");
+        free(got);
+        use(a, rand_r(&seed) % 1800000 * 2);
+        int64_t captured = ledger_int(
+            &l, "SELECT captured_micro FROM ng.reservation WHERE id = '%s'", a);
+        int64_t net = carry + captured;
+        int64_t take = net < left ? net : left;
+        take = take < 0 ? 0 : take;
+        used += take;
+        left -= take;
+        carry = net - take < 0 ? net - take : 0;
+        if (captured > 0 && rand_r(&seed) % 2 == 0) {
+            int64_t ppm = 1 + rand_r(&seed) % 1000000;
+            int64_t back = ledger_int(&l,
+                                      "SELECT api.sla_credit('%ld', "
+                                      "'{\"reservation\": \"%s\", \"percent_ppm\": "
+                                      "%lld}', 'a')#>>'{credits,0,amount_micro}'",
+                                      incident("\"what\": \"provider\", \"name\": "
+                                               "\"acme\""),
+                                      a, (long long)ppm);
+            ck_assert(back > 0 && back <= captured);
+            if (left > 0)
+                carry -= back;
+        }
+        ledger_check(&l);
+        int64_t is = ledger_int(
+            &l, "SELECT coalesce(sum(used_micro), 0) FROM ng.promo_grant g JOIN "
+                "ng.tenant t ON t.id = tenant_id WHERE name = 'rnd'");
+        ck_assert_msg(is == used, "SEED=%u step %d: used %lld, not %lld", seed, i,
+                      (long long)is, (long long)used);
+        free(a);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    setenv("CK_FORK", "no", 1); /* one database for all cases */
+    ledger_open(&l, NULL);
+    Suite *suite = suite_create("credit");
+    TCase *tc = tcase_create("credit");
+    tcase_set_timeout(tc, 120);
+    tcase_add_test(tc, a_hard_budget_refuses);
+    tcase_add_test(tc, a_wallet_that_is_short_is_not_a_budget);
+    tcase_add_test(tc, a_soft_budget_only_tells);
+    tcase_add_test(tc, a_month_begins_with_what_is_held);
+    tcase_add_test(tc, promo_pays_first_what_expires_first);
+    tcase_add_test(tc, an_outage_is_credited_once_and_never_more_than_captured);
+    tcase_add_test(tc, the_market_sees_gaps_itself);
+    tcase_add_test(tc, euro_become_yen_at_the_rate);
+    tcase_add_loop_test(tc, the_database_refuses, 0,
+                        (int)(sizeof attacks / sizeof attacks[0]));
+    tcase_add_test(tc, random_histories);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    ledger_close(&l);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
