@@ -253,7 +253,11 @@ CREATE OR REPLACE VIEW report.check_credit_note AS
       FROM ng.reservation r
       LEFT JOIN (SELECT reservation_id, sum(net_micro) AS net, sum(net_micro) FILTER (WHERE invoice IS NULL) AS early
                    FROM ng.credit_note GROUP BY 1) c ON c.reservation_id = r.id
-      LEFT JOIN (SELECT reservation_id, sum(gross_micro) AS gross FROM ng.refund_share GROUP BY 1) s ON s.reservation_id = r.id
+      LEFT JOIN (SELECT reservation_id, sum(gross) AS gross
+                   FROM (SELECT reservation_id, gross_micro AS gross FROM ng.refund_share
+                         UNION ALL -- credits that providers bear are in their shares too
+                         SELECT reservation_id, -amount_micro FROM ng.transfer
+                          WHERE kind IN ('sla', 'sla_fee') AND ref NOT LIKE '%/platform') x GROUP BY 1) s ON s.reservation_id = r.id
       LEFT JOIN (SELECT reservation_id, -sum(amount_micro) AS early FROM ng.invoice_line WHERE amount_micro < 0 AND reservation_id IS NOT NULL
                   GROUP BY 1) i ON i.reservation_id = r.id
      WHERE r.refunded_micro <> coalesce(c.net, 0) OR r.refunded_micro <> coalesce(s.gross, 0) OR coalesce(i.early, 0) > coalesce(c.early, 0);

@@ -354,18 +354,18 @@ static const struct attack {
     {"UPDATE ng.reservation SET credited_micro = captured_micro + 1", "23514"},
     {"UPDATE ng.reservation SET credited_micro = -1", "23514"},
     {"INSERT INTO ng.sla_credit (incident_id, reservation_id, amount_micro, reason, "
-     "by) "
+     "credited_by) "
      "SELECT 999999, id, 1, 'x', 'x' FROM ng.reservation LIMIT 1",
      "23503"},
     {"INSERT INTO ng.sla_credit (reservation_id, amount_micro, reason, credited_by) "
      "SELECT id, 1, 'x', 'x' FROM ng.reservation LIMIT 1",
      "23502"},
     {"INSERT INTO ng.sla_credit (incident_id, reservation_id, amount_micro, reason, "
-     "by) "
+     "credited_by) "
      "SELECT i.id, r.id, 1, ' ', 'x' FROM ng.reservation r, ng.incident i LIMIT 1",
      "23514"},
     {"INSERT INTO ng.sla_credit (incident_id, reservation_id, amount_micro, reason, "
-     "by) "
+     "credited_by) "
      "SELECT incident_id, reservation_id, 1, 'x', 'x' FROM ng.sla_credit LIMIT 1",
      "23505"},
     {"UPDATE ng.sla_credit SET amount_micro = 1", "23001"},
@@ -406,6 +406,7 @@ static const struct attack {
 
 START_TEST(the_database_refuses)
 {
+    PQclear(PQexec(l.pg, "ROLLBACK")); /* of one that failed */
     testdb_sql(l.pg, "BEGIN");
     refused(attacks[_i].state, attacks[_i].sql);
     testdb_sql(l.pg, "ROLLBACK");
