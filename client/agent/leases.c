@@ -426,20 +426,6 @@ void leases_retime(struct leases *l)
 
 /* --- jobs --- */
 
-/* The grant's GPUs among the lease's, when somebody else was given less than all. */
-static size_t keep_granted(const struct token_lease *t, const struct gpu_info **gpus,
-                           size_t count)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < count; i++)
-        for (size_t g = 0; g < t->gpu_count; g++)
-            if (strcmp(gpus[i]->uuid, t->gpus[g]) == 0) {
-                gpus[n++] = gpus[i];
-                break;
-            }
-    return n;
-}
-
 static int make_spec(struct leases *l, struct live *v, const struct leases_launch *in,
                      struct launch_spec *spec, struct err *err)
 {
@@ -449,7 +435,7 @@ static int make_spec(struct leases *l, struct live *v, const struct leases_launc
     if (n != v->j.gpu_count)
         return err_set(err, ERR_UNAVAILABLE, "a GPU of the lease is not on this node");
     if (in->claims->act[0] != '\0') {
-        n = keep_granted(&in->claims->lease, gpus, n);
+        n = live_keep_granted(&in->claims->lease, gpus, n);
         spec->holder = (char *)(uintptr_t)in->claims->jkt;
         spec->drain_us = in->claims->lease.drain_us;
         spec->end_boot_us =

@@ -27,6 +27,19 @@ size_t live_gpus(const struct leases *l, const struct live *v,
     return n;
 }
 
+size_t live_keep_granted(const struct token_lease *t, const struct gpu_info **gpus,
+                         size_t count)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < count; i++)
+        for (size_t g = 0; g < t->gpu_count; g++)
+            if (strcmp(gpus[i]->uuid, t->gpus[g]) == 0) {
+                gpus[n++] = gpus[i];
+                break;
+            }
+    return n;
+}
+
 static int find_rules(struct leases *l, struct live *v, struct err *err)
 {
     const struct gpu_info *gpus[GPUS_PER_NODE_MAX];

@@ -52,4 +52,9 @@ void live_send_teardown(struct leases *l, struct live *v);
 size_t live_gpus(const struct leases *l, const struct live *v,
                  const struct gpu_info **out);
 
+/* The grant's GPUs among the lease's, when somebody else was given less than all: they
+ * come first, their number is returned. */
+size_t live_keep_granted(const struct token_lease *t, const struct gpu_info **gpus,
+                         size_t count);
+
 #endif
