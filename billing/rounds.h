@@ -23,8 +23,8 @@ int rounds_release(PGconn *pg, int64_t grace_us, int *ret_count,
                    struct err *err) MUST_USE;
 /* Takes from wallets what invoices left receivable; *ret_count says from how many. */
 int rounds_collect(PGconn *pg, int *ret_count, struct err *err) MUST_USE;
-/* Credits time that nodes were not there, in leases billed to their end; sets use against
- * promotional credit and takes back what expired. */
+/* Credits time that nodes were not there, in leases billed to their end; sets use
+ * against promotional credit and takes back what expired. */
 int rounds_credit(PGconn *pg, int *ret_count, struct err *err) MUST_USE;
 /* Issues one tenant's invoice for what was captured before `until` (an SQL timestamp).
  * number gets "" when there was nothing to invoice. */
