@@ -80,22 +80,26 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT jsonb_build_object('paths', coalesce(jsonb_agg(path_json(p) ORDER BY p.name), '[]')) FROM path p
 $$;
 
+-- An attempt to light it was not answered: it may be lit.
+CREATE OR REPLACE FUNCTION ng.may_be_lit(k ng.path_booking) RETURNS boolean
+LANGUAGE sql IMMUTABLE AS $$ SELECT k.doubtful OR k.claimed_until IS NOT NULL AND k.error = '' $$;
+
 -- Bookings whose equipment is not as it should be now, claimed by the caller for a while:
 -- those to be put out first. Lanes that another booking has lit, or may have, are lit later.
 -- What could not be lit within its time, or is not wanted any more, is given up; when nobody
--- told what became of the last attempt (claimed, and no error), it is put out.
+-- told what became of an attempt, it is put out.
 CREATE OR REPLACE FUNCTION api.paths_due(p_now bigint, p_claim_s bigint, p_limit bigint) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
     v_now timestamptz := ts(p_now);
     v_due jsonb;
 BEGIN
-    UPDATE path_booking SET state = CASE WHEN claimed_until IS NOT NULL AND error = '' THEN 'lit' ELSE 'failed' END,
+    UPDATE path_booking k SET state = CASE WHEN may_be_lit(k) THEN 'lit' ELSE 'failed' END,
         error = CASE WHEN claimed_until IS NULL AND error = '' THEN 'it was never lit' ELSE error END
-     WHERE id IN (SELECT id FROM path_booking WHERE state = 'planned' AND upper(during) <= v_now
+     WHERE k.id IN (SELECT id FROM path_booking WHERE state = 'planned' AND upper(during) <= v_now
                    ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED);
-    UPDATE path_booking SET state = CASE WHEN claimed_until IS NOT NULL AND error = '' THEN 'lit' ELSE 'released' END
-     WHERE id IN (SELECT id FROM path_booking WHERE state = 'planned' AND isempty(during)
+    UPDATE path_booking k SET state = CASE WHEN may_be_lit(k) THEN 'lit' ELSE 'released' END
+     WHERE k.id IN (SELECT id FROM path_booking WHERE state = 'planned' AND isempty(during)
                    ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED);
     WITH due AS (
         SELECT k.id, CASE k.state WHEN 'lit' THEN 'release' ELSE 'light' END AS action
@@ -104,10 +108,10 @@ BEGIN
            AND (k.state = 'lit' AND NOT coalesce(upper(k.during) > v_now, false)
                 OR k.state = 'planned' AND k.during @> v_now AND r.state IN ('confirmed', 'active')
                    AND NOT EXISTS (SELECT FROM path_booking o WHERE o.path_id = k.path_id AND o.id <> k.id AND o.lanes && k.lanes
-                                      AND (o.state = 'lit' OR o.state = 'planned' AND o.claimed_until IS NOT NULL AND o.error = '')))
+                                      AND (o.state = 'lit' OR o.state = 'planned' AND may_be_lit(o))))
          ORDER BY k.state = 'planned', k.id LIMIT p_limit FOR UPDATE OF k SKIP LOCKED),
     claimed AS (
-        UPDATE path_booking k SET claimed_until = v_now + p_claim_s * interval '1 second', error = ''
+        UPDATE path_booking k SET claimed_until = v_now + p_claim_s * interval '1 second', error = '', doubtful = may_be_lit(k)
           FROM due WHERE k.id = due.id
         RETURNING k.*, due.action)
     SELECT jsonb_agg(jsonb_build_object('id', c.id, 'reservation', c.reservation_id, 'tenant', t.name, 'path_id', c.path_id,
@@ -131,6 +135,7 @@ DECLARE
     v path_booking;
     v_old text;
     v_now timestamptz := ts(p_now);
+    v_dark boolean := false; -- to be put out, and not charged
 BEGIN
     SELECT * INTO v FROM path_booking WHERE id = p_id FOR UPDATE;
     IF NOT FOUND THEN
@@ -143,8 +148,13 @@ BEGIN
         UPDATE path_booking SET error = coalesce(p_error, '') WHERE id = p_id AND p_error IS NOT NULL;
         RETURN jsonb_build_object('id', p_id, 'state', v_old);
     END IF;
-    UPDATE path_booking SET state = p_state, error = coalesce(p_error, ''), claimed_until = NULL,
-        lit = CASE WHEN p_state = 'lit' THEN tstzrange(v_now, NULL)
+    -- What may be lit is not dark because another attempt failed.
+    IF p_state = 'failed' AND v.doubtful THEN
+        p_state := 'lit';
+        v_dark := true;
+    END IF;
+    UPDATE path_booking SET state = p_state, error = coalesce(p_error, ''), claimed_until = NULL, doubtful = false,
+        lit = CASE WHEN v_dark THEN NULL WHEN p_state = 'lit' THEN tstzrange(v_now, NULL)
                    WHEN v.lit IS NOT NULL THEN tstzrange(lower(v.lit), greatest(v_now, lower(v.lit))) END
      WHERE id = p_id;
     INSERT INTO event (kind, tenant_id, reservation_id, payload)

@@ -361,10 +361,11 @@ START_TEST(test_life_and_bill)
 END_TEST
 
 /* A server that died while it lit left lanes lit: they are put out before the same
- * lanes are lit for another, also when an attempt before that one had been refused. */
+ * lanes are lit for another, also when an attempt before or after that one was refused.
+ */
 START_TEST(test_unheard_of_is_put_out)
 {
-    for (int refused_before = 0; refused_before < 2; refused_before++) {
+    for (int refused = 0; refused < 3; refused++) { /* not at all, before, after */
         struct market_booking b;
         struct market_booked r, next;
         market_booking(&m, &b, 0, 0, 1, hours(8), 2 * HOUR_US);
@@ -374,19 +375,24 @@ START_TEST(test_unheard_of_is_put_out)
         market_booking(&m, &b, 0, 0, 1, end - m.now_us, 2 * HOUR_US);
         market_booking_path(&b, path, 1, 2, LANE_MICRO, 0);
         market_book_ok(&m, &b, STORE_BOOK_OK, &next);
-        if (refused_before) {
+        if (refused == 1) {
             ck_assert_uint_eq(json_array_size(due(now)), 1);
             set(r.lane_booking_id[0], NULL, "the far end does not answer", now);
             now += 61000000;
         }
         ck_assert_uint_eq(json_array_size(due(now)), 1); /* and nothing is heard */
+        if (refused == 2) {
+            now += 61000000;
+            ck_assert_uint_eq(json_array_size(due(now)), 1);
+            set(r.lane_booking_id[0], NULL, "the far end does not answer", now);
+        }
         put_out(r.lane_booking_id[0], next.lane_booking_id[0], end);
         market_ok(&m, STORE_TRANSITIONS, STORE_ARGS(S_INT(end), S_INT(0)));
         market_ok(&m, STORE_RESV_CANCEL,
                   STORE_ARGS(S_TEXT(m.tenant), S_TEXT(next.id), S_TEXT("x"),
                              S_BOOL(false), S_INT(end + 10000000)));
     }
-    ck_assert_int_eq(bill(), 4);
+    ck_assert_int_eq(bill(), 6);
     market_check(&m);
 }
 END_TEST
