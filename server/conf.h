@@ -24,6 +24,7 @@ struct server_conf {
     int64_t max_connections;
     bool rate_limits, access_log;
     int64_t probe_interval_us, receipt_interval_us;
+    int64_t token_life_us;
     int64_t unknown_after_us, lost_after_us;
     int64_t waiting_rise_percent;
     char *path_hook, *path_hook_ca, *path_hook_key_file;

@@ -394,6 +394,7 @@ static int start_world(struct app *a, struct err *err)
                               .issuer = a->issuer,
                               .probe_interval_us = a->conf.probe_interval_us,
                               .receipt_interval_us = a->conf.receipt_interval_us,
+                              .token_life_us = a->conf.token_life_us,
                               .unknown_after_us = a->conf.unknown_after_us,
                               .lost_after_us = a->conf.lost_after_us,
                               .now_us = clock_now_us()};

@@ -43,6 +43,7 @@ static int fetch_token(struct run *r, struct err *err)
                  : err_set(err, ERR_NOT_FOUND, "the reservation has no node%s%s",
                            node != NULL ? " " : "", node != NULL ? node : "");
     if (rc == 0) {
+        r->renew_us = clock_boot_us() + (r->expires_us - clock_now_us()) / 2;
         free(r->address);
         r->address = address != NULL ? xstrdup(address) : text_of(one, "address");
         if (*r->address == '\0')
@@ -53,6 +54,20 @@ static int fetch_token(struct run *r, struct err *err)
     }
     json_decref(reply);
     return rc;
+}
+
+/* At half of its life, so that a connection that is lost while the server cannot be
+ * asked is taken up again all the same. What the server refuses for good is not asked
+ * again. */
+static void renew(struct run *r)
+{
+    struct err why;
+    if (fetch_token(r, &why) == 0)
+        return;
+    r->renew_us = clock_boot_us() + RUN_RENEW_AGAIN_US;
+    if (why.code == ERR_NOT_FOUND || why.code == ERR_CONFLICT ||
+        why.code == ERR_FORBIDDEN || why.code == ERR_UNAUTHENTICATED)
+        r->renew = NULL;
 }
 
 static int file_token(struct run *r, const char *file, struct err *err)
@@ -407,6 +422,7 @@ int cmd_run(struct cli *c, struct err *err)
         rc = run_gang(&r, resv, err);
     } else if (rc == 0) {
         rc = file == NULL ? fetch_token(&r, err) : 0;
+        r.renew = file == NULL ? renew : NULL;
         if (rc == 0)
             rc = run_it(&r, err);
     }

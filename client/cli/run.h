@@ -64,6 +64,10 @@ struct run {
     const char *reservation; /* NULL with --token-file */
     char *token, *audience, *address;
     int64_t expires_us;
+    /* A fresh token when renew_us (boot clock) comes, while the job runs; NULL: never.
+     */
+    void (*renew)(struct run *r);
+    int64_t renew_us;
     int64_t start_us; /* of the reservation, 0: not known */
     EVP_PKEY *key;
     char *job;      /* NULL: not known yet */
@@ -106,9 +110,10 @@ int run_take_token(struct run *r, const char *token, struct err *err) MUST_USE;
 
 #define RUN_READY_WAIT_US \
     (15 * US_PER_S) /* from the start until the node has opened it */
-#define RUN_LOST_WAIT_US                                        \
-    (60 * US_PER_S) /* a lost connection is tried again so long \
-                     */
+#define RUN_LOST_WAIT_US                                                               \
+    (60 * US_PER_S)                        /* a lost connection is tried again so long \
+                                            */
+#define RUN_RENEW_AGAIN_US (60 * US_PER_S) /* after a renewal that did not succeed */
 #define RUN_TOKEN_MARGIN_US                                  \
     (30 * US_PER_S) /* a token this near its end is not sent \
                      */

@@ -2,6 +2,7 @@
  * Each direction has a bound: a slow reader slows the agent's sending, a slow agent the
  * reading of standard input; nothing is dropped while the connection holds. */
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -151,6 +152,17 @@ static void take_stdin(struct stream *s)
     }
 }
 
+/* How long to wait for anything: until the token is to be renewed. */
+static int wait_ms(const struct run *r)
+{
+    if (r->renew == NULL)
+        return -1;
+    int64_t left_us = r->renew_us - clock_boot_us();
+    return left_us <= 0        ? 0
+           : left_us > INT_MAX ? INT_MAX / 1000
+                               : (int)(left_us / 1000) + 1;
+}
+
 enum { AT_LINK, AT_SIGNAL, AT_STDIN, AT_OUT, AT_ERR, AT_COUNT };
 
 static int turn(struct stream *s, struct err *err)
@@ -168,8 +180,10 @@ static int turn(struct stream *s, struct err *err)
         [AT_OUT] = {sink_queued(&s->out) > 0 ? s->out.fd : -1, POLLOUT, 0},
         [AT_ERR] = {sink_queued(&s->err_out) > 0 ? s->err_out.fd : -1, POLLOUT, 0},
     };
-    if (poll(p, AT_COUNT, -1) < 0)
+    if (poll(p, AT_COUNT, wait_ms(s->r)) < 0)
         return errno == EINTR ? 0 : err_sys(err, errno, "poll");
+    if (s->r->renew != NULL && clock_boot_us() >= s->r->renew_us)
+        s->r->renew(s->r);
     if (p[AT_SIGNAL].revents != 0)
         take_signal(s);
     if (p[AT_STDIN].revents != 0)

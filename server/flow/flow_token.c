@@ -153,7 +153,7 @@ static int grant(struct flow *f, const json_t *allocation, json_t *log, struct e
     /* Whole seconds: that is what the claims carry. */
     c->iat_us = f->now_us - f->now_us % US_PER_S;
     c->nbf_us = c->iat_us;
-    c->exp_us = c->iat_us + TOKEN_LIFE_US;
+    c->exp_us = c->iat_us + w->token_life_us / US_PER_S * US_PER_S;
     c->status_seq = w->revoked_seq;
     issuer_kid(w->issuer, c->iat_us, kid);
     int rc = issuer_grant(w->issuer, c, &text, err);

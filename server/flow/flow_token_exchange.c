@@ -332,8 +332,9 @@ static enum flow_turn exchange_issue(struct flow *f)
     uuid_v7(f->now_us, random, c->jti);
     c->iat_us = f->now_us - f->now_us % US_PER_S;
     c->nbf_us = c->iat_us;
-    if (c->exp_us > c->iat_us + TOKEN_LIFE_US) /* never after the grant it is of */
-        c->exp_us = c->iat_us + TOKEN_LIFE_US;
+    int64_t life_us = w->token_life_us / US_PER_S * US_PER_S;
+    if (c->exp_us > c->iat_us + life_us) /* never after the grant it is of */
+        c->exp_us = c->iat_us + life_us;
     c->status_seq = w->revoked_seq;
     issuer_kid(w->issuer, c->iat_us, kid);
     if (issuer_grant(w->issuer, c, &text, &err) != 0) {

@@ -5,6 +5,7 @@
 
 #include "client/lib/b64.h"
 #include "client/lib/timefmt.h"
+#include "client/lib/token.h"
 #include "client/lib/xalloc.h"
 #include "server/flow/world_ids.h"
 
@@ -23,6 +24,7 @@ struct world *world_new(const struct world_opts *opts)
     w->issuer = opts->issuer;
     w->probe_interval_us = opts->probe_interval_us;
     w->receipt_interval_us = opts->receipt_interval_us;
+    w->token_life_us = opts->token_life_us > 0 ? opts->token_life_us : TOKEN_LIFE_US;
     w->unknown_after_us =
         opts->unknown_after_us > 0 ? opts->unknown_after_us : UNKNOWN_AFTER_US;
     w->lost_after_us = opts->lost_after_us > 0 ? opts->lost_after_us : LOST_AFTER_US;

@@ -151,6 +151,7 @@ struct world_opts {
     struct ca *ca;
     struct issuer *issuer;
     int64_t probe_interval_us, receipt_interval_us; /* what agents are told */
+    int64_t token_life_us; /* exp - iat of access tokens; 0: TOKEN_LIFE_US */
     /* A node not heard of for this long is not offered any more, is lost. A server that
      * has just started waits as long before it says so of anybody. 0: the defaults. */
     int64_t unknown_after_us, lost_after_us;
@@ -165,6 +166,7 @@ struct world {
     struct issuer *issuer;
     struct flow_runner *runner;
     int64_t probe_interval_us, receipt_interval_us;
+    int64_t token_life_us;
     int64_t unknown_after_us, lost_after_us;
     /* Metrics of layers above this one, in Prometheus' text form; may be NULL. */
     void (*more_metrics)(void *arg, struct strbuf *out);

@@ -157,6 +157,18 @@ like "one that was delegated" "$(ask . "$run/whole")" "403 *not delegated again*
 is "the whole has all of it" "$(claims "$run/whole" | jq -c '.authorization_details[0] | [(.devices | length), (.actions | length)]')" "[2,2]"
 is "no longer to start than the grant" "$(jq -n --slurpfile w <(claims "$run/whole") '$w[0].exp - $w[0].iat <= 900')" true
 
+# ---- a grant is renewed at half of its life while `run` is there
+kill -TERM "$server_pid"
+wait_for 15 pid_gone "$server_pid"
+echo 'token_life = 20s' >"$run/neargpud.conf"
+server_options="--conf $run/neargpud.conf"
+server_start || die "neargpud did not start again"
+since=$(sql neargpu_owner 'SELECT now()')
+near lab run "$id" -- sleep 13 || bad "a job while its token is renewed"
+is "two tokens for it, of which the first had ten seconds left" \
+    "$(sql neargpu_owner "SELECT count(*) || ' ' || (extract(epoch FROM max(issued_at) - min(issued_at)) BETWEEN 9 AND 12) FROM ng.token WHERE issued_at >= '$since'::timestamptz - interval '1 second'")" "2 true"
+near lab -o json token "$id" | jq -r '.tokens[0].token' | secret "$run/own"
+
 near lab cancel "$id" --yes >/dev/null || bad "cancel"
 like "of a revoked reservation" "$(ask .)" "4?? *"
 logged() { [ "$(as admin -o json admin audit | grep -c /v1/token-exchange)" -gt 5 ]; }
