@@ -258,12 +258,41 @@ static int print_receipts(struct cli *c, const json_t *bundle, struct err *err)
     return rc;
 }
 
+/* Receipts that a node signed under a number it had used already: the market keeps
+ * both. */
+static int tell_forks(struct cli *c, const char *reservation, size_t *ret_count,
+                      struct err *err)
+{
+    struct strbuf path = STRBUF_INIT;
+    json_t *reply = NULL;
+    const json_t *row, *fork;
+    size_t i, k;
+    *ret_count = 0;
+    strbuf_adds(&path, "/v1/usage");
+    cli_query(&path, "reservation", reservation);
+    int rc = cli_get_list(c, strbuf_str(&path), "usage", &reply, err);
+    strbuf_done(&path);
+    json_array_foreach(json_object_get(reply, "usage"), i, row)
+        json_array_foreach(json_object_get(row, "forks"), k, fork)
+    {
+        const char *node = json_string_value(json_object_get(row, "node"));
+        ++*ret_count;
+        cli_note("node %s signed another receipt %" JSON_INTEGER_FORMAT
+                 " than the one above: both are kept as evidence",
+                 node != NULL ? node : "",
+                 json_integer_value(json_object_get(fork, "seq")));
+    }
+    json_decref(reply);
+    return rc;
+}
+
 int cli_show_receipts(struct cli *c, const char *reservation, struct err *err)
 {
     struct heads known;
     struct bundle_result result;
     struct strbuf path = STRBUF_INIT;
     json_t *bundle = NULL;
+    size_t forks = 0;
     strbuf_adds(&path, "/v1/log/proof");
     cli_query(&path, "reservation", reservation);
     int rc = cli_get(c, strbuf_str(&path), &bundle, err);
@@ -273,14 +302,16 @@ int cli_show_receipts(struct cli *c, const char *reservation, struct err *err)
     rc = heads_read(c, &known, err);
     if (rc == 0)
         rc = print_receipts(c, bundle, err);
+    if (rc == 0)
+        rc = tell_forks(c, reservation, &forks, err);
     if (rc == 0 && (rc = bundle_check(bundle, known.logs, known.root, clock_now_us(),
                                       &result, err)) == 0) {
         for (const char *line = strbuf_str(&result.breaches), *end;
              (end = strchr(line, '\n')) != NULL; line = end + 1)
             cli_note("%.*s", (int)(end - line), line);
-        if (result.breach_count > 0)
+        if (result.breach_count + forks > 0)
             rc = err_set(err, ERR_TOKEN, "%zu things are not right",
-                         result.breach_count);
+                         result.breach_count + forks);
         else if (c->render.format == RENDER_TABLE)
             cli_note("%zu receipts: signed by their nodes, without a hole, in the log; "
                      "%zu countersigned",
