@@ -1,11 +1,13 @@
 /* sequencer: see sequencer.h. */
 #include "billing/sequencer.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "billing/pgtx.h"
 #include "client/lib/fsx.h"
@@ -39,35 +41,58 @@ enum { LEAF_INDEX, LEAF_KIND, LEAF_REF, LEAF_NONCE, LEAF_HASH, LEAF_BODY };
 
 /* --- the key --- */
 
-static int make_key(const char *path, EVP_PKEY **ret, struct err *err)
+static int read_key(const char *path, EVP_PKEY **ret, struct err *err)
+{
+    char *pem;
+    size_t len;
+    if (fsx_read_secret(path, 4096, &pem, &len, err) != 0)
+        return -1;
+    int rc = jws_key_from_pem(pem, len, ret, err);
+    OPENSSL_cleanse(pem, len);
+    free(pem);
+    return rc;
+}
+
+/* Of several that make it at once one wins, and all have read its key before they sign
+ * anything: the log's first key stays its key. */
+static int make_key(const char *path, struct err *err)
 {
     EVP_PKEY *key;
     if (jws_keygen(&key, err) != 0)
         return -1;
-    char *pem = jws_key_to_pem(key);
-    int rc = fsx_write(path, pem, strlen(pem), 0600, err);
+    char *pem = jws_key_to_pem(key), *own = xasprintf("%s.%ld", path, (long)getpid());
+    EVP_PKEY_free(key);
+    int rc = fsx_write(own, pem, strlen(pem), 0600, err);
+    if (rc == 0 && link(own, path) != 0 && errno != EEXIST)
+        rc = err_sys(err, errno, "link %s", path);
+    unlink(own);
     OPENSSL_cleanse(pem, strlen(pem));
     free(pem);
-    if (rc != 0) {
-        EVP_PKEY_free(key);
-        return -1;
-    }
-    *ret = key;
-    return 0;
+    free(own);
+    return rc;
+}
+
+static int sync_folder(const char *path, struct err *err)
+{
+    const char *slash = strrchr(path, '/');
+    if (slash == NULL)
+        return fsx_sync_dir(".", err);
+    char *dir = xstrndup(path, (size_t)(slash - path) + 1);
+    int rc = fsx_sync_dir(dir, err);
+    free(dir);
+    return rc;
 }
 
 int sequencer_open(const char *key_file, struct sequencer **ret, struct err *err)
 {
-    char *pem;
-    size_t len;
     EVP_PKEY *key = NULL;
-    int rc = fsx_read_secret(key_file, 4096, &pem, &len, err);
-    if (rc == 0) {
-        rc = jws_key_from_pem(pem, len, &key, err);
-        OPENSSL_cleanse(pem, len);
-        free(pem);
-    } else if (err->code == ERR_NOT_FOUND) {
-        rc = make_key(key_file, &key, err);
+    int rc = read_key(key_file, &key, err);
+    if (rc != 0 && err->code == ERR_NOT_FOUND) {
+        rc = make_key(key_file, err);
+        if (rc == 0)
+            rc = sync_folder(key_file, err);
+        if (rc == 0)
+            rc = read_key(key_file, &key, err);
     }
     if (rc != 0)
         return err_prefix(err, "log key %s", key_file);
