@@ -221,26 +221,43 @@ static int rate_all(PGconn *pg, int *ret_count, struct err *err)
     return rc;
 }
 
+/* Until none is due. */
+static int hold_all(PGconn *pg, int *ret_count, struct err *err)
+{
+    int rc, count;
+    *ret_count = 0;
+    do {
+        rc = rounds_hold(pg, &count, err);
+        *ret_count += count;
+    } while (rc == 0 && count == ROUNDS_HOLD_MAX);
+    if (*ret_count > 0)
+        log_info("looked at the holds of %d leases", *ret_count);
+    return rc;
+}
+
 /* Every step is tried: one that fails for its own reason keeps no other from its work.
  * The first error is returned; a lost connection ends the round. */
 static int one_round(PGconn *pg, const struct billd_conf *conf, struct err *err)
 {
     struct err e, first = {.code = ERR_NONE};
     int rated = 0, paths = 0, released = 0, collected = 0, invoices = 0, credits = 0;
+    int held = 0;
     int64_t settled = 0;
-    for (int step = 0; step < 7 && first.code != ERR_UNAVAILABLE; step++) {
+    for (int step = 0; step < 8 && first.code != ERR_UNAVAILABLE; step++) {
         int rc = 0;
-        if (step == 0)
-            rc = rate_all(pg, &rated, &e);
+        if (step == 0) /* before the use is rated that they are to pay for */
+            rc = hold_all(pg, &held, &e);
         else if (step == 1)
-            rc = rounds_paths(pg, &paths, &e);
+            rc = rate_all(pg, &rated, &e);
         else if (step == 2)
-            rc = rounds_release(pg, conf->grace_us, &released, &e);
+            rc = rounds_paths(pg, &paths, &e);
         else if (step == 3)
-            rc = rounds_credit(pg, &credits, &e);
+            rc = rounds_release(pg, conf->grace_us, &released, &e);
         else if (step == 4)
-            rc = rounds_invoices_due(pg, &invoices, &e);
+            rc = rounds_credit(pg, &credits, &e);
         else if (step == 5)
+            rc = rounds_invoices_due(pg, &invoices, &e);
+        else if (step == 6)
             rc = rounds_collect(pg, &collected, &e);
         else
             rc = settle_all(pg, &settled, &e);

@@ -168,6 +168,20 @@ int rounds_paths(PGconn *pg, int *ret_posted, struct err *err)
     return rc;
 }
 
+int rounds_hold(PGconn *pg, int *ret_count, struct err *err)
+{
+    char limit[16];
+    const char *params[] = {limit};
+    PGresult *r;
+    snprintf(limit, sizeof(limit), "%d", ROUNDS_HOLD_MAX);
+    if (pgtx_query(pg, "SELECT api.billing_hold(clock_timestamp(), $1)", params, 1, &r,
+                   err) != 0)
+        return err_prefix(err, "holding on");
+    *ret_count = (int)pgtx_i64(r, 0, 0);
+    PQclear(r);
+    return 0;
+}
+
 int rounds_release(PGconn *pg, int64_t grace_us, int *ret_count, struct err *err)
 {
     char grace[48], limit[16];

@@ -18,6 +18,11 @@ int rounds_rate(PGconn *pg, int *ret_posted, struct err *err) MUST_USE;
 /* Bills the booked paths of reservations that are over; *ret_posted: how many. The
  * first refusal is returned, the others are tried all the same. */
 int rounds_paths(PGconn *pg, int *ret_posted, struct err *err) MUST_USE;
+/* Reservations a statement of rounds_hold. */
+#define ROUNDS_HOLD_MAX 500
+/* Holds on for leases that are held up to soon only, or sets their end to that; at most
+ * ROUNDS_HOLD_MAX, *ret_count says how many were looked at. */
+int rounds_hold(PGconn *pg, int *ret_count, struct err *err) MUST_USE;
 /* Gives back rests of holds; grace_us after a lease's end even without a teardown. */
 int rounds_release(PGconn *pg, int64_t grace_us, int *ret_count,
                    struct err *err) MUST_USE;

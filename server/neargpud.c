@@ -69,7 +69,7 @@ struct app {
     struct net *net;
     struct event *on_term, *on_int, *on_day, *on_keys;
     char *market, *currency; /* as the database has them */
-    int64_t tax_ppm;
+    int64_t tax_ppm, hold_window_us;
     char *issuer_url;
     const char *crash_at;
     bool ending;
@@ -194,6 +194,7 @@ static void on_market(void *arg, uint64_t id, const struct store_result *r)
     a->market = xstrdup(name);
     a->currency = xstrdup(currency);
     a->tax_ppm = json_integer_value(json_object_get(r->json, "tax_ppm"));
+    a->hold_window_us = json_integer_value(json_object_get(r->json, "hold_window_us"));
 }
 
 static bool market_known(const struct app *a)
@@ -390,6 +391,7 @@ static int start_world(struct app *a, struct err *err)
     struct world_opts opts = {.market = a->market,
                               .currency = a->currency,
                               .tax_ppm = a->tax_ppm,
+                              .hold_window_us = a->hold_window_us,
                               .ca = a->ca,
                               .issuer = a->issuer,
                               .probe_interval_us = a->conf.probe_interval_us,

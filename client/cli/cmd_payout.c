@@ -296,6 +296,7 @@ static const struct render_col bank_cols[] = {
     {"Reserve", "reserve_ppm", RENDER_PPM, NULL},
     {"Dispute window", "dispute_window_s", RENDER_SECONDS, NULL},
     {"Reserve for", "reserve_for_s", RENDER_SECONDS, NULL},
+    {"Hold window", "hold_window_s", RENDER_SECONDS, NULL},
 };
 
 int cmd_provider_bank(struct cli *c, struct err *err)
@@ -333,6 +334,7 @@ int cmd_admin_terms(struct cli *c, struct err *err)
         json_object_set_new(body, "bank", bank);
     put_text(c, body, "dispute-window", "dispute_window");
     put_text(c, body, "reserve-for", "reserve_for");
+    put_text(c, body, "hold-window", "hold_window");
     if (reserve != NULL && (rc = when_parse_ppm(reserve, &ppm, err)) < 0)
         err_prefix(err, "--reserve");
     else if (reserve != NULL)

@@ -26,6 +26,8 @@ static void render_plan(struct cli *c, const json_t *quote, struct strbuf *out)
         {"Per hour", "plan.price.per_hour_micro", RENDER_MICRO, "plan.price.currency"},
         {"Effective", "plan.price.effective_micro", RENDER_ABOUT,
          "plan.price.currency"},
+        {"Held at first", "plan.hold.held", RENDER_MONEY, NULL},
+        {"Paid until", "plan.hold.paid_until", RENDER_TIME, NULL},
         {"Quote", "id", RENDER_TEXT, NULL},
         {"Good until", "expires_at", RENDER_TIME, NULL},
         {"Kept for you", "held", RENDER_YES, NULL},

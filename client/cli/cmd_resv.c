@@ -68,6 +68,8 @@ static void render_resv(struct cli *c, const json_t *resv, struct strbuf *out)
         {"Price", "price.total_micro", RENDER_MICRO, "price.currency"},
         {"Per hour", "price.per_hour_micro", RENDER_MICRO, "price.currency"},
         {"Effective", "price.effective_micro", RENDER_ABOUT, "price.currency"},
+        {"Held", "hold.held", RENDER_MONEY, NULL},
+        {"Paid until", "hold.paid_until", RENDER_TIME, NULL},
         {"Made", "created_at", RENDER_TIME, NULL},
         {"Preemptible", "spot", RENDER_YES, NULL},
         {"Generation", "generation", RENDER_INT, NULL},

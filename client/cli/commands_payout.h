@@ -36,6 +36,8 @@ static const struct opt_def terms_opts[] = {
     {"dispute-window", 0, "DURATION", "How long a capture can be disputed."},
     {"reserve", 0, "PERCENT", "Part of each settlement that is kept back, such as 5%."},
     {"reserve-for", 0, "DURATION", "For how long."},
+    {"hold-window", 0, "DURATION",
+     "How much of a lease's time is held ahead, such as 24h; 0: all of it."},
     {"provider", 0, "NAME",
      "Set --reserve for this provider alone; without: the market's again."},
     {"client", 0, "CODE", "The market's client code at its bank, 10 digits."},
@@ -83,7 +85,9 @@ EXAMPLES(user_list_ex, {"neargpu admin user list", "All administrators."});
 EXAMPLES(user_rm_ex, {"neargpu admin user rm hanako", "Her key opens nothing more."});
 EXAMPLES(terms_ex, {"neargpu admin terms", "Terms in force."},
          {"neargpu admin terms --dispute-window 7d --reserve 5% --reserve-for 30d",
-          "Keep five per cent of each settlement for a month."});
+          "Keep five per cent of each settlement for a month."},
+         {"neargpu admin terms --hold-window 24h",
+          "Hold a day of long leases; the rest as they run."});
 EXAMPLES(payouts_ex,
          {"neargpu provider payouts", "What is available, and what was paid."});
 EXAMPLES(statement_ex, {"neargpu provider statement --month 2026-11",
@@ -167,7 +171,7 @@ EXAMPLES(withdraw_ex, {"neargpu admin withdraw kagaku-lab --amount 1000",
                            EX(user_rm_ex)},                                            \
     [CMD_ADMIN_TERMS] = {"admin terms",                                                \
                          "",                                                           \
-                         "show or set dispute window, reserve and the market's bank",  \
+                         "show or set dispute window, reserve, hold window, bank",  \
                          NULL,                                                         \
                          OPTS(terms_opts),                                             \
                          ARGS(0, 0),                                                   \

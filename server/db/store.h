@@ -134,7 +134,8 @@ static inline struct store_to store_to(store_done_fn *done, void *arg, uint64_t 
 
 enum store_op {
     /* The market's people and places. All json. */
-    STORE_MARKET,            /* () -> {name, currency, fee_ppm, tax_ppm, issuer_name} */
+    STORE_MARKET,            /* () -> {name, currency, fee_ppm, tax_ppm, issuer_name,
+                                      hold_window_us} */
     STORE_TENANT_CREATE,     /* (name, zone|null, credit_micro, key_hash, IDEM)
                                 -> {id, name} */
     STORE_TENANT_LIST,       /* (PAGE) -> {tenants:[{id,name,zone,created_us,priority,
@@ -246,7 +247,8 @@ enum store_op {
        first, lanes, bandwidth_Bps, start_us, end_us, state planned|lit|released|failed,
        error, per_lane_hour_micro}], waiting null|{position, predicted_us|null,
        since_us, until_us, priority, why}, data:[…as booked], currency, per_hour_micro,
-       total_micro, effective_micro, held_micro, captured_micro, released_micro, spot,
+       total_micro, effective_micro, held_micro, captured_micro, released_micro,
+       paid_until_us|null, funds_low_us|null, spot,
        fault|null, preempted_by|null, generation, quote_id|null, idem_hash, request}.
        A path's start_us includes its set-up; what it costs is lanes x price x time from
        the reservation's start.
@@ -343,9 +345,9 @@ enum store_op {
     STORE_ADMIN_LIST,     /* () -> {admins:[{name, id, created_us}]} */
     STORE_ADMIN_REMOVE,   /* (name, who asks) -> {} */
     STORE_MARKET_TERMS,   /* () -> TERMS {dispute_window_s, reserve_ppm, reserve_for_s,
-                             bank} */
+                             bank, hold_window_s} */
     STORE_MARKET_SET,     /* (window_s|null, reserve_ppm|null, reserve_for_s|null,
-                             bank|null) -> TERMS */
+                             bank|null, hold_us|null) -> TERMS */
     STORE_PROVIDER_TERMS, /* (provider_id) -> PTERMS {name, bank, registration, zone,
                              reserve_ppm} */
     STORE_PROVIDER_BANK,  /* (provider_id, bank|null, registration|null) -> PTERMS */

@@ -134,7 +134,7 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
         WRITE("admin_remove", "tt", "SELECT api.admin_remove($1, $2)"),
     [STORE_MARKET_TERMS] = READ("market_terms", "", "SELECT api.market_terms()"),
     [STORE_MARKET_SET] =
-        AGAIN("market_set", "iiij", "SELECT api.market_set($1, $2, $3, $4)"),
+        AGAIN("market_set", "iiiji", "SELECT api.market_set($1, $2, $3, $4, $5)"),
     [STORE_PROVIDER_TERMS] =
         READ("provider_terms", "t", "SELECT api.provider_terms($1)"),
     [STORE_PROVIDER_BANK] =

@@ -139,15 +139,17 @@ const struct flow_kind flow_terms_get =
 static enum flow_turn terms_write(struct flow *f)
 {
     struct body {
-        int64_t window_us, reserve_ppm, reserve_us;
+        int64_t window_us, reserve_ppm, reserve_us, hold_us;
         json_t *bank;
-    } b = {-1, -1, -1, NULL};
+    } b = {-1, -1, -1, -1, NULL};
     static const struct jsonx_field fields[] = {
         {"dispute_window", JSONX_DURATION, false, offsetof(struct body, window_us), 0,
          DAYS_MAX_US},
         {"reserve_ppm", JSONX_INT, false, offsetof(struct body, reserve_ppm), 0,
          1000000},
         {"reserve_for", JSONX_DURATION, false, offsetof(struct body, reserve_us), 0,
+         DAYS_MAX_US},
+        {"hold_window", JSONX_DURATION, false, offsetof(struct body, hold_us), 0,
          DAYS_MAX_US},
         {"bank", JSONX_OBJECT, false, offsetof(struct body, bank)},
     };
@@ -160,7 +162,8 @@ static enum flow_turn terms_write(struct flow *f)
         STORE_ARGS(b.window_us >= 0 ? S_INT(b.window_us / 1000000) : S_NULL,
                    b.reserve_ppm >= 0 ? S_INT(b.reserve_ppm) : S_NULL,
                    b.reserve_us >= 0 ? S_INT(b.reserve_us / 1000000) : S_NULL,
-                   b.bank != NULL ? S_JSON(b.bank) : S_NULL));
+                   b.bank != NULL ? S_JSON(b.bank) : S_NULL,
+                   b.hold_us >= 0 ? S_INT(b.hold_us) : S_NULL));
 }
 static const struct flow_step terms_set_steps[] = {{"write", terms_write},
                                                    {"reply", reply}};

@@ -47,6 +47,24 @@ static json_t *path(const struct world *w, const struct plan_pick *pick, int i)
                      (json_int_t)(p->start_us + p->len_us), "state", "planned");
 }
 
+/* What a reservation of this plan holds at first (sql/api/hold.sql). */
+static int64_t first_hold(const struct world *w, const struct plan_pick *pick)
+{
+    const struct match_plan *p = pick->plan;
+    int64_t window_us = w->hold_window_us, sum = 0, micro;
+    if (window_us == 0 || p->len_us <= window_us)
+        return p->total_micro;
+    for (int i = 0; i < p->slot_count; i++)
+        if (money_mul(window_us * p->gpus, pick->slot_price_micro[i], US_PER_HOUR,
+                      &micro, NULL) == 0)
+            sum += micro;
+    for (int i = 0; i < p->lanes_count; i++)
+        if (money_mul(window_us * p->lanes[i].count, pick->lane_price_micro[i],
+                      US_PER_HOUR, &micro, NULL) == 0)
+            sum += micro;
+    return sum;
+}
+
 json_t *plan_resv(const struct world *w, const struct plan_pick *pick,
                   const struct plan_resv *who)
 {
@@ -70,6 +88,13 @@ json_t *plan_resv(const struct world *w, const struct plan_pick *pick,
         pick->groups, "coordinator", pick->coordinator);
     json_object_update(out, rest);
     json_decref(rest);
+    int64_t held_us = w->hold_window_us == 0 || w->hold_window_us > p->len_us
+                          ? p->len_us
+                          : w->hold_window_us;
+    json_object_set_new(out, "held_micro",
+                        json_integer((json_int_t)first_hold(w, pick)));
+    json_object_set_new(out, "paid_until_us",
+                        json_integer((json_int_t)(p->start_us + held_us)));
     return out;
 }
 

@@ -166,6 +166,22 @@ static json_t *each(const json_t *list, json_t *(*fn)(const json_t *store))
     return out;
 }
 
+/* What is held and not used up, and to where that pays. */
+static json_t *hold(const json_t *r)
+{
+    json_t *out = json_object();
+    int64_t micro = json_integer_value(json_object_get(r, "held_micro")) -
+                    json_integer_value(json_object_get(r, "captured_micro")) -
+                    json_integer_value(json_object_get(r, "released_micro"));
+    const char *currency = json_string_value(json_object_get(r, "currency"));
+    json_object_set_new(out, "held",
+                        currency != NULL ? jsonx_money(currency, micro) : json_null());
+    json_object_set_new(out, "paid_until",
+                        instant(json_object_get(r, "paid_until_us")));
+    json_object_set_new(out, "low_since", instant(json_object_get(r, "funds_low_us")));
+    return out;
+}
+
 json_t *render_resv(const json_t *r)
 {
     json_t *out = json_object(), *price = json_object();
@@ -184,6 +200,7 @@ json_t *render_resv(const json_t *r)
     copy(price, r, "total_micro");
     copy(price, r, "effective_micro");
     json_object_set_new(out, "price", price);
+    json_object_set_new(out, "hold", hold(r));
     copy(out, r, "spot");
     copy(out, r, "generation");
     copy_or(

@@ -20,6 +20,7 @@ struct world *world_new(const struct world_opts *opts)
     w->market = xstrdup(opts->market);
     w->currency = xstrdup(opts->currency);
     w->tax_ppm = opts->tax_ppm;
+    w->hold_window_us = opts->hold_window_us;
     w->ca = opts->ca;
     w->issuer = opts->issuer;
     w->probe_interval_us = opts->probe_interval_us;

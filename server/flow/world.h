@@ -148,6 +148,7 @@ struct world_opts {
     const char *market; /* name; issuer is https://MARKET */
     const char *currency;
     int64_t tax_ppm; /* what invoices add to prices */
+    int64_t hold_window_us; /* of a lease's time so much is held ahead; 0: all */
     struct ca *ca;
     struct issuer *issuer;
     int64_t probe_interval_us, receipt_interval_us; /* what agents are told */
@@ -161,6 +162,7 @@ struct world_opts {
 struct world {
     char *market, *currency;
     int64_t tax_ppm;
+    int64_t hold_window_us;
     struct store *store;
     struct ca *ca;
     struct issuer *issuer;

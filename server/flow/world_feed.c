@@ -319,6 +319,8 @@ static void apply(struct world *w, const json_t *event)
         read_again(w, STORE_WORLD_KEYS, NULL);
     } else if (strcmp(kind, "dataset.changed") == 0) {
         read_again(w, STORE_WORLD_DATASETS, json_object_get(payload, "dataset_id"));
+    } else if (strcmp(kind, "terms.changed") == 0) {
+        w->hold_window_us = int_of(payload, "hold_window_us");
     } else if (strcmp(kind, "path.changed") == 0) {
         read_again(w, STORE_WORLD_PATHS, json_object_get(payload, "path_id"));
     }

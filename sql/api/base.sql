@@ -133,6 +133,7 @@ LANGUAGE sql STABLE AS $$
         'hold_until_us', CASE WHEN r.state = 'held' THEN ng.us(r.hold_until) END,
         'data', r.data, 'currency', r.currency, 'per_hour_micro', r.per_hour_micro,
         'total_micro', r.total_micro, 'effective_micro', r.effective_micro, 'held_micro', r.held_micro,
+        'paid_until_us', CASE WHEN k.count > 0 THEN ng.us(coalesce(r.paid_until, upper(r.during))) END, 'funds_low_us', ng.us(r.funds_low_at),
         'captured_micro', r.captured_micro, 'released_micro', r.released_micro, 'spot', r.spot,
         'generation', r.generation, 'quote_id', r.quote_id, 'idem_hash', encode(r.idem_hash, 'hex'),
         'request', r.request)

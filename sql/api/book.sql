@@ -2,7 +2,8 @@
 -- booking of GPUs, l_* one a booking of lanes; b_resv and l_resv are the (1-based) number
 -- of its reservation. v_* (victims) and an order that waits come alone in their call. Each
 -- reservation ends as
---   ok         booked, its money held (state held: no money)
+--   ok         booked, its money held up to the end of the first window (hold.sql; state held:
+--              no money)
 --   duplicate  its idempotency key was used before with the same request: id is that one's
 --   key_reused … with another request
 --   lost       some GPU or lane is taken, is none of the node's or path's, or that is gone;
@@ -172,6 +173,7 @@ LANGUAGE plpgsql SET search_path = ng, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     v_market market;
+    v_first bigint[];        -- what each holds at first
     v_new uuid[];
     v_numbers bigint[];      -- ids for the bookings, given out beforehand
     v_lane_numbers bigint[]; -- and for those of lanes
@@ -179,21 +181,24 @@ DECLARE
     v_kept uuid[];
 BEGIN
     SELECT * INTO STRICT v_market FROM market;
+    v_first := first_holds(v_market.hold_window_us, r_start, r_end, r_total, r_hold, b_resv, b_count, b_from, b_price,
+        l_resv, l_count, l_from, l_to, l_price);
 
     -- 1. Reservations. What is not returned has its key taken.
     WITH fresh AS (
         INSERT INTO reservation (id, tenant_id, state, created_at, during, request, data, currency,
             per_hour_micro, total_micro, effective_micro, fee_ppm, held_micro, idem_key, idem_hash, quote_id, spot,
-            hold_until, groups, coordinator)
+            hold_until, groups, coordinator, paid_until, hold_due_at)
         SELECT x.id, x.tenant, CASE WHEN x.hold > 0 THEN 'held' ELSE 'confirmed' END, ts(x.now), span(x.s, x.e),
                x.request::jsonb, x.data::jsonb, x.currency, x.per_hour, x.total, x.effective,
-               coalesce(f.fee_ppm, v_market.fee_ppm), CASE WHEN x.hold > 0 THEN 0 ELSE x.total END, x.key, x.hash,
+               coalesce(f.fee_ppm, v_market.fee_ppm), x.first, x.key, x.hash,
                x.quote, x.spot, CASE WHEN x.hold > 0 THEN ts(x.hold) END,
-               coalesce(x.extra::jsonb->'groups', '[]'), x.extra::jsonb->>'coordinator'
+               coalesce(x.extra::jsonb->'groups', '[]'), x.extra::jsonb->>'coordinator', p.until, hold_due(p.until)
           FROM unnest(r_id, r_tenant, r_quote, r_now, r_start, r_end, r_request, r_data, r_currency,
-                   r_per_hour, r_total, r_effective, r_key, r_hash, r_spot, r_extra, r_hold, r_waiting)
+                   r_per_hour, r_total, r_effective, r_key, r_hash, r_spot, r_extra, r_hold, r_waiting, v_first)
                WITH ORDINALITY AS x(id, tenant, quote, now, s, e, request, data, currency,
-                   per_hour, total, effective, key, hash, spot, extra, hold, waits, n)
+                   per_hour, total, effective, key, hash, spot, extra, hold, waits, first, n)
+         CROSS JOIN LATERAL (SELECT CASE WHEN x.hold = 0 THEN hold_end(span(x.s, x.e), ts(x.s)) END AS until) p
           LEFT JOIN (SELECT DISTINCT ON (y.r) y.r, p.fee_ppm
                        FROM unnest(b_resv, b_node) WITH ORDINALITY AS y(r, node, k)
                        JOIN node n ON n.id = y.node JOIN provider p ON p.id = n.provider_id
@@ -229,22 +234,22 @@ BEGIN
     -- 3. Money.
     SELECT coalesce(book_afford(array_agg(x.id ORDER BY x.n), array_agg(x.tenant ORDER BY x.n),
                 array_agg(x.currency ORDER BY x.n),
-                array_agg(CASE WHEN x.hold > 0 THEN 0 ELSE x.total END ORDER BY x.n), p_also), '{}')
+                array_agg(x.first ORDER BY x.n), p_also), '{}')
       INTO v_kept
-      FROM unnest(r_id, r_tenant, r_currency, r_total, r_hold) WITH ORDINALITY AS x(id, tenant, currency, total, hold, n)
+      FROM unnest(r_id, r_tenant, r_currency, v_first) WITH ORDINALITY AS x(id, tenant, currency, first, n)
      WHERE x.id = ANY (v_whole);
     IF cardinality(v_kept) < cardinality(v_whole) THEN
         PERFORM book_undo(ARRAY(SELECT unnest(v_whole) EXCEPT SELECT unnest(v_kept)));
     END IF;
     WITH held AS (
         INSERT INTO transfer (kind, dr, cr, currency, amount_micro, reservation_id, ref)
-        SELECT 'hold', w.id, h.id, x.currency, x.total, x.id,
+        SELECT 'hold', w.id, h.id, x.currency, x.first, x.id,
                CASE WHEN x.waits THEN x.id || '/hold/' || (SELECT generation FROM reservation r WHERE r.id = x.id)
                     ELSE x.id || '/hold' END
-          FROM unnest(r_id, r_tenant, r_currency, r_total, r_hold, r_waiting) AS x(id, tenant, currency, total, hold, waits)
+          FROM unnest(r_id, r_tenant, r_currency, v_first, r_waiting) AS x(id, tenant, currency, first, waits)
           JOIN account w ON w.kind = 'wallet' AND w.tenant_id = x.tenant AND w.currency = x.currency
           JOIN account h ON h.kind = 'hold' AND h.tenant_id = x.tenant AND h.currency = x.currency
-         WHERE x.id = ANY (v_kept) AND x.total > 0 AND x.hold = 0
+         WHERE x.id = ANY (v_kept) AND x.first > 0
         RETURNING dr, cr, amount_micro),
     moved AS (
         SELECT dr AS id, -sum(amount_micro) AS delta FROM held GROUP BY dr
@@ -307,7 +312,11 @@ BEGIN
             END IF;
             UPDATE reservation r SET state = 'confirmed', during = span(r_start[1], r_end[1]), data = r_data[1]::jsonb,
                 per_hour_micro = r_per_hour[1], total_micro = r_total[1], effective_micro = r_effective[1],
-                held_micro = r.held_micro + r_total[1], spot = r_spot[1], reason = '', generation = r.generation + 1,
+                held_micro = r.held_micro + (first_holds((SELECT m.hold_window_us FROM market m), r_start, r_end, r_total, r_hold, b_resv, b_count, b_from, b_price,
+                    l_resv, l_count, l_from, l_to, l_price))[1],
+                paid_until = hold_end(span(r_start[1], r_end[1]), ts(r_start[1])),
+                hold_due_at = hold_due(hold_end(span(r_start[1], r_end[1]), ts(r_start[1]))), funds_low_at = NULL,
+                spot = r_spot[1], reason = '', generation = r.generation + 1,
                 groups = coalesce(r_extra[1]::jsonb->'groups', '[]'), coordinator = r_extra[1]::jsonb->>'coordinator',
                 fee_ppm = (SELECT coalesce(p.fee_ppm, m.fee_ppm) FROM node n JOIN provider p ON p.id = n.provider_id
                              CROSS JOIN market m WHERE n.id = b_node[1])
@@ -356,6 +365,8 @@ DECLARE
     v_wallet integer[];
     v_hold integer[];
     v_numbers bigint[];
+    v_window bigint;
+    v_first bigint[]; -- what each holds at first
 BEGIN
     IF cardinality(v_id) > 0 OR true = ANY (r_waiting) THEN
         RETURN QUERY SELECT * FROM book_one(r_id, r_tenant, r_quote, r_now, r_start, r_end, r_request, r_data, r_currency,
@@ -387,15 +398,23 @@ BEGIN
             RAISE EXCEPTION 'a node or a wallet is missing' USING ERRCODE = 'NG006';
         END IF;
         v_numbers := ARRAY(SELECT nextval('booking_id_seq') FROM generate_series(1, v_count));
+        v_window := (SELECT hold_window_us FROM market);
+        v_first := CASE WHEN EXISTS (SELECT FROM unnest(r_start, r_end) AS x(s, e) WHERE x.e - x.s > v_window)
+            THEN first_holds(v_window, r_start, r_end, r_total, r_hold, b_resv, b_count, b_from, b_price,
+                l_resv, l_count, l_from, l_to, l_price)
+            ELSE r_total END;
 
         INSERT INTO reservation (id, tenant_id, state, created_at, during, request, data, currency,
-            per_hour_micro, total_micro, effective_micro, fee_ppm, held_micro, idem_key, idem_hash, quote_id, spot)
+            per_hour_micro, total_micro, effective_micro, fee_ppm, held_micro, idem_key, idem_hash, quote_id, spot,
+            paid_until, hold_due_at)
         SELECT x.id, x.tenant, 'confirmed', ts(x.now), span(x.s, x.e), x.request::jsonb, x.data::jsonb, x.currency,
-               x.per_hour, x.total, x.effective, x.fee, x.total, x.key, x.hash, x.quote, x.spot
+               x.per_hour, x.total, x.effective, x.fee, x.first, x.key, x.hash, x.quote, x.spot,
+               CASE WHEN x.e - x.s > v_window THEN ts(x.s + v_window) END,
+               CASE WHEN x.e - x.s > v_window THEN ts(x.s + v_window - v_window / 2) END
           FROM unnest(r_id, r_tenant, r_quote, r_now, r_start, r_end, r_request, r_data, r_currency,
-                   r_per_hour, r_total, r_effective, v_fee, r_key, r_hash, r_spot)
+                   r_per_hour, r_total, r_effective, v_fee, r_key, r_hash, r_spot, v_first)
                AS x(id, tenant, quote, now, s, e, request, data, currency,
-                   per_hour, total, effective, fee, key, hash, spot)
+                   per_hour, total, effective, fee, key, hash, spot, first)
          ORDER BY x.tenant, x.key;
 
         INSERT INTO booking (id, reservation_id, node_id, site_id, gpus, during, epoch, per_gpu_hour_micro, fee_ppm)
@@ -408,14 +427,14 @@ BEGIN
         -- The wallet's floor is a constraint of its own.
         PERFORM 1 FROM account a WHERE a.id = ANY (v_wallet || v_hold) ORDER BY a.id FOR UPDATE;
         INSERT INTO transfer (kind, dr, cr, currency, amount_micro, reservation_id, ref)
-        SELECT 'hold', x.wallet, x.hold, x.currency, x.total, x.id, x.id || '/hold'
-          FROM unnest(r_id, v_wallet, v_hold, r_currency, r_total) AS x(id, wallet, hold, currency, total)
-         WHERE x.total > 0;
+        SELECT 'hold', x.wallet, x.hold, x.currency, x.first, x.id, x.id || '/hold'
+          FROM unnest(r_id, v_wallet, v_hold, r_currency, v_first) AS x(id, wallet, hold, currency, first)
+         WHERE x.first > 0;
         UPDATE account a SET balance_micro = a.balance_micro + m.delta
           FROM (SELECT x.account, sum(x.delta)::bigint AS delta
-                  FROM (SELECT w.account, -w.total AS delta FROM unnest(v_wallet, r_total) AS w(account, total)
+                  FROM (SELECT w.account, -w.first AS delta FROM unnest(v_wallet, v_first) AS w(account, first)
                         UNION ALL
-                        SELECT h.account, h.total FROM unnest(v_hold, r_total) AS h(account, total)) x
+                        SELECT h.account, h.first FROM unnest(v_hold, v_first) AS h(account, first)) x
                  GROUP BY x.account) m
          WHERE a.id = m.account AND m.delta <> 0;
 

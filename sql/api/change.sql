@@ -47,14 +47,29 @@ BEGIN
     END IF;
 END $$;
 
--- The new price, and the money for the difference.
-CREATE OR REPLACE FUNCTION ng.change_price(r ng.reservation, p_total bigint, p_ref text) RETURNS ng.reservation
+-- The new price, and the money for the difference, up to where it is held (hold.sql). r is
+-- the reservation as it was. What is paid for stays so.
+DROP FUNCTION IF EXISTS ng.change_price(ng.reservation, bigint, text);
+CREATE OR REPLACE FUNCTION ng.change_price(r ng.reservation, p_total bigint, p_ref text, p_now timestamptz) RETURNS ng.reservation
 LANGUAGE plpgsql AS $$
+DECLARE
+    v_during tstzrange := (SELECT during FROM ng.reservation WHERE id = r.id);
+    v_paid timestamptz := ng.hold_end(v_during, p_now);
+    v_more bigint;
 BEGIN
-    PERFORM ng.move_hold(r, p_total - r.total_micro, r.id || p_ref || r.generation);
+    IF v_paid IS NOT NULL AND lower(v_during) <= p_now THEN
+        v_paid := greatest(v_paid, coalesce(r.paid_until, upper(r.during)));
+    END IF;
+    IF v_paid >= upper(v_during) THEN
+        v_paid := NULL;
+    END IF;
+    v_more := CASE WHEN v_paid IS NULL THEN p_total ELSE ng.resv_price(r.id, v_paid) END - (r.held_micro - r.released_micro);
+    PERFORM ng.move_hold(r, v_more, r.id || p_ref || r.generation);
     UPDATE ng.reservation SET generation = generation + 1, per_hour_micro = ng.resv_per_hour(id),
-        held_micro = held_micro + greatest(0, p_total - total_micro),
-        released_micro = released_micro + greatest(0, total_micro - p_total),
+        held_micro = held_micro + greatest(0, v_more),
+        released_micro = released_micro + greatest(0, -v_more),
+        paid_until = v_paid, hold_due_at = ng.hold_due(v_paid),
+        reason = CASE WHEN funds_low_at IS NULL THEN reason ELSE '' END, funds_low_at = NULL,
         effective_micro = CASE WHEN total_micro = 0 THEN 0
             ELSE round(effective_micro::numeric * p_total / total_micro)::bigint END,
         total_micro = p_total
@@ -129,7 +144,7 @@ BEGIN
     END IF;
     UPDATE ng.reservation SET during = tstzrange(lower(during), p_end) WHERE id = p_id;
     v_total := ng.resv_price(p_id, p_end);
-    r := ng.change_price(r, v_total, '/end/');
+    r := ng.change_price(r, v_total, '/end/', p_now);
     PERFORM ng.tell_resv('reservation.extended', p_id);
     RETURN ng.change_json(r, v_total - v_old, v_total);
 END $$;
@@ -174,7 +189,7 @@ BEGIN
     UPDATE ng.booking SET gpus = int4range(lower(gpus), lower(gpus) + p_gpus) WHERE reservation_id = p_id;
     UPDATE ng.reservation SET request = jsonb_set(request, '{gpus}', to_jsonb(p_gpus)) WHERE id = p_id;
     v_total := ng.resv_price(p_id, upper(r.during));
-    r := ng.change_price(r, v_total, '/gpus/');
+    r := ng.change_price(r, v_total, '/gpus/', p_now);
     PERFORM ng.tell_resv('reservation.shrunk', p_id);
     RETURN ng.change_json(r, v_total - v_old, v_total);
 END $$;
@@ -327,7 +342,7 @@ BEGIN
     IF p_keep AND v_total > v_old THEN
         PERFORM ng.refuse(6, 'the new place costs more than the tenant pays');
     END IF;
-    r := ng.change_price(r, v_total, '/move/');
+    r := ng.change_price(r, v_total, '/move/', p_now);
     IF NOT p_keep AND p_to#>>'{prices,effective_micro}' IS NOT NULL THEN
         UPDATE ng.reservation SET effective_micro = (p_to#>>'{prices,effective_micro}')::bigint WHERE id = p_id RETURNING * INTO r;
     END IF;
@@ -359,7 +374,10 @@ END $$;
 -- A held reservation of a quote is paid for, and takes the key of the request that did it.
 CREATE OR REPLACE FUNCTION api.resv_confirm(p_tenant uuid, p_quote uuid, p_key text, p_hash bytea, p_now bigint)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-DECLARE r reservation;
+DECLARE
+    r reservation;
+    v_paid timestamptz;
+    v_hold bigint;
 BEGIN
     SELECT * INTO r FROM reservation WHERE quote_id = p_quote AND tenant_id = p_tenant AND hold_until IS NOT NULL
      ORDER BY id LIMIT 1 FOR UPDATE;
@@ -377,9 +395,11 @@ BEGIN
     ELSIF r.state <> 'held' THEN
         PERFORM refuse(6, 'the quote was used already');
     END IF;
-    PERFORM move_hold(r, r.total_micro, r.id || '/hold');
+    v_paid := hold_end(r.during, ts(p_now));
+    v_hold := CASE WHEN v_paid IS NULL THEN r.total_micro ELSE resv_price(r.id, v_paid) END;
+    PERFORM move_hold(r, v_hold, r.id || '/hold');
     BEGIN
-        UPDATE reservation SET state = 'confirmed', held_micro = total_micro, generation = generation + 1,
+        UPDATE reservation SET state = 'confirmed', held_micro = v_hold, paid_until = v_paid, hold_due_at = hold_due(v_paid), generation = generation + 1,
             idem_key = coalesce(p_key, idem_key), idem_hash = CASE WHEN p_key IS NULL THEN idem_hash ELSE p_hash END
          WHERE id = r.id RETURNING * INTO r;
     EXCEPTION WHEN unique_violation THEN

@@ -3,7 +3,8 @@
 CREATE OR REPLACE FUNCTION api.market() RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT jsonb_build_object('name', name, 'currency', currency, 'fee_ppm', fee_ppm, 'tax_ppm', tax_ppm,
-               'issuer_name', issuer_name, 'issuer_registration', issuer_registration)
+               'issuer_name', issuer_name, 'issuer_registration', issuer_registration,
+               'hold_window_us', coalesce(hold_window_us, 0))
       FROM market
 $$;
 

@@ -72,6 +72,7 @@ BEGIN
             PERFORM ng.lanes_drop(v.id);
             UPDATE ng.reservation SET state = 'waiting', generation = generation + 1,
                 during = tstzrange(v_now, ng.wait_until(r)), per_hour_micro = 0, total_micro = 0, effective_micro = 0,
+                paid_until = NULL, hold_due_at = NULL, funds_low_at = NULL,
                 reason = format('preempted by firm demand at %s before it started: waits again', ng.time_text(v_now))
              WHERE id = v.id;
             INSERT INTO ng.waiting (reservation_id, until) VALUES (v.id, ng.wait_until(r));

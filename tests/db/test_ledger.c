@@ -324,6 +324,8 @@ static const struct breach {
 } breaches[] = {
     {"balance", "UPDATE ng.account SET balance_micro = balance_micro + 1 WHERE kind = "
                 "'wallet'"},
+    {"paid", "UPDATE ng.reservation SET held_micro = held_micro + 1"},
+    {"paid", "UPDATE ng.reservation SET paid_until = upper(during) - interval '1 ms'"},
     {"balance", "UPDATE ng.transfer SET amount_micro = amount_micro + 1 WHERE kind = "
                 "'topup'"},
     {"hold", "UPDATE ng.account SET balance_micro = balance_micro + 1 WHERE kind = "
