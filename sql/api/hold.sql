@@ -91,6 +91,7 @@ BEGIN
     v_total := ng.resv_price(r.id, v_end);
     UPDATE ng.reservation SET during = tstzrange(lower(during), v_end), generation = generation + 1,
         per_hour_micro = ng.resv_per_hour(id), total_micro = v_total, hold_due_at = NULL,
+        funds_low_at = coalesce(funds_low_at, p_now),
         paid_until = CASE WHEN paid_until < v_end THEN paid_until END,
         effective_micro = CASE WHEN total_micro = 0 THEN 0 ELSE round(effective_micro::numeric * v_total / total_micro)::bigint END,
         reason = format('%s paid for it until %s only', p_why, ng.time_text(v_end))
@@ -179,7 +180,8 @@ BEGIN
 END $$;
 
 -- What is held of a lease that goes on is its price up to where it is paid for; more only when
--- it was cut by preemption.
+-- it was cut by preemption. One that is paid for to before its end is looked at again, or was
+-- found too late.
 CREATE OR REPLACE VIEW report.check_paid AS
     SELECT r.id AS reservation, r.held_micro - r.released_micro AS net_micro, p.micro AS paid_micro, r.paid_until
       FROM ng.reservation r
@@ -188,4 +190,4 @@ CREATE OR REPLACE VIEW report.check_paid AS
      WHERE r.state IN ('confirmed', 'active')
        AND (r.held_micro - r.released_micro < p.micro
             OR r.held_micro - r.released_micro > p.micro AND r.preempted_by IS NULL
-            OR r.paid_until < upper(r.during) AND r.hold_due_at IS NULL AND upper(r.during) > now() + interval '1 minute');
+            OR r.paid_until < upper(r.during) AND r.hold_due_at IS NULL AND r.funds_low_at IS NULL);

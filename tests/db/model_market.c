@@ -553,19 +553,38 @@ static void step_bill(void)
        pick(4) == 0 ? "-10 years" : "1 day");
 }
 
+/* Windows of other lengths later: what is held stays as it was agreed. */
+static void step_hold(void)
+{
+    if (pick(8) == 0)
+        DO("UPDATE ng.market SET hold_window_us = nullif(%d, 1) * 60000000::bigint",
+           1 + pick(90));
+    DO("SELECT api.billing_hold(ng.ts(%" PRId64 "), %d)", now_us, 1 + pick(20));
+}
+
 static const struct step {
     const char *name;
     void (*run)(void);
     int weight;
-} steps[] = {{"book", step_book, 8},           {"spot", step_spot, 8},
-             {"preempt", step_preempt, 8},     {"wait", step_wait, 3},
-             {"wait_book", step_wait_book, 5}, {"wait_plan", step_wait_plan, 1},
-             {"extend", step_extend, 6},       {"shrink", step_shrink, 2},
-             {"move", step_move, 4},           {"replace", step_replace, 3},
-             {"cancel", step_cancel, 2},       {"fail", step_fail, 1},
-             {"confirm", step_confirm, 3},     {"time", step_time, 8},
-             {"hear", step_hear, 8},           {"receipt", step_receipt, 8},
-             {"paths", step_paths, 5},         {"bill", step_bill, 3}};
+} steps[] = {{"book", step_book, 8},
+             {"spot", step_spot, 8},
+             {"preempt", step_preempt, 8},
+             {"wait", step_wait, 3},
+             {"wait_book", step_wait_book, 5},
+             {"wait_plan", step_wait_plan, 1},
+             {"extend", step_extend, 6},
+             {"shrink", step_shrink, 2},
+             {"move", step_move, 4},
+             {"replace", step_replace, 3},
+             {"cancel", step_cancel, 2},
+             {"fail", step_fail, 1},
+             {"confirm", step_confirm, 3},
+             {"time", step_time, 8},
+             {"hear", step_hear, 8},
+             {"receipt", step_receipt, 8},
+             {"paths", step_paths, 5},
+             {"bill", step_bill, 3},
+             {"hold", step_hold, 4}};
 #define STEPS (sizeof steps / sizeof steps[0])
 
 static void check(long step, const char *name)
