@@ -238,7 +238,9 @@ enum {
     LINE_RESERVATION,
     LINE_TEXT,
     LINE_GPU_MS,
-    LINE_AMOUNT
+    LINE_AMOUNT,
+    LINE_TAX_CLASS,
+    LINE_TAX_PPM
 };
 
 static json_t *lines_json(const PGresult *lines)
@@ -246,57 +248,60 @@ static json_t *lines_json(const PGresult *lines)
     json_t *array = json_array();
     for (int row = 0; row < PQntuples(lines); row++)
         json_array_append_new(
-            array,
-            json_pack("{s:s, s:s, s:I, s:I}", "reservation_id",
-                      PQgetvalue(lines, row, LINE_RESERVATION), "description",
-                      PQgetvalue(lines, row, LINE_TEXT), "quantity_gpu_ms",
-                      (json_int_t)pgtx_i64(lines, row, LINE_GPU_MS), "amount_micro",
-                      (json_int_t)pgtx_i64(lines, row, LINE_AMOUNT)));
+            array, json_pack("{s:s, s:s, s:I}", "reservation_id",
+                             PQgetvalue(lines, row, LINE_RESERVATION), "tax_class",
+                             PQgetvalue(lines, row, LINE_TAX_CLASS), "amount_micro",
+                             (json_int_t)pgtx_i64(lines, row, LINE_AMOUNT)));
     return array;
 }
 
-static int sum_lines(const PGresult *lines, int64_t tax_ppm, struct invoice_sums *ret,
-                     struct err *err)
+/* Base, rounding and tax of each class; new reference in *ret. */
+static int taxes_json(const PGresult *lines, json_t **ret, struct err *err)
 {
-    int count = PQntuples(lines);
-    int64_t *amounts = xcalloc((size_t)count, sizeof(*amounts));
-    for (int row = 0; row < count; row++)
-        amounts[row] = pgtx_i64(lines, row, LINE_AMOUNT);
-    int rc = invoice_sums(amounts, (size_t)count, PQgetvalue(lines, 0, LINE_CURRENCY),
-                          tax_ppm, ret, err);
-    free(amounts);
-    return rc;
+    struct invoice_tax taxes[INVOICE_CLASSES_MAX];
+    size_t n, count = (size_t)PQntuples(lines);
+    struct invoice_item *items = xcalloc(count, sizeof(*items));
+    for (size_t i = 0; i < count; i++)
+        items[i] =
+            (struct invoice_item){.class = PQgetvalue(lines, (int)i, LINE_TAX_CLASS),
+                                  .rate_ppm = pgtx_i64(lines, (int)i, LINE_TAX_PPM),
+                                  .amount_micro = pgtx_i64(lines, (int)i, LINE_AMOUNT)};
+    int rc = invoice_taxes(items, count, PQgetvalue(lines, 0, LINE_CURRENCY), taxes, &n,
+                           err);
+    free(items);
+    if (rc != 0)
+        return -1;
+    *ret = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(
+            *ret, json_pack("{s:s, s:I, s:I, s:I, s:I}", "class", taxes[i].class,
+                            "rate_ppm", (json_int_t)taxes[i].rate_ppm, "base_micro",
+                            (json_int_t)taxes[i].sums.net_micro, "residue_micro",
+                            (json_int_t)taxes[i].sums.residue_micro, "tax_micro",
+                            (json_int_t)taxes[i].sums.tax_micro));
+    return 0;
 }
 
 static int issue(PGconn *pg, const char *tenant, const char *until,
                  const PGresult *lines, char *number, size_t cap, struct err *err)
 {
-    PGresult *market = NULL, *r = NULL;
-    struct invoice_sums sums;
-    char net[24], residue[24], tax[24], ppm[24];
-    int rc = -1;
-    if (pgtx_query(pg, "SELECT tax_ppm FROM api.billing_market()", NULL, 0, &market,
-                   err) != 0)
+    json_t *array, *taxes;
+    PGresult *r = NULL;
+    if (taxes_json(lines, &taxes, err) != 0)
         return -1;
-    int64_t tax_ppm = pgtx_i64(market, 0, 0);
-    PQclear(market);
-    if (sum_lines(lines, tax_ppm, &sums, err) != 0)
-        return -1;
-    json_t *array = lines_json(lines);
-    char *text = jsonx_dump(array);
-    snprintf(net, sizeof(net), "%lld", (long long)sums.net_micro);
-    snprintf(residue, sizeof(residue), "%lld", (long long)sums.residue_micro);
-    snprintf(tax, sizeof(tax), "%lld", (long long)sums.tax_micro);
-    snprintf(ppm, sizeof(ppm), "%lld", (long long)tax_ppm);
-    const char *params[] = {tenant, until, text, net, residue, ppm, tax};
-    if (pgtx_query(pg, "SELECT api.billing_invoice($1, $2, $3, $4, $5, $6, $7)", params,
-                   7, &r, err) == 0) {
+    array = lines_json(lines);
+    char *text = jsonx_dump(array), *tax_text = jsonx_dump(taxes);
+    const char *params[] = {tenant, until, text, tax_text};
+    int rc = pgtx_query(pg, "SELECT api.billing_invoice($1, $2, $3, $4)", params, 4, &r,
+                        err);
+    if (rc == 0) {
         snprintf(number, cap, "%s", PQgetvalue(r, 0, 0));
         PQclear(r);
-        rc = 0;
     }
     free(text);
+    free(tax_text);
     json_decref(array);
+    json_decref(taxes);
     return rc;
 }
 

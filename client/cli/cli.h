@@ -173,6 +173,8 @@ char *cli_key(const struct cli *c, struct err *err);
 
 /* stdout, whole; a closed pipe ends quietly, a full disk is an error. */
 int cli_print(const struct strbuf *text, struct err *err) MUST_USE;
+/* The table of an invoice's or credit note's taxes. */
+void cli_render_taxes(struct cli *c, const json_t *document, struct strbuf *out);
 /* The array `member` of a reply in the chosen format (JSON: the whole reply). `none`:
  * sentence on stderr instead of an empty table. */
 int cli_print_list(struct cli *c, const json_t *reply, const char *member,

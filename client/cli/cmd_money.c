@@ -211,6 +211,18 @@ int cmd_billing(struct cli *c, struct err *err)
     return rc;
 }
 
+void cli_render_taxes(struct cli *c, const json_t *document, struct strbuf *out)
+{
+    static const struct render_col taxes[] = {
+        {"CLASS", "class", RENDER_TEXT, NULL},
+        {"RATE", "rate_ppm", RENDER_PPM, NULL},
+        {"BASE", "base", RENDER_MONEY, NULL},
+        {"TAX", "tax", RENDER_MONEY, NULL},
+    };
+    render_rows(json_object_get(document, "taxes"), taxes, RENDER_COUNT_OF(taxes),
+                &c->render, out);
+}
+
 int cmd_invoice_show(struct cli *c, struct err *err)
 {
     static const struct render_col head[] = {
@@ -227,10 +239,10 @@ int cmd_invoice_show(struct cli *c, struct err *err)
         {"DESCRIPTION", "description", RENDER_TEXT, NULL},
         {"GPU HOURS", "gpu_ms", RENDER_GPU_MS, NULL},
         {"AMOUNT", "amount", RENDER_MONEY, NULL},
+        {"CLASS", "tax_class", RENDER_TEXT, NULL},
     };
     static const struct render_col sums[] = {
         {"Net", "net", RENDER_MONEY, NULL},
-        {"Tax rate", "tax_ppm", RENDER_PPM, NULL},
         {"Tax", "tax", RENDER_MONEY, NULL},
         {"Total", "total", RENDER_MONEY, NULL},
     };
@@ -260,6 +272,8 @@ int cmd_invoice_show(struct cli *c, struct err *err)
         render_card(reply, head, RENDER_COUNT_OF(head), &c->render, &out);
         strbuf_addc(&out, '\n');
         render_rows(rows, lines, RENDER_COUNT_OF(lines), &c->render, &out);
+        strbuf_addc(&out, '\n');
+        cli_render_taxes(c, reply, &out);
         strbuf_addc(&out, '\n');
         render_card(reply, sums, RENDER_COUNT_OF(sums), &c->render, &out);
     }

@@ -32,8 +32,34 @@ enum word {
     W_VERIFY,
     W_HONORIFIC,
     W_ROUNDING,
+    W_STANDARD, /* from here on in the order of classes[] */
+    W_REDUCED,
+    W_ZERO,
+    W_EXEMPT,
+    W_OUTSIDE,
+    W_REDUCED_NOTE,
+    W_CREDITS,
+    W_PROMO,
+    W_SLA,
+    W_CREDITS_NOTE,
+    W_NOTES,
+    W_CREDIT_NOTE,
+    W_NOTE_NUMBER,
+    W_OF_INVOICE,
+    W_OF_PERIOD,
+    W_OF_DATE,
+    W_REASON,
+    W_RESERVATION,
+    W_RETURNED,
+    W_RETURNED_NOTE,
+    W_UNTAXED,
     WORD_COUNT
 };
+
+/* Domain ng.tax_class, as its words stand in each language. */
+static const char *const classes[] = {"standard", "reduced", "zero", "exempt",
+                                      "outside"};
+#define REDUCED_MARK "※"
 
 static const struct language {
     const char *tag;
@@ -62,7 +88,29 @@ static const struct language {
       "Each line can be checked offline against signed usage receipts: neargpu invoice "
       "show %s --bundle FILE, then neargpu verify FILE.",
       "",
-      "Rounding to the minor unit"}},
+      "Rounding to the minor unit",
+      "",
+      "reduced " REDUCED_MARK,
+      "zero-rated",
+      "exempt",
+      "outside the scope of tax",
+      REDUCED_MARK " is taxed at the reduced rate.",
+      "Credits in this period",
+      "Promotional credit used",
+      "Credit for incident",
+      "Credits went to the prepaid balance; they do not change the total above.",
+      "Credit notes to this invoice",
+      "Credit note",
+      "Credit note number",
+      "Of invoice",
+      "Period of that invoice",
+      "Date of that invoice",
+      "Reason",
+      "Reservation",
+      "Total given back",
+      "Given back to the prepaid balance.",
+      "This use was not invoiced yet: it lessens the next invoice, and no tax goes "
+      "back."}},
     {"ja",
      {"請求書",
       "請求書番号",
@@ -86,7 +134,29 @@ static const struct language {
       "各明細は署名付き利用記録とオフラインで照合できます: neargpu invoice show %s "
       "--bundle FILE、続いて neargpu verify FILE。",
       " 御中",
-      "端数調整"}},
+      "端数調整",
+      "",
+      "軽減税率 " REDUCED_MARK,
+      "免税",
+      "非課税",
+      "不課税",
+      REDUCED_MARK " は軽減税率対象です。",
+      "期間中のクレジット",
+      "プロモーションクレジット充当",
+      "障害に対するクレジット、障害番号",
+      "クレジットは前払い残高に加算されています。上記のご請求金額は変わりません。",
+      "本請求書に対する適格返還請求書",
+      "適格返還請求書",
+      "返還請求書番号",
+      "対象請求書番号",
+      "対象請求書のご利用期間",
+      "対象請求書の発行日",
+      "返還の理由",
+      "予約",
+      "返還金額合計",
+      "前払い残高に返還しました。",
+      "請求前のご利用分の返還です。次回の請求書の金額が減り、消費税の返還はありません"
+      "。"}},
 };
 
 static const char style[] =
@@ -113,7 +183,7 @@ bool invoice_html_lang(const char *lang)
 }
 
 struct page {
-    const json_t *invoice;
+    const json_t *invoice; /* or the credit note */
     const struct language *lang;
     render_zone_fn *zone;
     struct strbuf *out;
@@ -177,23 +247,30 @@ static void fact(const struct page *p, enum word name, const char *value)
     strbuf_adds(p->out, "</tr>\n");
 }
 
+static void fact_period(const struct page *p, const json_t *of, enum word name)
+{
+    char from[40], to[40], period[100];
+    const struct page at = {of, p->lang, p->zone, p->out};
+    day(&at, "from", false, from);
+    day(&at, "to", true, to);
+    snprintf(period, sizeof(period), "%s – %s", from, to);
+    fact(p, name, period);
+}
+
 static void put_top(const struct page *p)
 {
-    char issued[40], from[40], to[40], period[100];
+    char issued[40];
     day(p, "issued_at", false, issued);
-    day(p, "from", false, from);
-    day(p, "to", true, to);
-    snprintf(period, sizeof(period), "%s – %s", from, to);
     strbuf_adds(p->out, "<div class=\"top\">\n");
     html_element(p->out, "h1", NULL, word(p, W_INVOICE));
     strbuf_adds(p->out, "<table class=\"facts\">\n");
     fact(p, W_NUMBER, text_at(p->invoice, "number"));
     fact(p, W_ISSUED, issued);
-    fact(p, W_PERIOD, period);
+    fact_period(p, p->invoice, W_PERIOD);
     strbuf_adds(p->out, "</table>\n</div>\n");
 }
 
-static void put_parties(const struct page *p)
+static void put_parties(const struct page *p, enum word due)
 {
     const json_t *issuer = json_object_get(p->invoice, "issuer"),
                  *bill = json_object_get(p->invoice, "billing");
@@ -208,6 +285,7 @@ static void put_parties(const struct page *p)
     strbuf_adds(p->out, "</div>\n<div>");
     html_element(p->out, "h2", NULL, word(p, W_FROM));
     html_element(p->out, "p", "name", text_at(issuer, "name"));
+    html_element(p->out, "p", "address", text_at(issuer, "address"));
     registration = text_at(issuer, "registration");
     if (registration[0] != '\0') {
         strbuf_adds(p->out, "<p>");
@@ -217,54 +295,92 @@ static void put_parties(const struct page *p)
         strbuf_adds(p->out, "</p>\n");
     }
     strbuf_adds(p->out, "</div>\n</div>\n<div class=\"due\"><span>");
-    html_text(p->out, word(p, W_DUE));
+    html_text(p->out, word(p, due));
     strbuf_adds(p->out, "</span>");
     money(p, json_object_get(p->invoice, "total"), "strong", true);
     strbuf_adds(p->out, "</div>\n");
 }
 
+/* The rate and what it is called: "8.0 %, reduced ※". class NULL: none is said. */
+static void rate_text(const struct page *p, const json_t *tax, char out[80])
+{
+    int64_t ppm = json_integer_value(json_object_get(tax, "rate_ppm"));
+    const char *name = "";
+    for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++)
+        if (strcmp(text_at(tax, "class"), classes[i]) == 0)
+            name = p->lang->words[W_STANDARD + (int)i];
+    snprintf(out, 80, "%" PRId64 ".%01" PRId64 " %%%s%s", ppm / 10000,
+             ppm % 10000 / 1000, name[0] != '\0' ? ", " : "", name);
+}
+
+static const json_t *tax_of(const struct page *p, const char *class)
+{
+    const json_t *tax;
+    size_t i;
+    json_array_foreach(json_object_get(p->invoice, "taxes"), i,
+                       tax) if (strcmp(text_at(tax, "class"), class) == 0) return tax;
+    return NULL;
+}
+
+/* With several rates each line says its own. */
+static void put_line(const struct page *p, const json_t *line, bool rates)
+{
+    char hours[40], rate[80] = "";
+    int64_t ms = json_integer_value(json_object_get(line, "gpu_ms"));
+    bool rounding = ms == 0 && json_is_null(json_object_get(line, "reservation"));
+    const json_t *tax = tax_of(p, text_at(line, "tax_class"));
+    snprintf(hours, sizeof(hours), "%" PRId64 ".%03" PRId64, ms / 3600000,
+             ms % 3600000 / 3600);
+    if (tax != NULL)
+        rate_text(p, tax, rate);
+    strbuf_adds(p->out, "<tr>");
+    html_element(p->out, "td", NULL,
+                 rounding ? word(p, W_ROUNDING) : text_at(line, "description"));
+    if (rates)
+        html_element(p->out, "td", NULL, rate);
+    html_element(p->out, "td", "number", ms > 0 ? hours : "");
+    money(p, json_object_get(line, "amount"), "td", false);
+    strbuf_adds(p->out, "</tr>\n");
+}
+
 static void put_lines(const struct page *p)
 {
     const json_t *line;
-    char hours[40];
+    bool rates = json_array_size(json_object_get(p->invoice, "taxes")) > 1;
     size_t i;
     strbuf_adds(p->out, "<table>\n<thead><tr>");
     html_element(p->out, "th", NULL, word(p, W_DESCRIPTION));
+    if (rates)
+        html_element(p->out, "th", NULL, word(p, W_RATE));
     html_element(p->out, "th", "number", word(p, W_HOURS));
     html_element(p->out, "th", "number", word(p, W_AMOUNT));
     strbuf_adds(p->out, "</tr></thead>\n<tbody>\n");
     json_array_foreach(json_object_get(p->invoice, "lines"), i, line)
-    {
-        int64_t ms = json_integer_value(json_object_get(line, "gpu_ms"));
-        snprintf(hours, sizeof(hours), "%" PRId64 ".%03" PRId64, ms / 3600000,
-                 ms % 3600000 / 3600);
-        strbuf_adds(p->out, "<tr>");
-        bool rounding = ms == 0 && json_is_null(json_object_get(line, "reservation"));
-        html_element(p->out, "td", NULL,
-                     rounding ? word(p, W_ROUNDING) : text_at(line, "description"));
-        html_element(p->out, "td", "number", ms > 0 ? hours : "");
-        money(p, json_object_get(line, "amount"), "td", false);
-        strbuf_adds(p->out, "</tr>\n");
-    }
+        put_line(p, line, rates);
     strbuf_adds(p->out, "</tbody>\n</table>\n");
 }
 
 /* Base and tax per rate, then the total. */
 static void put_sums(const struct page *p)
 {
-    int64_t ppm = json_integer_value(json_object_get(p->invoice, "tax_ppm"));
-    char rate[40];
-    snprintf(rate, sizeof(rate), "%" PRId64 ".%01" PRId64 " %%", ppm / 10000,
-             ppm % 10000 / 1000);
+    const json_t *tax;
+    char rate[80];
+    size_t i;
     strbuf_adds(p->out, "<table class=\"sums\">\n<thead><tr>");
     html_element(p->out, "th", NULL, word(p, W_RATE));
     html_element(p->out, "th", "number", word(p, W_BASE));
     html_element(p->out, "th", "number", word(p, W_TAX));
-    strbuf_adds(p->out, "</tr></thead>\n<tbody>\n<tr>");
-    html_element(p->out, "td", NULL, rate);
-    money(p, json_object_get(p->invoice, "net"), "td", false);
-    money(p, json_object_get(p->invoice, "tax"), "td", false);
-    strbuf_adds(p->out, "</tr>\n<tr class=\"total\">");
+    strbuf_adds(p->out, "</tr></thead>\n<tbody>\n");
+    json_array_foreach(json_object_get(p->invoice, "taxes"), i, tax)
+    {
+        rate_text(p, tax, rate);
+        strbuf_adds(p->out, "<tr>");
+        html_element(p->out, "td", NULL, rate);
+        money(p, json_object_get(tax, "base"), "td", false);
+        money(p, json_object_get(tax, "tax"), "td", false);
+        strbuf_adds(p->out, "</tr>\n");
+    }
+    strbuf_adds(p->out, "<tr class=\"total\">");
     html_element(p->out, "td", NULL, word(p, W_TOTAL));
     strbuf_adds(p->out, "<td></td>");
     money(p, json_object_get(p->invoice, "total"), "td", true);
@@ -277,6 +393,8 @@ static void put_notes(const struct page *p)
     strbuf_adds(p->out, "<div class=\"notes quiet\">\n");
     html_element(p->out, "p", NULL, word(p, W_PAID));
     html_element(p->out, "p", NULL, word(p, W_NOTE));
+    if (tax_of(p, "reduced") != NULL)
+        html_element(p->out, "p", NULL, word(p, W_REDUCED_NOTE));
     strbuf_adds(p->out, "<p>");
     strbuf_add(p->out, note, (size_t)(at - note));
     html_text(p->out, text_at(p->invoice, "number"));
@@ -301,7 +419,7 @@ int invoice_html(const json_t *invoice, const char *lang, render_zone_fn *zone,
     const struct html_page page = {p.lang->tag, title, style};
     html_begin(out, &page);
     put_top(&p);
-    put_parties(&p);
+    put_parties(&p, W_DUE);
     put_lines(&p);
     put_sums(&p);
     put_notes(&p);

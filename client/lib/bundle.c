@@ -371,31 +371,101 @@ static int64_t minor_of(const char *currency)
     return digits < 0 ? 1 : minor;
 }
 
-/* Net is the sum of the lines, tax the rate of the net, both rounded once to the minor
- * unit, half away from zero. */
-static void check_sums(struct check *c, const json_t *inv, int64_t lines)
+/* The sum of an invoice's lines of one class; class NULL: of all. */
+static int64_t sum_of_lines(const json_t *inv, const char *class)
+{
+    const json_t *line;
+    int64_t sum = 0, amount;
+    size_t i;
+    json_array_foreach(json_object_get(inv, "lines"), i, line)
+    {
+        if (class != NULL && strcmp(text_of(line, "tax_class"), class) != 0)
+            continue;
+        if (number_of(line, "amount_micro", &amount))
+            sum += amount;
+    }
+    return sum;
+}
+
+/* A base is the sum of its lines, tax the rate of the base: both rounded once to the
+ * minor unit, half away from zero. */
+struct tax {
+    int64_t ppm, lines, base, tax;
+};
+static void check_tax(struct check *c, const json_t *inv, const struct tax *t)
 {
     const char *number = text_of(inv, "number");
-    int64_t net, tax, total, units, ppm, minor = minor_of(text_of(inv, "currency"));
+    int64_t units, minor = minor_of(text_of(inv, "currency"));
     struct err err;
-    ppm = json_integer_value(json_object_get(inv, "tax_ppm"));
+    if (money_mul(t->lines, 1, minor, &units, &err) != 0 || units * minor != t->base)
+        breach(c, "invoice %.40s: its lines do not make its net sum", number);
+    if (money_mul(t->base, t->ppm, minor * 1000000, &units, &err) != 0 ||
+        units * minor != t->tax)
+        breach(c, "invoice %.40s: its tax is not its rate's", number);
+}
+
+/* Per class of tax, when it says them, and then their sums. A class that is said twice,
+ * or not at all, is in the sums. */
+static void check_sums(struct check *c, const json_t *inv)
+{
+    const char *number = text_of(inv, "number");
+    const json_t *taxes = json_object_get(inv, "taxes"), *row;
+    int64_t net, tax, total, base_sum = 0, tax_sum = 0;
+    size_t i;
     if (!number_of(inv, "net_micro", &net) || !number_of(inv, "tax_micro", &tax) ||
         !number_of(inv, "total_micro", &total)) {
         breach(c, "invoice %.40s: a sum is malformed", number);
         return;
     }
-    if (money_mul(lines, 1, minor, &units, &err) != 0 || units * minor != net)
-        breach(c, "invoice %.40s: its lines do not make its net sum", number);
-    if (money_mul(net, ppm, minor * 1000000, &units, &err) != 0 || units * minor != tax)
-        breach(c, "invoice %.40s: its tax is not its rate's", number);
+    if (taxes == NULL) {
+        const struct tax only = {json_integer_value(json_object_get(inv, "tax_ppm")),
+                                 sum_of_lines(inv, NULL), net, tax};
+        check_tax(c, inv, &only);
+        base_sum = net;
+        tax_sum = tax;
+    }
+    json_array_foreach(taxes, i, row)
+    {
+        struct tax t = {.ppm = json_integer_value(json_object_get(row, "rate_ppm")),
+                        .lines = sum_of_lines(inv, text_of(row, "class"))};
+        if (!number_of(row, "base_micro", &t.base) ||
+            !number_of(row, "tax_micro", &t.tax)) {
+            breach(c, "invoice %.40s: a tax is malformed", number);
+            return;
+        }
+        check_tax(c, inv, &t);
+        base_sum += t.base;
+        tax_sum += t.tax;
+    }
+    if (base_sum != net || sum_of_lines(inv, NULL) != net)
+        breach(c, "invoice %.40s: the bases of its taxes do not make its net sum",
+               number);
+    if (tax_sum != tax)
+        breach(c, "invoice %.40s: its taxes do not make its tax", number);
     if (net + tax != total)
         breach(c, "invoice %.40s: net and tax do not make its total", number);
+}
+
+/* Use of a reservation on an invoice: it has a line for each class of tax. A line of
+ * less than nothing was refunded before it was invoiced, and stands beside the use. */
+static int64_t use_of(const json_t *inv, const char *reservation)
+{
+    const json_t *line;
+    int64_t sum = 0, amount;
+    size_t i;
+    json_array_foreach(json_object_get(inv, "lines"), i, line)
+    {
+        if (strcmp(text_of(line, "reservation"), reservation) == 0 &&
+            number_of(line, "amount_micro", &amount) && amount > 0)
+            sum += amount;
+    }
+    return sum;
 }
 
 static void check_invoice(struct check *c, const json_t *inv)
 {
     const json_t *line;
-    int64_t sum = 0, amount;
+    int64_t amount;
     size_t i;
     c->result->invoices++;
     json_array_foreach(json_object_get(inv, "lines"), i, line)
@@ -406,16 +476,16 @@ static void check_invoice(struct check *c, const json_t *inv)
                    i + 1);
             continue;
         }
-        sum += amount;
+        if (resv[0] == '\0' || amount < 0)
+            continue;
         int64_t was = captured(c, resv, text_of(inv, "from"), text_of(inv, "to"));
-        /* Less than nothing: refunded before it was invoiced, beside the use. */
-        if (resv[0] != '\0' && amount >= 0 && was != amount)
+        if (was != use_of(inv, resv))
             breach(c,
                    "invoice %.40s: line %zu is %" PRId64
                    " micro, captured were %" PRId64,
                    text_of(inv, "number"), i + 1, amount, was);
     }
-    check_sums(c, inv, sum);
+    check_sums(c, inv);
 }
 
 /* --- all of it --- */

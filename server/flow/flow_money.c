@@ -118,6 +118,7 @@ static void invoice_money(json_t *invoice)
     render_money(invoice, "net_micro", "net", currency);
     render_money(invoice, "tax_micro", "tax", currency);
     render_money(invoice, "total_micro", "total", currency);
+    render_taxes(invoice, currency);
     json_t *line;
     size_t i;
     json_array_foreach(json_object_get(invoice, "lines"), i, line)
@@ -171,11 +172,7 @@ static enum flow_turn invoice_reply(struct flow *f)
     json_t *reply = render_times(db_of(f)->json);
     json_t *document = json_object_get(db_of(f)->json, "document");
     json_object_del(reply, "document");
-    json_t *issuer = json_object_get(document, "issuer");
-    json_t *registration = json_object_get(document, "registration");
-    json_object_set_new(
-        reply, "issuer",
-        json_pack("{s:O?, s:O?}", "name", issuer, "registration", registration));
+    json_object_set_new(reply, "issuer", render_issuer(document));
     json_object_set(reply, "recipient", json_object_get(document, "recipient"));
     json_object_set(reply, "billing", json_object_get(document, "billing"));
     json_object_set(reply, "zone", json_object_get(document, "zone"));

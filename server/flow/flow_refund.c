@@ -18,6 +18,7 @@ static void note_money(json_t *note)
     render_money(note, "net_micro", "net", currency);
     render_money(note, "tax_micro", "tax", currency);
     render_money(note, "total_micro", "total", currency);
+    render_taxes(note, currency);
     json_array_foreach(json_object_get(note, "lines"), i, line)
         render_money(line, "amount_micro", "amount", currency);
 }
@@ -117,10 +118,7 @@ static enum flow_turn note_reply(struct flow *f)
         return db_fail(f);
     json_t *reply = render_times(db_of(f)->json);
     const json_t *document = json_object_get(db_of(f)->json, "document");
-    json_object_set_new(reply, "issuer",
-                        json_pack("{s:O?, s:O?}", "name",
-                                  json_object_get(document, "issuer"), "registration",
-                                  json_object_get(document, "registration")));
+    json_object_set_new(reply, "issuer", render_issuer(document));
     json_object_set(reply, "recipient", json_object_get(document, "recipient"));
     json_object_set(reply, "zone", json_object_get(document, "zone"));
     json_object_del(reply, "document");

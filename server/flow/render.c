@@ -84,6 +84,24 @@ void render_money(json_t *obj, const char *micro_name, const char *name,
     json_object_del(obj, micro_name);
 }
 
+void render_taxes(json_t *obj, const char *currency)
+{
+    json_t *tax;
+    size_t i;
+    json_array_foreach(json_object_get(obj, "taxes"), i, tax)
+    {
+        render_money(tax, "base_micro", "base", currency);
+        render_money(tax, "tax_micro", "tax", currency);
+    }
+}
+
+json_t *render_issuer(const json_t *document)
+{
+    return json_pack("{s:O?, s:O?, s:O?}", "name", json_object_get(document, "issuer"),
+                     "registration", json_object_get(document, "registration"),
+                     "address", json_object_get(document, "address"));
+}
+
 static void copy(json_t *to, const json_t *from, const char *name)
 {
     json_t *v = json_object_get(from, name);

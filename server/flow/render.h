@@ -16,6 +16,10 @@ json_t *render_change(const json_t *resv);
 /* Replaces member `micro_name` by a money member `name` (null when it was null). */
 void render_money(json_t *obj, const char *micro_name, const char *name,
                   const char *currency);
+/* In member taxes [{class, rate_ppm, base_micro, tax_micro}], if there is one. */
+void render_taxes(json_t *obj, const char *currency);
+/* The issuer as the document of an invoice or a credit note names it. */
+json_t *render_issuer(const json_t *document);
 /* Parts per million as the number clients see. */
 json_t *render_ppm(int64_t ppm);
 

@@ -270,9 +270,10 @@ BEGIN
     RETURN collect(NULL);
 END $$;
 
--- GPU-milliseconds of a reservation that were charged before p_at: on each node, what the
--- last receipt captured by then says.
-CREATE OR REPLACE FUNCTION ng.charged_gpu_ms(p_reservation uuid, p_at timestamptz) RETURNS bigint
+-- GPU-milliseconds of a reservation that were charged before p_at, on these nodes (null: on
+-- all): on each, what the last receipt captured by then says.
+DROP FUNCTION IF EXISTS ng.charged_gpu_ms(uuid, timestamptz);
+CREATE OR REPLACE FUNCTION ng.charged_gpu_ms(p_reservation uuid, p_at timestamptz, p_nodes integer[]) RETURNS bigint
 LANGUAGE sql STABLE AS $$
     SELECT coalesce(sum(least(c.gpu_ms, w.max_gpu_ms)), 0)::bigint
       FROM (SELECT split_part(t.ref, '/', 2)::integer AS node, max(split_part(t.ref, '/', 3)::integer) AS seq
@@ -282,55 +283,80 @@ LANGUAGE sql STABLE AS $$
              GROUP BY 1) x
       JOIN ng.receipt c ON c.reservation_id = p_reservation AND c.node_id = x.node AND c.seq = x.seq
       CROSS JOIN LATERAL ng.use_terms(p_reservation, x.node, c.received_at) w
+     WHERE p_nodes IS NULL OR x.node = ANY (p_nodes)
 $$;
 
--- Captured use of a tenant since its last invoice, up to p_until: one line a reservation.
--- The period begins where the last one ended, or with the month of the first capture. What
--- was refunded before it is invoiced is a line of its own, never more than the use beside it.
+-- Captured use of a tenant since its last invoice, up to p_until: one line a reservation and
+-- class of tax. The period begins where the last one ended, or with the month of the first
+-- capture, and spans no change of taxes. What was refunded before it is invoiced is a line of
+-- its own, never more than the use beside it, and divided over the classes as that is.
+DROP FUNCTION IF EXISTS api.billing_open_lines(text, timestamptz);
 CREATE OR REPLACE FUNCTION api.billing_open_lines(p_tenant text, p_until timestamptz)
 RETURNS TABLE (tenant_id uuid, currency text, period_from timestamptz, period_to timestamptz,
-    reservation_id uuid, description text, quantity_gpu_ms bigint, amount_micro bigint)
+    reservation_id uuid, description text, quantity_gpu_ms bigint, amount_micro bigint, tax_class text, tax_ppm integer)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     v_tenant tenant;
     v_currency text := currency();
+    v_hold integer;
     v_since timestamptz;
+    v_first timestamptz;
 BEGIN
     SELECT * INTO v_tenant FROM tenant WHERE name = p_tenant;
     IF NOT FOUND THEN
         PERFORM refuse(5, format('no tenant is named %s', p_tenant));
     END IF;
+    SELECT id INTO v_hold FROM account WHERE kind = 'hold' AND tenant_id = v_tenant.id AND currency = v_currency;
     v_since := coalesce(invoiced_until(v_tenant.id, v_currency), '-infinity');
+    SELECT min(at) INTO v_first FROM transfer
+     WHERE dr = v_hold AND kind IN ('capture', 'fee') AND at >= v_since AND at < p_until;
+    IF tax_change_after(v_tenant.id, v_first) < p_until THEN
+        PERFORM refuse(6, format('taxes of %s change at %s: an invoice up to then comes first', p_tenant,
+            log_time(tax_change_after(v_tenant.id, v_first))));
+    END IF;
     RETURN QUERY
     WITH used AS (
-        SELECT t.reservation_id, sum(t.amount_micro)::bigint AS amount, min(t.at) AS first
-          FROM transfer t JOIN account h ON h.id = t.dr
-         WHERE h.kind = 'hold' AND h.tenant_id = v_tenant.id AND h.currency = v_currency
-           AND t.kind IN ('capture', 'fee') AND t.at >= v_since AND t.at < p_until
-         GROUP BY t.reservation_id),
+        SELECT t.reservation_id, split_part(t.ref, '/', 2) AS unit, sum(t.amount_micro) AS amount
+          FROM transfer t
+         WHERE t.dr = v_hold AND t.kind IN ('capture', 'fee') AND t.at >= v_since AND t.at < p_until
+         GROUP BY 1, 2),
+    classed AS (
+        SELECT u.reservation_id, tax_class_of(v_tenant.id, CASE u.unit WHEN 'path' THEN 'path' ELSE 'gpu' END, n.gpu_model, v_first) AS class,
+               sum(u.amount)::bigint AS amount, array_agg(n.id) FILTER (WHERE n.id IS NOT NULL) AS nodes, bool_or(u.unit = 'path') AS paths
+          FROM used u LEFT JOIN node n ON n.id = CASE WHEN u.unit <> 'path' THEN u.unit::integer END
+         GROUP BY 1, 2),
+    whole AS (
+        SELECT c.*, count(*) OVER (PARTITION BY c.reservation_id) = 1 AS alone,
+               (sum(c.amount) OVER (PARTITION BY c.reservation_id ORDER BY c.class))::bigint AS upto,
+               (sum(c.amount) OVER (PARTITION BY c.reservation_id))::bigint AS total
+          FROM classed c),
     lines AS (
-        SELECT u.reservation_id, u.amount, false AS back FROM used u
+        SELECT w.*, w.amount AS line, false AS back FROM whole w
         UNION ALL
-        SELECT u.reservation_id, -least(u.amount, refund_open(u.reservation_id)), true FROM used u WHERE refund_open(u.reservation_id) > 0)
-    SELECT v_tenant.id, v_currency,
-           greatest(v_since, date_trunc('month', (SELECT min(first) FROM used), v_tenant.zone)), p_until,
+        SELECT w.*, money_mul(r.back, w.upto - w.amount, w.total) - money_mul(r.back, w.upto, w.total), true
+          FROM whole w CROSS JOIN LATERAL (SELECT least(w.total, refund_open(w.reservation_id)) AS back) r
+         WHERE r.back > 0 AND money_mul(r.back, w.upto, w.total) <> money_mul(r.back, w.upto - w.amount, w.total))
+    SELECT v_tenant.id, v_currency, greatest(v_since, date_trunc('month', v_first, v_tenant.zone)), p_until,
            u.reservation_id,
            CASE WHEN u.back THEN format('refunded, reservation %s', u.reservation_id)
-                ELSE format('%s x %s, %s%s, reservation %s', n.count, n.model, n.site, ', path ' || l.paths, u.reservation_id) END,
-           CASE WHEN u.back THEN 0 ELSE charged_gpu_ms(u.reservation_id, p_until) - charged_gpu_ms(u.reservation_id, v_since) END,
-           u.amount
+                WHEN u.nodes IS NULL AND NOT u.alone THEN format('path %s, reservation %s', l.paths, u.reservation_id)
+                ELSE format('%s x %s, %s%s, reservation %s', n.count, n.model, n.site,
+                    CASE WHEN u.alone OR u.paths THEN ', path ' || l.paths END, u.reservation_id) END,
+           CASE WHEN u.back OR u.nodes IS NULL THEN 0
+                ELSE charged_gpu_ms(u.reservation_id, p_until, u.nodes) - charged_gpu_ms(u.reservation_id, v_since, u.nodes) END,
+           u.line, u.class, tax_rate_of(u.class, v_first)
       FROM lines u
       CROSS JOIN LATERAL (
           SELECT sum(upper(b.gpus) - lower(b.gpus)) AS count,
                  string_agg(DISTINCT nullif(nd.gpu_model, ''), ' + ') AS model, string_agg(DISTINCT s.name, ' + ') AS site
             FROM booking b JOIN node nd ON nd.id = b.node_id JOIN site s ON s.id = nd.site_id
-           WHERE b.reservation_id = u.reservation_id) n
+           WHERE b.reservation_id = u.reservation_id AND (u.alone OR b.node_id = ANY (u.nodes))) n
       CROSS JOIN LATERAL (
           SELECT string_agg(DISTINCT p.name, ' + ') AS paths
             FROM path_booking k JOIN path p ON p.id = k.path_id
            WHERE k.reservation_id = u.reservation_id AND k.captured_micro > 0) l
-     ORDER BY u.reservation_id, u.back;
+     ORDER BY u.reservation_id, u.back, u.class;
 END $$;
 
 -- The next number of a year: the last plus one, under the billing lock, so that there are
@@ -357,22 +383,33 @@ BEGIN
         p_currency, p_amount - v_paid, NULL, p_number || '/receivable');
 END $$;
 
+-- What lines as of api.billing_open_lines make per class: the base, rounded once to the minor
+-- unit, what the rounding moved, and the tax, rounded once.
+CREATE OR REPLACE FUNCTION ng.invoice_taxes(p_lines jsonb, p_minor bigint)
+RETURNS TABLE (class text, rate_ppm integer, base_micro bigint, residue_micro bigint, tax_micro bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT x.class, x.ppm, b.base, b.base - x.sum, ng.money_mul(b.base, x.ppm, 1000000 * p_minor) * p_minor
+      FROM (SELECT l->>'tax_class' AS class, max((l->>'tax_ppm')::integer) AS ppm, sum((l->>'amount_micro')::bigint)::bigint AS sum
+              FROM jsonb_array_elements(p_lines) l GROUP BY 1) x
+      CROSS JOIN LATERAL (SELECT ng.money_mul(x.sum, 1, p_minor) * p_minor AS base) b
+$$;
+
 -- Issues the invoice that billd computed from exactly these lines; null when there is
 -- nothing to invoice. Under the lock the lines must still be what was captured, and the
--- sums what the lines, the market's tax and the currency's minor unit give.
-CREATE OR REPLACE FUNCTION api.billing_invoice(p_tenant text, p_until timestamptz, p_lines jsonb,
-    p_net_micro bigint, p_residue_micro bigint, p_tax_ppm integer, p_tax_micro bigint)
+-- taxes what the lines, the rates of their classes and the currency's minor unit give.
+DROP FUNCTION IF EXISTS api.billing_invoice(text, timestamptz, jsonb, bigint, bigint, integer, bigint);
+CREATE OR REPLACE FUNCTION api.billing_invoice(p_tenant text, p_until timestamptz, p_lines jsonb, p_taxes jsonb)
 RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
     v_tenant tenant;
     v_market market;
     v_from timestamptz;
-    v_sum bigint;
     v_lines integer;
     v_open jsonb;
-    v_minor bigint;
+    v_taxes jsonb;
+    v_net bigint;
+    v_tax bigint;
     v_number text;
-    v_rounding integer;
 BEGIN
     PERFORM billing_lock();
     -- Captures made later must fall into the next period.
@@ -381,50 +418,62 @@ BEGIN
     END IF;
     SELECT * INTO STRICT v_market FROM market;
     -- Read once: they are open no more when the invoice is there.
-    SELECT min(l.period_from), coalesce(sum(l.amount_micro), 0), count(*), jsonb_agg(to_jsonb(l) ORDER BY l.reservation_id, l.amount_micro DESC)
-      INTO v_from, v_sum, v_lines, v_open FROM api.billing_open_lines(p_tenant, p_until) l;
+    SELECT min(l.period_from), count(*), jsonb_agg(to_jsonb(l) ORDER BY l.reservation_id, l.amount_micro DESC, l.tax_class)
+      INTO v_from, v_lines, v_open FROM api.billing_open_lines(p_tenant, p_until) l;
     IF v_lines = 0 THEN
         RETURN NULL;
     END IF;
     SELECT * INTO STRICT v_tenant FROM tenant WHERE name = p_tenant;
     IF jsonb_array_length(p_lines) <> v_lines
-        OR EXISTS (SELECT l->>'reservation_id', (l->>'amount_micro')::bigint FROM jsonb_array_elements(v_open) l EXCEPT
-                   SELECT l->>'reservation_id', (l->>'amount_micro')::bigint FROM jsonb_array_elements(p_lines) l)
-        OR p_net_micro <> v_sum + p_residue_micro THEN
+        OR EXISTS (SELECT l->>'reservation_id', l->>'tax_class', (l->>'amount_micro')::bigint FROM jsonb_array_elements(v_open) l EXCEPT
+                   SELECT l->>'reservation_id', l->>'tax_class', (l->>'amount_micro')::bigint FROM jsonb_array_elements(p_lines) l) THEN
         PERFORM refuse(6, 'the lines given are not what was captured: read them again');
     END IF;
-    v_minor := minor_micro(v_market.currency);
-    IF (p_net_micro, p_tax_ppm, p_tax_micro) IS DISTINCT FROM (money_mul(v_sum, 1, v_minor) * v_minor,
-        v_market.tax_ppm, money_mul(p_net_micro, v_market.tax_ppm, 1000000 * v_minor) * v_minor) THEN
-        PERFORM refuse(6, format('net %s and tax %s are not what the lines give', p_net_micro, p_tax_micro));
+    SELECT jsonb_agg(to_jsonb(t) ORDER BY t.class), sum(t.base_micro), sum(t.tax_micro) INTO v_taxes, v_net, v_tax
+      FROM invoice_taxes(v_open, minor_micro(v_market.currency)) t;
+    IF v_taxes IS DISTINCT FROM (SELECT jsonb_agg(t ORDER BY t->>'class') FROM jsonb_array_elements(p_taxes) t) THEN
+        PERFORM refuse(6, format('taxes %s are not what the lines give', p_taxes));
     END IF;
     v_number := invoice_number(to_char(p_until AT TIME ZONE v_tenant.zone, 'YYYY'));
-    INSERT INTO invoice (number, tenant_id, currency, period, net_micro, tax_ppm, tax_micro, total_micro, document)
-    VALUES (v_number, v_tenant.id, v_market.currency, tstzrange(v_from, p_until), p_net_micro, p_tax_ppm, p_tax_micro,
-        p_net_micro + p_tax_micro, jsonb_build_object(
-            'issuer', v_market.issuer_name, 'registration', v_market.issuer_registration,
+    INSERT INTO invoice (number, tenant_id, currency, period, net_micro, tax_micro, total_micro, document)
+    VALUES (v_number, v_tenant.id, v_market.currency, tstzrange(v_from, p_until), v_net, v_tax, v_net + v_tax, jsonb_build_object(
+            'issuer', v_market.issuer_name, 'registration', v_market.issuer_registration, 'address', v_market.issuer_address,
             'market', v_market.name, 'recipient', v_tenant.name, 'zone', v_tenant.zone, 'billing', v_tenant.billing));
-    INSERT INTO invoice_line (number, line, description, reservation_id, quantity_gpu_ms, amount_micro)
+    INSERT INTO invoice_line (number, line, description, reservation_id, quantity_gpu_ms, amount_micro, tax_class)
     SELECT v_number, n, l->>'description', (l->>'reservation_id')::uuid, (l->>'quantity_gpu_ms')::bigint,
-           (l->>'amount_micro')::bigint
+           (l->>'amount_micro')::bigint, l->>'tax_class'
       FROM jsonb_array_elements(v_open) WITH ORDINALITY AS x(l, n);
-    v_rounding := account_of('rounding', NULL, NULL, v_market.currency);
-    PERFORM invoice_charge('tax', v_tenant.id, account_of('tax_output', NULL, NULL, v_market.currency),
-        v_market.currency, p_tax_micro, v_number);
-    IF p_residue_micro <> 0 THEN
-        INSERT INTO invoice_line (number, line, description, quantity_gpu_ms, amount_micro)
-        VALUES (v_number, 1 + v_lines, 'rounding to the minor unit', 0, p_residue_micro);
-    END IF;
-    IF p_residue_micro > 0 THEN
-        PERFORM invoice_charge('rounding', v_tenant.id, v_rounding, v_market.currency, p_residue_micro, v_number);
-    ELSE
-        PERFORM must_post(clock_timestamp(), 'rounding', v_rounding, account_of('wallet', v_tenant.id, NULL, v_market.currency),
-            v_market.currency, -p_residue_micro, NULL, v_number || '/wallet');
-    END IF;
+    PERFORM invoice_tax_post(v_number, v_tenant.id, v_market.currency, v_lines, t)
+       FROM jsonb_array_elements(v_taxes) WITH ORDINALITY AS x(t, n) ORDER BY n;
     RETURN v_number;
 END $$;
+-- One class of it: its row, its rounding as a line behind those of use, and their postings.
+CREATE OR REPLACE FUNCTION ng.invoice_tax_post(p_number text, p_tenant uuid, p_currency text, p_lines integer, p_tax jsonb)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    t record;
+    v_rounding integer := ng.account_of('rounding', NULL, NULL, p_currency);
+BEGIN
+    SELECT * INTO t FROM jsonb_to_record(p_tax) AS x(class text, rate_ppm integer, base_micro bigint, residue_micro bigint, tax_micro bigint);
+    INSERT INTO ng.invoice_tax (number, class, rate_ppm, base_micro, tax_micro)
+    VALUES (p_number, t.class, t.rate_ppm, t.base_micro, t.tax_micro);
+    PERFORM ng.invoice_charge('tax', p_tenant, ng.account_of('tax_output', NULL, NULL, p_currency), p_currency, t.tax_micro,
+        p_number || '/' || t.class);
+    IF t.residue_micro <> 0 THEN
+        INSERT INTO ng.invoice_line (number, line, description, quantity_gpu_ms, amount_micro, tax_class)
+        SELECT p_number, greatest(p_lines, max(line)) + 1, 'rounding to the minor unit', 0, t.residue_micro, t.class
+          FROM ng.invoice_line WHERE number = p_number;
+    END IF;
+    IF t.residue_micro > 0 THEN
+        PERFORM ng.invoice_charge('rounding', p_tenant, v_rounding, p_currency, t.residue_micro, p_number || '/' || t.class);
+    ELSE
+        PERFORM ng.must_post(clock_timestamp(), 'rounding', v_rounding, ng.account_of('wallet', p_tenant, NULL, p_currency),
+            p_currency, -t.residue_micro, NULL, p_number || '/' || t.class || '/wallet');
+    END IF;
+END $$;
 
--- Whole months (in the tenant's zone) with use that is not invoiced, the oldest first.
+-- Whole months (in the tenant's zone) with use that is not invoiced, the oldest first; a month
+-- in which taxes changed in parts.
 CREATE OR REPLACE FUNCTION api.billing_due(p_now timestamptz)
 RETURNS TABLE (tenant text, until timestamptz)
 LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
@@ -432,7 +481,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
       FROM tenant t
       JOIN account h ON h.tenant_id = t.id AND h.kind = 'hold' AND h.currency = currency()
       CROSS JOIN LATERAL (
-          SELECT DISTINCT (date_trunc('month', x.at AT TIME ZONE t.zone) + interval '1 month') AT TIME ZONE t.zone AS until
+          SELECT DISTINCT least((date_trunc('month', x.at AT TIME ZONE t.zone) + interval '1 month') AT TIME ZONE t.zone,
+                                tax_change_after(t.id, x.at)) AS until
             FROM transfer x
            WHERE x.dr = h.id AND x.kind IN ('capture', 'fee')
              AND x.at >= coalesce(invoiced_until(t.id, h.currency), '-infinity')
@@ -440,11 +490,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
      ORDER BY m.until, t.name
 $$;
 
-CREATE OR REPLACE FUNCTION api.billing_market()
-RETURNS TABLE (currency text, tax_ppm integer)
-LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    SELECT currency, tax_ppm FROM market
-$$;
+DROP FUNCTION IF EXISTS api.billing_market();
 
 -- Undoes a top-up entered by mistake, once. Other transfers follow from reservations and
 -- invoices, and are not undone alone.
@@ -546,15 +592,20 @@ CREATE OR REPLACE VIEW report.check_double_booking AS
       JOIN ng.booking b ON a.id < b.id AND a.gpus && b.gpus AND a.during && b.during;
 DROP VIEW IF EXISTS report.check_invoice;
 CREATE VIEW report.check_invoice AS
-    SELECT i.number, i.net_micro, l.sum AS lines_micro, i.tax_micro,
-           ng.money_mul(i.net_micro, i.tax_ppm, 1000000 * u.minor_micro) * u.minor_micro AS expected_tax_micro
+    SELECT i.number, i.net_micro, l.sum AS lines_micro, i.tax_micro, t.tax AS expected_tax_micro
       FROM ng.invoice i
       LEFT JOIN (SELECT currency, (10 ^ (6 - exponent))::bigint AS minor_micro FROM ng.currency_exponent) u
         ON u.currency = i.currency
       LEFT JOIN (SELECT number, sum(amount_micro) FROM ng.invoice_line GROUP BY number) l ON l.number = i.number
-     WHERE i.net_micro IS DISTINCT FROM l.sum OR i.total_micro <> i.net_micro + i.tax_micro
-        OR i.net_micro % u.minor_micro IS DISTINCT FROM 0
-        OR i.tax_micro IS DISTINCT FROM ng.money_mul(i.net_micro, i.tax_ppm, 1000000 * u.minor_micro) * u.minor_micro;
+      CROSS JOIN LATERAL (
+          SELECT sum(x.base_micro) AS base, sum(ng.money_mul(x.base_micro, x.rate_ppm, 1000000 * u.minor_micro) * u.minor_micro) AS tax,
+                 bool_or(x.tax_micro IS DISTINCT FROM ng.money_mul(x.base_micro, x.rate_ppm, 1000000 * u.minor_micro) * u.minor_micro
+                         OR x.base_micro % u.minor_micro IS DISTINCT FROM 0
+                         OR x.base_micro IS DISTINCT FROM (SELECT sum(y.amount_micro) FROM ng.invoice_line y
+                                                            WHERE y.number = x.number AND y.tax_class = x.class)) AS wrong
+            FROM ng.invoice_tax x WHERE x.number = i.number) t
+     WHERE i.net_micro IS DISTINCT FROM l.sum OR i.net_micro IS DISTINCT FROM t.base OR i.total_micro <> i.net_micro + i.tax_micro
+        OR i.tax_micro IS DISTINCT FROM t.tax OR t.wrong;
 -- What was captured before the end of the last invoice stands on the invoices, all of it.
 CREATE OR REPLACE VIEW report.check_invoiced AS
     SELECT i.tenant_id, i.currency, i.until, coalesce(c.sum, 0) AS captured_micro, coalesce(l.sum, 0) AS lines_micro

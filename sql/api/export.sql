@@ -29,9 +29,15 @@ RETURNS TABLE (key text, doc jsonb) LANGUAGE sql STABLE AS $$
          GROUP BY 1, 2, 3, 4, 5, 6),
     i AS (SELECT * FROM ng.invoice WHERE number = p_invoice),
     lines AS (
-        SELECT l.line, l.description, l.reservation_id, l.amount_micro - coalesce((
-                   SELECT sum(u.amount) FROM used u WHERE u.resv = l.reservation_id), 0)::bigint AS amount
-          FROM ng.invoice_line l WHERE l.number = p_invoice)
+        -- What of a reservation's lines is not in its rows of use: nothing, as a rule, but a
+        -- line that was refunded before it was invoiced.
+        SELECT l.line, l.description, l.reservation_id, (l.amount_micro - CASE WHEN l.reservation_id IS NULL OR l.amount_micro < 0 THEN 0
+                   WHEN row_number() OVER w = 1 THEN coalesce((SELECT sum(u.amount) FROM used u WHERE u.resv = l.reservation_id), 0)
+                        - (sum(l.amount_micro) OVER w - l.amount_micro)
+                   ELSE l.amount_micro END)::bigint AS amount
+          FROM ng.invoice_line l WHERE l.number = p_invoice
+        WINDOW w AS (PARTITION BY l.reservation_id, l.amount_micro < 0 ORDER BY l.line
+                     ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING))
     SELECT 'a/' || u.resv || '/' || lpad(u.unit, 10, '0') || '/' || to_char(u.month, 'YYYYMM'), jsonb_build_object(
                'category', 'Usage', 'what', 'gpu', 'amount_micro', u.amount, 'price_micro', w.price,
                'quantity_ms', q.ms, 'list_micro', CASE WHEN v.spot THEN ng.money_mul(q.ms, coalesce((
@@ -63,10 +69,10 @@ RETURNS TABLE (key text, doc jsonb) LANGUAGE sql STABLE AS $$
                'from_us', ng.us(lower(i.period)), 'to_us', ng.us(upper(i.period)))
       FROM lines l, i WHERE l.amount <> 0
     UNION ALL
-    SELECT 'd', jsonb_build_object('category', 'Tax', 'what', 'tax', 'amount_micro', i.tax_micro, 'list_micro', i.tax_micro,
-               'description', format('tax, %s %%', round(i.tax_ppm / 10000.0, 2)),
+    SELECT 'd/' || t.class, jsonb_build_object('category', 'Tax', 'what', 'tax', 'amount_micro', t.tax_micro, 'list_micro', t.tax_micro,
+               'description', format('tax, %s %%', round(t.rate_ppm / 10000.0, 2)),
                'from_us', ng.us(lower(i.period)), 'to_us', ng.us(upper(i.period)))
-      FROM i WHERE i.tax_micro <> 0
+      FROM i JOIN ng.invoice_tax t ON t.number = i.number WHERE t.tax_micro <> 0
 $$;
 
 -- Of one invoice (its period and its number on each row), or of what a tenant was charged in

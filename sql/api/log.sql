@@ -28,11 +28,14 @@ LANGUAGE sql STABLE AS $$
     WHEN 'invoice' THEN (
         SELECT jsonb_build_object('type', 'invoice', 'number', i.number, 'tenant', i.tenant_id, 'currency', i.currency,
                    'from', ng.log_time(lower(i.period)), 'to', ng.log_time(upper(i.period)),
-                   'issued_at', ng.log_time(i.issued_at), 'net_micro', i.net_micro::text, 'tax_ppm', i.tax_ppm,
+                   'issued_at', ng.log_time(i.issued_at), 'net_micro', i.net_micro::text,
                    'tax_micro', i.tax_micro::text, 'total_micro', i.total_micro::text, 'document', i.document,
                    'lines', (SELECT jsonb_agg(jsonb_build_object('description', l.description, 'reservation', l.reservation_id,
-                                 'quantity_gpu_ms', l.quantity_gpu_ms::text, 'amount_micro', l.amount_micro::text) ORDER BY l.line)
+                                 'quantity_gpu_ms', l.quantity_gpu_ms::text, 'amount_micro', l.amount_micro::text)
+                                 || CASE WHEN i.tax_ppm IS NULL THEN jsonb_build_object('tax_class', l.tax_class) ELSE '{}' END ORDER BY l.line)
                                FROM ng.invoice_line l WHERE l.number = i.number))
+               || CASE WHEN i.tax_ppm IS NULL THEN jsonb_build_object('taxes', ng.log_taxes(ng.invoice_taxes_json(i.number)))
+                       ELSE jsonb_build_object('tax_ppm', i.tax_ppm) END
           FROM ng.invoice i WHERE i.number = p_ref)
     WHEN 'price' THEN (
         SELECT jsonb_build_object('type', 'price', 'node', n.spiffe_id, 'from', ng.log_time(lower(p.during)),
@@ -47,8 +50,10 @@ LANGUAGE sql STABLE AS $$
     WHEN 'credit_note' THEN (
         SELECT jsonb_build_object('type', 'credit_note', 'number', c.number, 'tenant', c.tenant_id, 'currency', c.currency,
                    'reservation', c.reservation_id, 'invoice', c.invoice, 'issued_at', ng.log_time(c.issued_at), 'reason', c.reason,
-                   'net_micro', c.net_micro::text, 'tax_ppm', c.tax_ppm, 'tax_micro', c.tax_micro::text,
+                   'net_micro', c.net_micro::text, 'tax_micro', c.tax_micro::text,
                    'total_micro', c.total_micro::text, 'document', c.document)
+               || CASE WHEN c.tax_ppm IS NULL THEN jsonb_build_object('taxes', ng.log_taxes(ng.credit_note_taxes_json(c.number)))
+                       ELSE jsonb_build_object('tax_ppm', c.tax_ppm) END
           FROM ng.credit_note c WHERE c.number = p_ref)
     WHEN 'payout' THEN (
         SELECT jsonb_build_object('type', 'payout', 'id', p.id::text, 'provider', p.provider_id, 'currency', p.currency,

@@ -58,8 +58,9 @@ CREATE OR REPLACE FUNCTION ng.invoice_json(i ng.invoice) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object('number', i.number, 'tenant', (SELECT name FROM ng.tenant WHERE id = i.tenant_id),
         'currency', i.currency, 'from_us', ng.us(lower(i.period)), 'to_us', ng.us(upper(i.period)),
-        'issued_us', ng.us(i.issued_at), 'net_micro', i.net_micro, 'tax_ppm', i.tax_ppm,
-        'tax_micro', i.tax_micro, 'total_micro', i.total_micro)
+        'issued_us', ng.us(i.issued_at), 'net_micro', i.net_micro,
+        'tax_ppm', (SELECT min(rate_ppm) FROM ng.invoice_tax WHERE number = i.number HAVING count(*) = 1),
+        'tax_micro', i.tax_micro, 'total_micro', i.total_micro, 'taxes', ng.invoice_taxes_json(i.number))
 $$;
 
 CREATE OR REPLACE FUNCTION api.invoice_list(p_tenant uuid, p_cursor text, p_limit bigint) RETURNS jsonb
@@ -81,7 +82,7 @@ BEGIN
     RETURN invoice_json(v) || jsonb_build_object('document', v.document, 'lines', (
         SELECT coalesce(jsonb_agg(jsonb_build_object('line', l.line, 'description', l.description,
                    'reservation', l.reservation_id, 'quantity_gpu_ms', l.quantity_gpu_ms,
-                   'amount_micro', l.amount_micro) ORDER BY l.line), '[]')
+                   'amount_micro', l.amount_micro, 'tax_class', l.tax_class) ORDER BY l.line), '[]')
           FROM invoice_line l WHERE l.number = v.number));
 END $$;
 

@@ -57,41 +57,62 @@ BEGIN
         ON CONFLICT (reservation_id, provider_id) DO UPDATE SET gross_micro = refund_share.gross_micro + excluded.gross_micro,
             fee_micro = refund_share.fee_micro + excluded.fee_micro;
     END LOOP;
-    PERFORM ng.must_post(clock_timestamp(), 'refund_tax', ng.account_of('tax_output', NULL, NULL, c.currency), v_wallet, c.currency, c.tax_micro,
-        c.reservation_id, c.number);
+    FOR v IN SELECT class, tax_micro FROM ng.credit_note_tax WHERE number = c.number ORDER BY class LOOP
+        PERFORM ng.must_post(clock_timestamp(), 'refund_tax', ng.account_of('tax_output', NULL, NULL, c.currency), v_wallet, c.currency, v.tax_micro,
+            c.reservation_id, c.number || '/' || v.class);
+    END LOOP;
 END $$;
 
--- One credit note, against an invoice (the tax in its rate goes back as well) or, without
--- one, against what will be invoiced. Tax of several notes to one invoice is that of their sum.
+-- What of p_net of a reservation, given back against an invoice, is of which class: in
+-- proportion to what is left of it there. Tax of several notes to one invoice is that of
+-- their sum, and with the last of a class's lines the rest of its tax goes back.
+CREATE OR REPLACE FUNCTION ng.refund_taxes(p_reservation uuid, p_invoice text, p_net bigint)
+RETURNS TABLE (class text, rate_ppm integer, base_micro bigint, tax_micro bigint)
+LANGUAGE sql STABLE AS $$
+    WITH given AS (
+        SELECT c.reservation_id, t.class, t.base_micro, t.tax_micro
+          FROM ng.credit_note c JOIN ng.credit_note_tax t ON t.number = c.number WHERE c.invoice = p_invoice),
+    rest AS (
+        SELECT l.tax_class AS class, (sum(l.amount_micro) - coalesce((SELECT sum(g.base_micro) FROM given g
+                   WHERE g.reservation_id = p_reservation AND g.class = l.tax_class), 0))::bigint AS rest
+          FROM ng.invoice_line l WHERE l.number = p_invoice AND l.reservation_id = p_reservation GROUP BY 1),
+    part AS (
+        SELECT x.class, (ng.money_mul(p_net, x.upto, x.total) - ng.money_mul(p_net, x.upto - x.rest, x.total)) AS base
+          FROM (SELECT r.*, (sum(rest) OVER (ORDER BY class))::bigint AS upto, (sum(rest) OVER ())::bigint AS total
+                  FROM rest r WHERE rest > 0) x)
+    SELECT p.class, i.rate_ppm, p.base, greatest(0, least(i.tax_micro - b.tax, CASE
+               WHEN b.net + p.base = (SELECT sum(l.amount_micro) FROM ng.invoice_line l
+                                       WHERE l.number = p_invoice AND l.reservation_id IS NOT NULL AND l.tax_class = p.class)
+               THEN i.tax_micro - b.tax
+               ELSE ng.money_mul((b.net + p.base)::bigint, i.rate_ppm, 1000000 * m.minor) * m.minor - b.tax END))::bigint
+      FROM part p JOIN ng.invoice_tax i ON i.number = p_invoice AND i.class = p.class
+      CROSS JOIN (SELECT ng.minor_micro(currency) AS minor FROM ng.invoice WHERE number = p_invoice) m
+      CROSS JOIN LATERAL (SELECT coalesce(sum(g.base_micro), 0) AS net, coalesce(sum(g.tax_micro), 0) AS tax
+                            FROM given g WHERE g.class = p.class) b
+     WHERE p.base > 0
+$$;
+
+-- One credit note, against an invoice (the tax in its rates goes back as well) or, without
+-- one, against what will be invoiced.
 CREATE OR REPLACE FUNCTION ng.refund_note(r ng.reservation, p_invoice text, p_net bigint, p_by text, p_reason text, p_principal text)
 RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-    v_invoice ng.invoice;
-    v_before record;
-    v_minor bigint := ng.minor_micro(r.currency);
-    v_tax bigint := 0;
-    v_ppm integer := 0;
+    v_taxes jsonb := (SELECT coalesce(jsonb_agg(to_jsonb(t)), '[]') FROM ng.refund_taxes(r.id, p_invoice, p_net) t);
+    v_tax bigint := (SELECT coalesce(sum((t->>'tax_micro')::bigint), 0) FROM jsonb_array_elements(v_taxes) t);
     v_tenant ng.tenant;
     c ng.credit_note;
 BEGIN
     SELECT * INTO STRICT v_tenant FROM ng.tenant WHERE id = r.tenant_id;
-    IF p_invoice IS NOT NULL THEN
-        SELECT * INTO STRICT v_invoice FROM ng.invoice WHERE number = p_invoice;
-        SELECT coalesce(sum(net_micro), 0) AS net, coalesce(sum(tax_micro), 0) AS tax INTO v_before FROM ng.credit_note WHERE invoice = p_invoice;
-        v_ppm := v_invoice.tax_ppm;
-        v_tax := ng.money_mul((v_before.net + p_net)::bigint, v_ppm, 1000000 * v_minor) * v_minor - v_before.tax;
-        IF v_before.net + p_net = (SELECT sum(amount_micro) FROM ng.invoice_line WHERE number = p_invoice AND reservation_id IS NOT NULL) THEN
-            v_tax := v_invoice.tax_micro - v_before.tax;
-        END IF;
-        v_tax := greatest(0, least(v_tax, v_invoice.tax_micro - v_before.tax));
-    END IF;
     INSERT INTO ng.credit_note (number, tenant_id, currency, reservation_id, invoice, borne_by, reason, issued_by, net_micro, tax_ppm, tax_micro,
         total_micro, document)
     SELECT ng.credit_note_number(to_char(clock_timestamp() AT TIME ZONE v_tenant.zone, 'YYYY')), r.tenant_id, r.currency, r.id, p_invoice, p_by, p_reason,
-           p_principal, p_net, v_ppm, v_tax, p_net + v_tax, jsonb_build_object('issuer', m.issuer_name, 'registration', m.issuer_registration,
-               'market', m.name, 'recipient', v_tenant.name, 'zone', v_tenant.zone)
+           p_principal, p_net, CASE WHEN p_invoice IS NULL THEN 0 END, v_tax, p_net + v_tax, jsonb_build_object('issuer', m.issuer_name,
+               'registration', m.issuer_registration, 'market', m.name, 'recipient', v_tenant.name, 'zone', v_tenant.zone)
       FROM ng.market m
     RETURNING * INTO c;
+    INSERT INTO ng.credit_note_tax (number, class, rate_ppm, base_micro, tax_micro)
+    SELECT c.number, t.class, t.rate_ppm, t.base_micro, t.tax_micro
+      FROM jsonb_to_recordset(v_taxes) AS t(class text, rate_ppm integer, base_micro bigint, tax_micro bigint);
     INSERT INTO ng.credit_note_line (number, line, description, reservation_id, amount_micro)
     VALUES (c.number, 1, format('reservation %s: %s', r.id, p_reason), r.id, p_net);
     UPDATE ng.reservation SET refunded_micro = refunded_micro + p_net WHERE id = r.id;
@@ -152,7 +173,9 @@ CREATE OR REPLACE FUNCTION ng.credit_note_json(c ng.credit_note) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object('number', c.number, 'tenant', (SELECT name FROM ng.tenant WHERE id = c.tenant_id), 'currency', c.currency,
         'reservation', c.reservation_id, 'invoice', c.invoice, 'issued_us', ng.us(c.issued_at), 'borne_by', c.borne_by, 'reason', c.reason,
-        'net_micro', c.net_micro, 'tax_ppm', c.tax_ppm, 'tax_micro', c.tax_micro, 'total_micro', c.total_micro)
+        'net_micro', c.net_micro, 'tax_ppm', CASE WHEN c.invoice IS NULL THEN c.tax_ppm
+            ELSE (SELECT min(rate_ppm) FROM ng.credit_note_tax WHERE number = c.number HAVING count(*) = 1) END,
+        'tax_micro', c.tax_micro, 'total_micro', c.total_micro, 'taxes', ng.credit_note_taxes_json(c.number))
 $$;
 CREATE OR REPLACE FUNCTION api.credit_note_list(p_tenant uuid, p_cursor text, p_limit bigint) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
@@ -247,7 +270,9 @@ CREATE OR REPLACE VIEW report.check_credit_note AS
                            WHERE x.reservation_id = c.reservation_id AND x.kind IN ('refund', 'refund_fee', 'refund_tax')
                              AND split_part(x.ref, '/', 1) = c.number) t
       CROSS JOIN LATERAL (SELECT coalesce(sum(x.amount_micro), 0) AS sum FROM ng.credit_note_line x WHERE x.number = c.number) l
-     WHERE c.total_micro <> t.sum OR c.net_micro <> l.sum
+      CROSS JOIN LATERAL (SELECT coalesce(sum(x.base_micro), 0) AS base, coalesce(sum(x.tax_micro), 0) AS tax
+                            FROM ng.credit_note_tax x WHERE x.number = c.number) y
+     WHERE c.total_micro <> t.sum OR c.net_micro <> l.sum OR c.tax_micro <> y.tax OR c.invoice IS NOT NULL AND c.net_micro <> y.base
     UNION ALL
     SELECT r.id::text, r.refunded_micro, coalesce(c.net, 0), coalesce(s.gross, 0)
       FROM ng.reservation r

@@ -174,7 +174,9 @@ START_TEST(clock_set_back)
                "'1 h', now() + interval '1 h'), now(), 0, 100000, 0, 0, '{}' FROM "
                "ng.tenant WHERE name = 'clock'; INSERT INTO ng.invoice_line SELECT "
                "number, 1, '', NULL, 0, 0 FROM ng.invoice JOIN ng.tenant t ON t.id "
-               "= tenant_id WHERE name = 'clock'; COMMIT");
+               "= tenant_id WHERE name = 'clock'; INSERT INTO ng.invoice_tax SELECT "
+               "number, 'standard', 100000, 0, 0 FROM ng.invoice JOIN ng.tenant t ON "
+               "t.id = tenant_id WHERE name = 'clock'; COMMIT");
     receipt(3, 2, "interval", 3600000);
     ledger_once(&l);
     expect("t",

@@ -184,11 +184,9 @@ static const struct attack {
      "23514"},
     {"INSERT INTO ng.invoice_line SELECT number, 99, '', NULL, 0, 1 FROM ng.invoice",
      "23514"},
-    {"SELECT api.billing_invoice('lab', now() + interval '1 h', '[]', 0, 0, 100000, 0)",
-     "NG020"},
-    {"SELECT api.billing_invoice('nobody', now(), '[]', 0, 0, 100000, 0)", "NG005"},
-    {"SELECT api.billing_invoice('lab', clock_timestamp(), '[]', 0, 0, 100000, 0)",
-     "NG006"},
+    {"SELECT api.billing_invoice('lab', now() + interval '1 h', '[]', '[]')", "NG020"},
+    {"SELECT api.billing_invoice('nobody', now(), '[]', '[]')", "NG005"},
+    {"SELECT api.billing_invoice('lab', clock_timestamp(), '[]', '[]')", "NG006"},
     {"INSERT INTO ng.account (kind, tenant_id, currency, guarded) SELECT kind, "
      "tenant_id, currency, true FROM ng.account WHERE kind = 'wallet'",
      "23505"},
@@ -344,6 +342,10 @@ static const struct breach {
                "total_micro) VALUES ('a', now(), 'JPY', 1, 1)"},
     {"credit_note", "UPDATE ng.reservation SET refunded_micro = 1 WHERE id = " R1},
     {"credit_note", NOTE_SQL("000001")},
+    {"credit_note",
+     "INSERT INTO ng.credit_note SELECT 'CN-2026-000001', tenant_id, currency, id, "
+     "(SELECT min(number) FROM ng.invoice), now(), 'market', 'x', 'a', 1, NULL, 0, 1, "
+     "'{}' FROM ng.reservation WHERE id = " R1},
     {"credit_note_numbers", NOTE_SQL("000002")},
     {"chargeback", "INSERT INTO ng.chargeback SELECT id, now(), 'x', amount_micro, 0 "
                    "FROM ng.transfer WHERE kind = 'topup'"},
@@ -377,6 +379,10 @@ static const struct breach {
                 "total_micro + 1000000"},
     {"invoice", "UPDATE ng.invoice SET tax_micro = tax_micro + 1, total_micro = "
                 "total_micro + 1"},
+    {"invoice", "UPDATE ng.invoice_tax SET rate_ppm = 80000"},
+    {"invoice", "UPDATE ng.invoice_tax SET base_micro = base_micro + 1000000"},
+    {"invoice", "DELETE FROM ng.invoice_tax"},
+    {"invoice", "UPDATE ng.invoice_line SET tax_class = 'reduced'"},
     {"invoice", "UPDATE ng.invoice_line SET amount_micro = amount_micro + 1"},
     {"invoice", "DELETE FROM ng.invoice_line"},
     {"invoice", "UPDATE ng.invoice SET currency = 'ZZZ'"},

@@ -63,7 +63,7 @@ END_TEST
 START_TEST(test_billd)
 {
     static const char *const attempts[][2] = {
-        {"SELECT * FROM api.billing_market()", FINE},
+        {"SELECT * FROM api.billing_due(now())", FINE},
         {"SELECT * FROM api.check_all()", FINE},
         {"SELECT api.market()", DENIED},
         {"SELECT api.topup('lab', 1, 'JPY', 'x', 'x', NULL, NULL)", DENIED},

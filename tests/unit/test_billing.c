@@ -1,4 +1,6 @@
 /* Known answers of rating and invoice sums, and the telescoping property. */
+#include <string.h>
+
 #include "tests/unit/unit.h"
 
 #include "billing/core/invoice.h"
@@ -102,5 +104,37 @@ START_TEST(invoice_known_answers)
 }
 END_TEST
 
+START_TEST(taxes_once_per_class)
+{
+    const struct invoice_item items[] = {{"standard", 100000, 1000400000},
+                                         {"reduced", 80000, 1000400000},
+                                         {"zero", 0, 600000},
+                                         {"reduced", 80000, 1000400000}};
+    struct invoice_tax t[INVOICE_CLASSES_MAX];
+    struct invoice_item bad[6] = {{"a", 1, 1}, {"a", 2, 1}};
+    struct err err;
+    size_t n;
+    ck_assert_int_eq(invoice_taxes(items, 4, "JPY", t, &n, &err), 0);
+    ck_assert_uint_eq(n, 3);
+    ck_assert_str_eq(t[0].class, "standard");
+    ck_assert_int_eq(t[0].sums.net_micro, 1000000000);
+    ck_assert_int_eq(t[0].sums.tax_micro, 100000000);
+    ck_assert_str_eq(t[1].class, "reduced");
+    ck_assert_int_eq(t[1].sums.net_micro, 2001000000);
+    ck_assert_int_eq(t[1].sums.residue_micro, 200000);
+    ck_assert_int_eq(t[1].sums.tax_micro, 160000000); /* 160.08: once, not 80 + 80.08 */
+    ck_assert_int_eq(t[2].sums.net_micro, 1000000);
+    ck_assert_int_eq(t[2].sums.tax_micro, 0);
+    ck_assert_int_eq(invoice_taxes(bad, 2, "JPY", t, &n, &err), -1);
+    ck_assert_ptr_nonnull(strstr(err.text, "two rates"));
+    for (int i = 0; i < 6; i++)
+        bad[i] = (struct invoice_item){
+            (const char *[]){"a", "b", "c", "d", "e", "f"}[i], 0, 1};
+    ck_assert_int_eq(invoice_taxes(bad, 6, "JPY", t, &n, &err), -1);
+    ck_assert_int_eq(invoice_taxes(bad, 5, "JPY", t, &n, &err), 0);
+}
+END_TEST
+
 UNIT_MAIN("billing", UNIT_CASE(rate_known_answers) UNIT_CASE(rate_refuses_nonsense)
-                         UNIT_CASE(rate_telescopes) UNIT_CASE(invoice_known_answers))
+                         UNIT_CASE(rate_telescopes) UNIT_CASE(invoice_known_answers)
+                             UNIT_CASE(taxes_once_per_class))

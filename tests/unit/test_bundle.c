@@ -320,6 +320,57 @@ static void forge(json_t *bundle, const struct forgery *f)
         json_object_del(in, last);
 }
 
+/* Two classes of tax in place of the one rate, and what is wrong with each. The proof
+ * does not hold for these: it is another test's. */
+static const struct forgery taxed[] = {
+    {"taxes.0.tax_micro", "\"101000000\"", "its tax is not"},
+    {"taxes.1.rate_ppm", "100000", "its tax is not"},
+    {"taxes.0.base_micro", "\"1001000000\"", "do not make its net"},
+    {"taxes.1.class", "\"zero\"", "do not make its net"},
+    {"taxes.1", NULL, "the bases of its taxes"},
+    {"taxes.1.base_micro", "1", "malformed"},
+    {"tax_micro", "\"110000000\"", "do not make its tax"},
+    {"lines.0.tax_class", "\"reduced\"", "do not make its net"},
+    {"lines.1.amount_micro", "\"99000000\"", "captured were 1100000000"},
+};
+
+START_TEST(test_rates)
+{
+    struct market m;
+    struct bundle_result r;
+    struct err err;
+    for (size_t i = 0; i <= sizeof(taxed) / sizeof(taxed[0]); i++) {
+        market_open(&m);
+        json_t *inv = json_object_get(
+            json_array_get(json_object_get(m.bundle, "entries"), 6), "record");
+        json_t *more = json_loads(
+            "{\"lines\":[{\"reservation\":\"" RES "\",\"amount_micro\":"
+            "\"1000000000\",\"tax_class\":\"standard\"},{\"reservation\":\"" RES
+            "\",\"amount_micro\":\"100000000\",\"tax_class\":\"reduced\"}],"
+            "\"tax_micro\":\"108000000\",\"total_micro\":\"1208000000\",\"taxes\":["
+            "{\"class\":\"standard\",\"rate_ppm\":100000,\"base_micro\":"
+            "\"1000000000\",\"tax_micro\":\"100000000\"},{\"class\":\"reduced\","
+            "\"rate_ppm\":80000,\"base_micro\":\"100000000\",\"tax_micro\":"
+            "\"8000000\"}]}",
+            0, NULL);
+        json_object_del(inv, "tax_ppm");
+        json_object_update(inv, more);
+        json_decref(more);
+        const char *want = "invoice INV-1: not what the log";
+        if (i > 0) {
+            forge(inv, &taxed[i - 1]);
+            want = taxed[i - 1].breach;
+        }
+        ck_assert_int_eq(bundle_check(m.bundle, NULL, NULL, INT64_MAX, &r, &err), 0);
+        ck_assert_msg(strstr(strbuf_str(&r.breaches), want) != NULL, "%s: %s", want,
+                      strbuf_str(&r.breaches));
+        ck_assert(i > 0 || r.breach_count == 1); /* the sums are right */
+        bundle_result_done(&r);
+        market_close(&m);
+    }
+}
+END_TEST
+
 START_TEST(test_forged)
 {
     struct market m;
@@ -476,6 +527,6 @@ START_TEST(test_follow)
 }
 END_TEST
 
-UNIT_MAIN("bundle",
-          UNIT_CASE(test_whole) UNIT_CASE(test_forged) UNIT_CASE(test_promise)
-              UNIT_CASE(test_swapped) UNIT_CASE(test_no_bundle) UNIT_CASE(test_follow))
+UNIT_MAIN("bundle", UNIT_CASE(test_whole) UNIT_CASE(test_forged) UNIT_CASE(test_rates)
+                        UNIT_CASE(test_promise) UNIT_CASE(test_swapped)
+                            UNIT_CASE(test_no_bundle) UNIT_CASE(test_follow))

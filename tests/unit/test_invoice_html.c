@@ -20,8 +20,10 @@ static const char sample[] =
     "\"name\":\"科学研究所 <script>alert(1)</script>\",\"address\":\"1-1 "
     "\\\"Chiyoda\\\"\\n"
     "Tokyo\",\"language\":\"ja\"},\"from\":\"2026-10-31T15:00:00Z\",\"to\":"
-    "\"2026-11-30T15:00:00Z\",\"issued_at\":\"2026-12-01T00:10:00Z\",\"tax_ppm\":"
-    "100000,"
+    "\"2026-11-30T15:00:00Z\",\"issued_at\":\"2026-12-01T00:10:00Z\",\"taxes\":[{"
+    "\"class\":"
+    "\"standard\",\"rate_ppm\":100000,\"base\":{\"currency\":\"JPY\",\"micro\":"
+    "1234000000},\"tax\":{\"currency\":\"JPY\",\"micro\":123000000}}],"
     "\"net\":{\"currency\":\"JPY\",\"micro\":1234000000},\"tax\":{\"currency\":\"JPY\","
     "\"micro\":123000000},\"total\":{\"currency\":\"JPY\",\"micro\":1357000000},"
     "\"lines\":["
@@ -71,6 +73,41 @@ START_TEST(test_fields)
 }
 END_TEST
 
+/* Each rate with its base and tax; lines say theirs. */
+START_TEST(test_rates)
+{
+    static const char *const words[2][4] = {
+        {"8.0 %, reduced ※", "0.0 %, outside the scope of tax", ">80<",
+         "※ is taxed at the reduced rate."},
+        {"8.0 %, 軽減税率 ※", "0.0 %, 不課税", ">80<", "※ は軽減税率対象です。"}};
+    json_t *invoice = json_loads(sample, 0, NULL), *two;
+    struct err err;
+    two = json_loads(
+        "{\"taxes\":[{\"class\":\"reduced\",\"rate_ppm\":80000,\"base\":{"
+        "\"currency\":\"JPY\",\"micro\":1000000000},\"tax\":{\"currency\":\"JPY\","
+        "\"micro\":80000000}},{\"class\":\"outside\",\"rate_ppm\":0,\"base\":{"
+        "\"currency\":\"JPY\",\"micro\":234000000},\"tax\":{\"currency\":\"JPY\","
+        "\"micro\":0}}]}",
+        0, NULL);
+    json_object_update(invoice, two);
+    json_object_set_new(json_array_get(json_object_get(invoice, "lines"), 0),
+                        "tax_class", json_string("reduced"));
+    for (int i = 0; i < 2; i++) {
+        struct strbuf out = STRBUF_INIT;
+        ck_assert_int_eq(invoice_html(invoice, i ? "ja" : "en", tokyo, &out, &err), 0);
+        for (int w = 0; w < 4; w++)
+            ck_assert_msg(strstr(strbuf_str(&out), words[i][w]) != NULL, "%s",
+                          words[i][w]);
+        const char *line = strstr(strbuf_str(&out), "8 x H100");
+        ck_assert_ptr_nonnull(strstr(line, words[i][0])); /* in the line, and below */
+        ck_assert_ptr_nonnull(strstr(strstr(line, words[i][0]) + 1, words[i][0]));
+        strbuf_done(&out);
+    }
+    json_decref(invoice);
+    json_decref(two);
+}
+END_TEST
+
 START_TEST(test_text_is_no_markup)
 {
     struct strbuf b = STRBUF_INIT;
@@ -100,5 +137,6 @@ START_TEST(test_no_invoice)
 }
 END_TEST
 
-UNIT_MAIN("invoice_html", UNIT_CASE(test_fields) UNIT_CASE(test_text_is_no_markup)
-                              UNIT_CASE(test_no_invoice))
+UNIT_MAIN("invoice_html",
+          UNIT_CASE(test_fields) UNIT_CASE(test_rates) UNIT_CASE(test_text_is_no_markup)
+              UNIT_CASE(test_no_invoice))

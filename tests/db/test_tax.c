@@ -1,0 +1,316 @@
+/* Several rates of tax on a real database, through neargpu-billd: who and what is of
+ * which class and since when, base and tax once per class, postings, charges, refunds;
+ * periods end where taxes change; the sums attacked as the owner of the tables. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/lib/xalloc.h"
+#include "tests/db/ledger.h"
+#include "tests/unit/unit.h"
+
+#define R(n) "lpad('" #n "', 32, '0')::uuid"
+
+static struct ledger l;
+
+static void expect(const char *want, const char *sql)
+{
+    char *got = testdb_one(l.pg, sql);
+    ck_assert_msg(strcmp(got, want) == 0, "%s\n is %s\n not %s", sql, got, want);
+    free(got);
+}
+
+static void invoice(const char *tenant, int want)
+{
+    char *got;
+    int status =
+        LEDGER_BILLD(&l, &got, "invoice", "--tenant", tenant, "--until", "now");
+    ck_assert_msg(status == want, "%s: %d, not %d: %s", tenant, status, want, got);
+    free(got);
+}
+
+/* Booked for 1 GPU a node and used for an hour on each, at 1,000.4 a GPU-hour. */
+static void used(const char *id, const char *tenant, const char *nodes,
+                 const char *firsts)
+{
+    char *got = ledger_text(
+        &l,
+        "SELECT t.book(%s, '%s', now() - interval '3 h', now() - interval '1 h', "
+        "ARRAY[%s], ARRAY[%s], array_fill(1, ARRAY[cardinality(ARRAY[%s])]), "
+        "1000400000)",
+        id, tenant, nodes, firsts, nodes);
+    ck_assert_str_eq(got, "ok");
+    free(got);
+    ledger_sql(&l,
+               "SELECT t.receipt(%s, n, 1, 'ready', 0), t.receipt(%s, n, 2, "
+               "'teardown', 3600000) FROM unnest(ARRAY[%s]) n",
+               id, id, nodes);
+    ledger_once(&l);
+}
+
+START_TEST(set_up)
+{
+    ledger_sql(&l,
+               "SELECT t.tenant('lab', 'Asia/Tokyo', 100000000000), "
+               "t.tenant('abroad', 'UTC', 100000000000), "
+               "t.tenant('later', 'UTC', 100000000000), "
+               "t.node('n1', 'tokyo', 'acme', 8), t.node('n2', 'tokyo', 'zero', 8)");
+    ledger_sql(&l, "UPDATE ng.node SET gpu_model = 'A10' WHERE name = 'n2'");
+    ledger_sql(&l, "SELECT api.tax_rate_set('{\"class\": \"reduced\", \"rate_ppm\": "
+                   "80000}', 'admin')");
+    ledger_sql(&l, "SELECT api.tax_rule_set('{\"meter\": \"gpu\", \"gpu_model\": "
+                   "\"A10\", \"class\": \"reduced\"}', 'admin')");
+    ledger_sql(&l, "SELECT api.tax_rule_set('{\"tenant\": \"abroad\", \"class\": "
+                   "\"zero\"}', 'admin')");
+}
+END_TEST
+
+#define TAXES(tenant)                                                                \
+    "SELECT string_agg(concat_ws(' ', x.class, rate_ppm, base_micro, x.tax_micro),"  \
+    " ', ' ORDER BY number, rate_ppm DESC) FROM ng.invoice_tax x JOIN ng.invoice i " \
+    "USING (number) JOIN ng.tenant t ON t.id = i.tenant_id WHERE t.name = '" tenant  \
+    "'"
+
+START_TEST(once_per_rate)
+{
+    used(R(1), "lab", "1,2", "0,0"); /* a lease of both: a line for each */
+    used(R(2), "lab", "2", "1");
+    invoice("lab", 0);
+    /* 1000.4 -> 1000, tax 100; 2000.8 -> 2001, tax 160.08 -> 160. */
+    expect("standard 100000 1000000000 100000000, reduced 80000 2001000000 160000000",
+           TAXES("lab"));
+    expect("3001000000 260000000 3261000000",
+           "SELECT concat_ws(' ', net_micro, tax_micro, total_micro) FROM ng.invoice");
+    expect("1 reduced 3600000 1000400000, 2 standard 3600000 1000400000, 3 reduced "
+           "3600000 1000400000, 4 reduced 0 200000, 5 standard 0 -400000",
+           "SELECT string_agg(concat_ws(' ', line, tax_class, quantity_gpu_ms, "
+           "amount_micro), ', ' ORDER BY line) FROM ng.invoice_line");
+    expect("reduced 160000000, standard 100000000",
+           "SELECT string_agg(split_part(ref, '/', 2) || ' ' || amount_micro, ', ' "
+           "ORDER BY ref) FROM ng.transfer WHERE kind = 'tax'");
+    expect("-200000", "SELECT -t.balance('rounding', NULL) - 400000");
+    expect("0", "SELECT (SELECT sum((x->>'amount_micro')::bigint) FROM "
+                "jsonb_array_elements(api.charges(NULL, (SELECT number FROM "
+                "ng.invoice), NULL, NULL, NULL, 500)->'charges') x) - (SELECT "
+                "total_micro FROM ng.invoice)");
+    expect("tax, 10.00 %: 100000000, tax, 8.00 %: 160000000",
+           "SELECT string_agg((x->>'description') || ': ' || (x->>'amount_micro'), ', "
+           "' ORDER BY x->>'description') FROM "
+           "jsonb_array_elements(api.charges(NULL, (SELECT number FROM ng.invoice), "
+           "NULL, NULL, NULL, 500)->'charges') x WHERE x->>'category' = 'Tax'");
+    ledger_check(&l);
+}
+END_TEST
+
+/* Part of the lease of both goes back, then all of it: each class its tax, and with the
+ * last of it all that was taken. */
+START_TEST(refunds_go_back_per_rate)
+{
+    ledger_sql(&l, "SELECT api.refund(" R(1) ", 1000400000, 'slow', 'provider', 'a', "
+                                             "NULL, NULL, 'admin')");
+    expect("reduced 500200000 40000000, standard 500200000 50000000",
+           "SELECT string_agg(concat_ws(' ', class, base_micro, tax_micro), ', ' ORDER "
+           "BY class) FROM ng.credit_note_tax");
+    ledger_sql(&l, "SELECT api.refund(" R(1) ", NULL, 'slow', 'provider', 'a', NULL, "
+                                             "NULL, 'admin')");
+    ledger_sql(&l, "SELECT api.refund(" R(2) ", NULL, 'slow', 'market', 'a', NULL, "
+                                             "NULL, 'admin')");
+    expect("reduced 160000000, standard 100000000",
+           "SELECT string_agg(class || ' ' || tax, ', ' ORDER BY class) FROM (SELECT "
+           "class, sum(tax_micro) AS tax FROM ng.credit_note_tax GROUP BY 1) x");
+    expect("0", "SELECT t.balance('tax_output', NULL)");
+    ledger_check(&l);
+}
+END_TEST
+
+/* Refunded before it is invoiced: divided over the classes as the use is. */
+START_TEST(early_refunds_lessen_each_rate)
+{
+    used(R(3), "lab", "1,2", "1,2");
+    ledger_sql(&l, "SELECT api.refund(" R(3) ", 100000001, 'slow', 'provider', 'a', "
+                                             "NULL, NULL, 'admin')");
+    invoice("lab", 0);
+    expect("reduced 1000400000, reduced -50000001, standard 1000400000, standard "
+           "-50000000",
+           "SELECT string_agg(tax_class || ' ' || amount_micro, ', ' ORDER BY "
+           "tax_class, amount_micro DESC) FROM ng.invoice_line WHERE reservation_id "
+           "= " R(3));
+    expect("0", "SELECT (SELECT sum((x->>'amount_micro')::bigint) FROM "
+                "jsonb_array_elements(api.charges(NULL, i.number, NULL, NULL, NULL, "
+                "500)->'charges') x) - total_micro FROM ng.invoice i ORDER BY number "
+                "DESC LIMIT 1");
+    ledger_check(&l);
+}
+END_TEST
+
+START_TEST(a_tenant_abroad)
+{
+    used(R(4), "abroad", "1,2", "2,3");
+    invoice("abroad", 0);
+    expect("zero 0 2001000000 0", TAXES("abroad"));
+    ledger_check(&l);
+}
+END_TEST
+
+/* Taxes change between two captures: an invoice ends there, each part has its rate. */
+START_TEST(a_period_ends_where_taxes_change)
+{
+    used(R(5), "later", "1", "3");
+    ledger_sql(&l, "SELECT api.tax_rate_set('{\"class\": \"standard\", \"rate_ppm\": "
+                   "120000}', 'admin')");
+    used(R(6), "later", "1", "4");
+    invoice("later", 6);
+    char *at = ledger_text(&l, "SELECT ng.log_time(lower(during)) FROM ng.tax_rate "
+                               "WHERE rate_ppm = 120000");
+    ck_assert_int_eq(
+        LEDGER_BILLD(&l, NULL, "invoice", "--tenant", "later", "--until", at), 0);
+    free(at);
+    invoice("later", 0);
+    expect("standard 100000 1000000000 100000000, standard 120000 1000000000 120000000",
+           TAXES("later"));
+    ledger_check(&l);
+}
+END_TEST
+
+/* By itself, in months that are over. */
+START_TEST(due_in_parts)
+{
+    used(R(7), "later", "1", "5");
+    used(R(8), "later", "1", "6");
+    testdb_sql(
+        l.pg,
+        "BEGIN; SET LOCAL session_replication_role = replica; UPDATE ng.transfer SET "
+        "at = now() - interval '200 days' + CASE reservation_id WHEN " R(
+            7) " THEN "
+               "interval '0' ELSE interval '2 s' END WHERE kind IN ('capture', 'fee') "
+               "AND "
+               "reservation_id IN (" R(7) ", " R(
+                   8) "); DELETE FROM ng.invoice WHERE tenant_id "
+                      "= (SELECT id FROM ng.tenant WHERE name = 'later'); UPDATE "
+                      "ng.transfer SET at "
+                      "= now() WHERE kind IN ('capture', 'fee') AND reservation_id IN "
+                      "(" R(5) ", " R(6) "); UPDATE ng.tax_rate SET during = CASE WHEN "
+                                         "rate_ppm = 120000 THEN "
+                                         "tstzrange(now() - interval '200 days' + "
+                                         "interval '1 s', NULL) ELSE "
+                                         "tstzrange(NULL, now() - interval '200 days' "
+                                         "+ interval '1 s') END WHERE class "
+                                         "= 'standard'");
+    expect("2", "SELECT count(*) FROM api.billing_due(now()) WHERE tenant = 'later'");
+    expect("t", "SELECT min(until) = now() - interval '200 days' + interval '1 s' FROM "
+                "api.billing_due(now()) WHERE tenant = 'later'");
+    testdb_sql(l.pg, "ROLLBACK");
+}
+END_TEST
+
+static const struct attack {
+    const char *sql, *state;
+} attacks[] = {
+#define COPY_INVOICE                                                                   \
+    "INSERT INTO ng.invoice SELECT 'X', tenant_id, 'USD', period, issued_at, 100000, " \
+    "NULL, 10000, 110000, document FROM ng.invoice LIMIT 1; INSERT INTO "              \
+    "ng.invoice_line VALUES ('X', 1, '', NULL, 0, 100000, 'standard');"
+    /* Right, and then with each part wrong. */
+    {COPY_INVOICE "INSERT INTO ng.invoice_tax VALUES ('X', 'standard', 100000, 100000, "
+                  "10000)",
+     "00000"},
+    {COPY_INVOICE, "23514"},
+    {COPY_INVOICE "INSERT INTO ng.invoice_tax VALUES ('X', 'reduced', 100000, 100000, "
+                  "10000)",
+     "23514"},
+    {COPY_INVOICE "INSERT INTO ng.invoice_tax VALUES ('X', 'standard', 40000, 100000, "
+                  "10000)",
+     "23514"},
+    {COPY_INVOICE "INSERT INTO ng.invoice_tax VALUES ('X', 'standard', 100000, 90000, "
+                  "10000)",
+     "23514"},
+    {COPY_INVOICE "INSERT INTO ng.invoice_tax VALUES ('X', 'standard', 100000, 100000, "
+                  "10000), ('X', 'zero', 0, 0, 0)",
+     "23514"},
+    {"INSERT INTO ng.invoice_tax SELECT number, 'exempt', 0, 0, 0 FROM ng.invoice",
+     "23514"},
+    {"INSERT INTO ng.invoice_tax SELECT number, 'exempt', 100000, 0, 0 FROM ng.invoice "
+     "WHERE tax_micro > 0 LIMIT 1",
+     "23505"},
+    {"INSERT INTO ng.credit_note_tax SELECT number, 'exempt', 0, 1, 0 FROM "
+     "ng.credit_note LIMIT 1",
+     "23514"},
+    {"UPDATE ng.invoice_tax SET tax_micro = 0", "23001"},
+    {"DELETE FROM ng.invoice_tax", "23001"},
+    {"TRUNCATE ng.invoice_tax", "23001"},
+    {"UPDATE ng.credit_note_tax SET tax_micro = 0", "23001"},
+    {"UPDATE ng.tax_rate SET rate_ppm = 1", "23001"},
+    {"UPDATE ng.tax_rate SET during = '(,)'", "23001"},
+    {"DELETE FROM ng.tax_rule", "23001"},
+    {"INSERT INTO ng.tax_rate VALUES ('standard', 1, '[2020-01-01,2021-01-01)', 'x')",
+     "23P01"},
+    {"INSERT INTO ng.tax_rate VALUES ('zero', 5, '[2020-01-01,2021-01-01)', 'x')",
+     "23514"},
+    {"INSERT INTO ng.tax_rule (tenant_id, class, during, set_by) SELECT tenant_id, "
+     "'outside', during, 'x' FROM ng.tax_rule WHERE tenant_id IS NOT NULL",
+     "23P01"},
+    {"SELECT api.tax_rate_set('{\"class\": \"zero\", \"rate_ppm\": 1}', 'a')", "NG020"},
+    {"SELECT api.tax_rate_set('{\"class\": \"reduced\", \"rate_ppm\": 120000}', 'a')",
+     "NG006"},
+    {"SELECT api.tax_rate_set('{\"class\": \"reduced\", \"rate_ppm\": 1, \"from\": "
+     "\"2020-01-01T00:00:00Z\"}', 'a')",
+     "NG020"},
+    {"SELECT api.tax_rule_set('{\"tenant\": \"lab\", \"meter\": \"gpu\", \"class\": "
+     "\"zero\"}', 'a')",
+     "NG020"},
+    {"SELECT api.tax_rule_set('{\"tenant\": \"lab\", \"class\": \"none\"}', 'a')",
+     "NG020"},
+    {"SELECT api.tax_rule_set('{\"tenant\": \"nobody\", \"class\": \"zero\"}', 'a')",
+     "NG005"},
+};
+
+START_TEST(sums_cannot_be_broken)
+{
+    const struct attack *a = &attacks[_i];
+    PQclear(PQexec(l.pg, "ROLLBACK")); /* of a test that failed */
+    testdb_sql(l.pg, "BEGIN; SET LOCAL ROLE neargpu_owner");
+    char *sql = xasprintf("%s; SET CONSTRAINTS ALL IMMEDIATE", a->sql);
+    const char *state = testdb_state(l.pg, sql);
+    ck_assert_msg(strcmp(state, a->state) == 0, "%s: %s, not %s", a->sql, state,
+                  a->state);
+    free(sql);
+    testdb_sql(l.pg, "ROLLBACK");
+}
+END_TEST
+
+/* Said again, a rate or a rule changes nothing. */
+START_TEST(said_again)
+{
+    expect("t", "SELECT (SELECT count(*) FROM ng.tax_rate) + (SELECT count(*) FROM "
+                "ng.tax_rule) = (SELECT jsonb_array_length(r->'rates') + "
+                "jsonb_array_length(r->'rules') FROM api.tax_rate_set('{\"class\": "
+                "\"reduced\", \"rate_ppm\": 80000}', 'b') r)");
+    expect("2", "SELECT jsonb_array_length(api.tax_rule_set('{\"tenant\": \"abroad\", "
+                "\"class\": \"zero\"}', 'b')->'rules')");
+}
+END_TEST
+
+int main(void)
+{
+    setenv("CK_FORK", "no", 1);
+    ledger_open(&l, NULL);
+    Suite *suite = suite_create("tax");
+    TCase *tc = tcase_create("tax");
+    tcase_set_timeout(tc, 120);
+    tcase_add_test(tc, set_up);
+    tcase_add_test(tc, once_per_rate);
+    tcase_add_test(tc, refunds_go_back_per_rate);
+    tcase_add_test(tc, early_refunds_lessen_each_rate);
+    tcase_add_test(tc, a_tenant_abroad);
+    tcase_add_test(tc, a_period_ends_where_taxes_change);
+    tcase_add_test(tc, due_in_parts);
+    tcase_add_loop_test(tc, sums_cannot_be_broken, 0,
+                        (int)(sizeof(attacks) / sizeof(attacks[0])));
+    tcase_add_test(tc, said_again);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    ledger_close(&l);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
