@@ -142,11 +142,14 @@ static int read_tile(void *arg, unsigned level, uint64_t index, unsigned count,
 static void add_tile(void *arg, unsigned level, uint64_t index, unsigned count,
                      const struct merkle_hash *hashes)
 {
-    char *hex = xmalloc(TILE_HEX);
+    char *hex = xmalloc(TILE_HEX), *inner = xmalloc(TILE_HEX);
     digest_hex(hashes->b, count * SHA256_LEN, hex);
-    json_array_append_new(arg, json_pack("{s:i, s:I, s:s}", "level", (int)level,
-                                         "index", (json_int_t)index, "hashes", hex));
+    digest_hex(hashes[MERKLE_TILE_WIDTH].b, MERKLE_TILE_INNER * SHA256_LEN, inner);
+    json_array_append_new(arg, json_pack("{s:i, s:I, s:s, s:s}", "level", (int)level,
+                                         "index", (json_int_t)index, "hashes", hex,
+                                         "inner", inner));
     free(hex);
+    free(inner);
 }
 
 /* One queued row: into the edge, the leaves and the full tiles. */
@@ -244,7 +247,7 @@ static int log_round(struct sequencer *s, PGconn *pg, struct log *log,
     uint64_t size = (uint64_t)pgtx_i64(logs, row, LOGS_SIZE);
     char limit[16], origin[NOTE_NAME_MAX];
     struct tile_source src = {pg, log->name};
-    struct merkle_tiles tiles = {read_tile, &src};
+    struct merkle_tiles tiles = {read_tile, &src, NULL};
     int taken = SEQUENCER_BATCH;
     snprintf(log->name, sizeof(log->name), "%s", PQgetvalue(logs, row, LOGS_NAME));
     snprintf(origin, sizeof(origin), "%s/%s", PQgetvalue(logs, row, LOGS_MARKET),
@@ -270,12 +273,31 @@ static int log_round(struct sequencer *s, PGconn *pg, struct log *log,
     return 0;
 }
 
+/* What was agreed since the last round is kept, and queued with it. */
+static int keep_agreed(PGconn *pg, struct err *err)
+{
+    char limit[16];
+    const char *params[] = {limit};
+    int64_t read = SEQUENCER_BATCH;
+    snprintf(limit, sizeof(limit), "%d", SEQUENCER_BATCH);
+    while (read == SEQUENCER_BATCH) {
+        PGresult *r;
+        if (pgtx_query(pg, "SELECT api.billing_agreed($1)", params, 1, &r, err) != 0)
+            return -1;
+        read = pgtx_i64(r, 0, 0);
+        PQclear(r);
+    }
+    return 0;
+}
+
 int sequencer_round(struct sequencer *s, PGconn *pg, int64_t *ret_count,
                     struct err *err)
 {
     PGresult *logs;
     int rc = 0;
     *ret_count = 0;
+    if (keep_agreed(pg, err) != 0)
+        return -1;
     if (pgtx_query(pg, "SELECT * FROM api.billing_logs()", NULL, 0, &logs, err) != 0)
         return -1;
     for (int row = 0; rc == 0 && row < PQntuples(logs) && row < LOGS; row++)

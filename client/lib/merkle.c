@@ -128,17 +128,27 @@ bool merkle_extends(uint64_t old_size, uint64_t size,
 
 /* --- proving --- */
 
-/* The root of the 2^level leaves from index << level: one hash of a tile, or some
- * neighbours of one put together. */
+/* Where the roots of 2^height hashes begin among a tile's nodes; its own root has no
+ * place there (height 8). */
+static unsigned nodes_from(unsigned height)
+{
+    return 2 * MERKLE_TILE_WIDTH - (2 * MERKLE_TILE_WIDTH >> height);
+}
+
+/* The root of the 2^level leaves from index << level: one hash of a tile, a node kept
+ * with it, or some neighbours put together. */
 static int complete(const struct merkle_tiles *t, unsigned level, uint64_t index,
                     struct merkle_hash *ret, struct err *err)
 {
     struct merkle_hash tile[MERKLE_TILE_WIDTH];
     unsigned tile_level = level / MERKLE_TILE_HEIGHT,
-             width = 1u << (level % MERKLE_TILE_HEIGHT);
+             height = level % MERKLE_TILE_HEIGHT, width = 1u << height;
     uint64_t first = index * width;
     unsigned at = (unsigned)(first % MERKLE_TILE_WIDTH);
     assert(tile_level < MERKLE_TILE_LEVELS);
+    if (t->node != NULL && t->node(t->arg, tile_level, first / MERKLE_TILE_WIDTH,
+                                   nodes_from(height) + (at >> height), ret))
+        return 0;
     if (t->read(t->arg, tile_level, first / MERKLE_TILE_WIDTH, at + width, tile, err) !=
         0)
         return -1;
@@ -253,6 +263,24 @@ static uint64_t hashes_of(uint64_t size, unsigned level)
     return size >> (level * MERKLE_TILE_HEIGHT);
 }
 
+/* Hash `at` of a tile is there: so are the nodes whose last hash it is. True when that
+ * is all of them, and *ret_root the tile's own. */
+static bool close_nodes(struct merkle_hash *tile, unsigned at,
+                        struct merkle_hash *ret_root)
+{
+    unsigned height = 0;
+    for (; (at & 1) != 0; at >>= 1) {
+        const struct merkle_hash *pair = &tile[nodes_from(height) + at - 1];
+        struct merkle_hash parent = merkle_node(&pair[0], &pair[1]);
+        if (++height == MERKLE_TILE_HEIGHT) {
+            *ret_root = parent;
+            return true;
+        }
+        tile[nodes_from(height) + (at >> 1)] = parent;
+    }
+    return false;
+}
+
 int merkle_edge_load(const struct merkle_tiles *tiles, uint64_t size,
                      struct merkle_edge *ret, struct err *err)
 {
@@ -262,21 +290,15 @@ int merkle_edge_load(const struct merkle_tiles *tiles, uint64_t size,
     for (unsigned level = 0; level < MERKLE_TILE_LEVELS; level++) {
         uint64_t n = hashes_of(size, level);
         unsigned rest = (unsigned)(n % MERKLE_TILE_WIDTH);
-        if (rest > 0 && tiles->read(tiles->arg, level, n / MERKLE_TILE_WIDTH, rest,
-                                    ret->tile[level], err) != 0)
+        struct merkle_hash *tile = ret->tile[level], root;
+        memset(tile, 0, sizeof(ret->tile[level]));
+        if (rest > 0 &&
+            tiles->read(tiles->arg, level, n / MERKLE_TILE_WIDTH, rest, tile, err) != 0)
             return -1;
+        for (unsigned at = 0; at < rest; at++)
+            (void)close_nodes(tile, at, &root);
     }
     return 0;
-}
-
-static struct merkle_hash fold(const struct merkle_hash *full)
-{
-    struct merkle_hash h[MERKLE_TILE_WIDTH];
-    memcpy(h, full, sizeof(h));
-    for (unsigned n = MERKLE_TILE_WIDTH; n > 1; n /= 2)
-        for (unsigned i = 0; i < n / 2; i++)
-            h[i] = merkle_node(&h[2 * i], &h[2 * i + 1]);
-    return h[0];
 }
 
 void merkle_append(struct merkle_edge *e, const struct merkle_hash *leaf,
@@ -288,10 +310,10 @@ void merkle_append(struct merkle_edge *e, const struct merkle_hash *leaf,
         uint64_t n = hashes_of(e->size, level);
         unsigned at = (unsigned)(n % MERKLE_TILE_WIDTH);
         e->tile[level][at] = h;
-        if (at + 1 < MERKLE_TILE_WIDTH)
+        if (!close_nodes(e->tile[level], at, &h))
             break;
         full(arg, level, n / MERKLE_TILE_WIDTH, MERKLE_TILE_WIDTH, e->tile[level]);
-        h = fold(e->tile[level]);
+        memset(e->tile[level], 0, sizeof(e->tile[level]));
     }
     e->size++;
 }
@@ -319,7 +341,22 @@ static int edge_read(void *arg, unsigned level, uint64_t index, unsigned count,
     return 0;
 }
 
+static bool edge_node(void *arg, unsigned level, uint64_t index, unsigned at,
+                      struct merkle_hash *out)
+{
+    const struct merkle_edge *e = arg;
+    uint64_t n = hashes_of(e->size, level);
+    unsigned height = 0;
+    while (at >= nodes_from(height + 1))
+        height++;
+    if (level >= MERKLE_TILE_LEVELS || index != n / MERKLE_TILE_WIDTH ||
+        (at - nodes_from(height) + 1) << height > n % MERKLE_TILE_WIDTH)
+        return false;
+    *out = e->tile[level][at];
+    return true;
+}
+
 struct merkle_tiles merkle_edge_tiles(struct merkle_edge *e)
 {
-    return (struct merkle_tiles){edge_read, e};
+    return (struct merkle_tiles){edge_read, e, edge_node};
 }

@@ -23,6 +23,11 @@
 #define MERKLE_TILE_HEIGHT 8
 #define MERKLE_TILE_WIDTH  (1 << MERKLE_TILE_HEIGHT)
 #define MERKLE_TILE_LEVELS 8
+/* A tile with its inner nodes: its hashes, then the roots of neighbours: 128 over
+ * pairs, then 64, 32, 16, 8, 4, 2 over twice as many each. Its own root is in the tile
+ * above. */
+#define MERKLE_TILE_INNER (MERKLE_TILE_WIDTH - 2)
+#define MERKLE_TILE_NODES (MERKLE_TILE_WIDTH + MERKLE_TILE_INNER)
 
 struct merkle_hash {
     uint8_t b[SHA256_LEN];
@@ -53,11 +58,15 @@ bool merkle_extends(uint64_t old_size, uint64_t size,
 /* --- what a log needs --- */
 
 /* Where hashes are kept. read: the first `count` (1..256) hashes of tile (level, index)
- * into out; ERR_* of its own when it cannot. */
+ * into out; ERR_* of its own when it cannot. node, where inner nodes are kept: node
+ * `at` (below MERKLE_TILE_NODES) of a tile; false when it is not, and it is hashed
+ * anew. Only nodes whose hashes are all there are asked for. */
 struct merkle_tiles {
     int (*read)(void *arg, unsigned level, uint64_t index, unsigned count,
                 struct merkle_hash *out, struct err *err);
     void *arg;
+    bool (*node)(void *arg, unsigned level, uint64_t index, unsigned at,
+                 struct merkle_hash *out);
 };
 
 int merkle_root(const struct merkle_tiles *tiles, uint64_t size,
@@ -71,16 +80,18 @@ int merkle_prove_extension(const struct merkle_tiles *tiles, uint64_t old_size,
                            uint64_t size, struct merkle_proof *ret,
                            struct err *err) MUST_USE;
 
-/* The growing edge of a log: the last tile of each level, complete or not. */
+/* The growing edge of a log: the last tile of each level, complete or not, with the
+ * inner nodes whose hashes are there. Zeroed: that of a log without leaves. */
 struct merkle_edge {
     uint64_t size;
-    struct merkle_hash tile[MERKLE_TILE_LEVELS][MERKLE_TILE_WIDTH];
+    struct merkle_hash tile[MERKLE_TILE_LEVELS][MERKLE_TILE_NODES];
 };
 /* From a log of `size` leaves; reads one tile a level. */
 int merkle_edge_load(const struct merkle_tiles *tiles, uint64_t size,
                      struct merkle_edge *ret, struct err *err) MUST_USE;
 /* Called for each tile that append changed: complete ones once, and on
- * merkle_edge_flush() those that are not. */
+ * merkle_edge_flush() those that are not. hashes: MERKLE_TILE_NODES of them; what is
+ * past count, or over that, is zeros. */
 typedef void merkle_tile_fn(void *arg, unsigned level, uint64_t index, unsigned count,
                             const struct merkle_hash *hashes);
 void merkle_append(struct merkle_edge *e, const struct merkle_hash *leaf,

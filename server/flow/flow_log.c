@@ -18,7 +18,7 @@
 
 struct tile {
     int64_t level, index;
-    const char *hex;
+    const char *hex, *inner; /* inner nodes; NULL: made before they were kept */
 };
 struct tile_set {
     struct tile *tiles; /* sorted by level, then index; hex borrows from the reply */
@@ -44,19 +44,40 @@ static void tile_set_init(struct tile_set *s, const json_t *list)
         s->tiles[i].level = json_integer_value(json_object_get(t, "level"));
         s->tiles[i].index = json_integer_value(json_object_get(t, "index"));
         s->tiles[i].hex = json_string_value(json_object_get(t, "hashes"));
+        s->tiles[i].inner = json_string_value(json_object_get(t, "inner"));
     }
     qsort(s->tiles, s->count, sizeof(*s->tiles), tile_compare);
+}
+
+static const struct tile *tile_find(const struct tile_set *s, unsigned level,
+                                    uint64_t index)
+{
+    struct tile want = {.level = (int64_t)level, .index = (int64_t)index};
+    return bsearch(&want, s->tiles, s->count, sizeof(*s->tiles), tile_compare);
+}
+
+/* One node out of the tile's text: what a proof is made of mostly. */
+static bool tile_node(void *arg, unsigned level, uint64_t index, unsigned at,
+                      struct merkle_hash *out)
+{
+    const struct tile *t = tile_find(arg, level, index);
+    const char *from = t == NULL ? NULL : at < MERKLE_TILE_WIDTH ? t->hex : t->inner;
+    size_t place = (size_t)(at % MERKLE_TILE_WIDTH) * SHA256_LEN * 2;
+    char part[SHA256_HEX];
+    if (from == NULL || strnlen(from, place + SHA256_LEN * 2) < place + SHA256_LEN * 2)
+        return false;
+    memcpy(part, from + place, SHA256_LEN * 2);
+    part[SHA256_LEN * 2] = '\0';
+    return logentry_unhex(part, out->b, SHA256_LEN);
 }
 
 static int tile_read(void *arg, unsigned level, uint64_t index, unsigned count,
                      struct merkle_hash *out, struct err *err)
 {
-    const struct tile_set *s = arg;
-    struct tile want = {(int64_t)level, (int64_t)index, NULL}, *t;
+    const struct tile *t = tile_find(arg, level, index);
     char part[MERKLE_TILE_WIDTH * SHA256_LEN * 2 + 1];
     size_t len = (size_t)count * SHA256_LEN * 2;
-    t = bsearch(&want, s->tiles, s->count, sizeof(*s->tiles), tile_compare);
-    if (t == NULL || t->hex == NULL || strlen(t->hex) < len)
+    if (t == NULL || t->hex == NULL || strnlen(t->hex, len) < len)
         return err_set(err, ERR_INTERNAL, "the log's tile %u/%llu is missing", level,
                        (unsigned long long)index);
     memcpy(part, t->hex, len);
@@ -113,7 +134,7 @@ static enum flow_turn checkpoint_reply(struct flow *f)
     json_t *reply = json_incref(s->db.json);
     int64_t size = json_integer_value(json_object_get(reply, "size"));
     tile_set_init(&set, json_object_get(reply, "tiles"));
-    struct merkle_tiles tiles = {tile_read, &set};
+    struct merkle_tiles tiles = {tile_read, &set, tile_node};
     int rc = s->from == 0 ? 0
                           : merkle_prove_extension(&tiles, (uint64_t)s->from,
                                                    (uint64_t)size, &proof, &err);
@@ -169,7 +190,7 @@ static int prove(json_t *bundle, const char *log, struct err *err)
     size_t i;
     int rc = 0;
     tile_set_init(&set, json_object_get(json_object_get(bundle, "tiles"), log));
-    struct merkle_tiles tiles = {tile_read, &set};
+    struct merkle_tiles tiles = {tile_read, &set, tile_node};
     json_array_foreach(json_object_get(bundle, "entries"), i, entry)
     {
         const char *of = json_string_value(json_object_get(entry, "log"));

@@ -9,6 +9,26 @@ LANGUAGE sql STABLE AS $$
 $$;
 CREATE OR REPLACE FUNCTION ng.log_time(p_at timestamptz) RETURNS text
 LANGUAGE sql STABLE AS $$ SELECT to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') $$;
+-- What was agreed, as it was kept and as it is charged: null where the two are not the same.
+CREATE OR REPLACE FUNCTION ng.agreed_bookings(p_kept jsonb) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(jsonb_agg(jsonb_build_object('booking', e->>'booking', 'node_id', e->'node_id', 'node', e->'node', 'gpus', e->'gpus',
+               'per_gpu_hour_micro', CASE WHEN b.id IS NULL OR (b.node_id, b.per_gpu_hour_micro)
+                   = ((e->>'node_id')::integer, (e->>'per_gpu_hour_micro')::bigint) THEN e->>'per_gpu_hour_micro' END,
+               'fee_ppm', CASE WHEN b.id IS NULL OR b.fee_ppm IS NULL OR b.fee_ppm = (e->>'fee_ppm')::integer THEN e->'fee_ppm' END,
+               'notice_us', e->>'notice_us') ORDER BY n), '[]')
+      FROM jsonb_array_elements(p_kept) WITH ORDINALITY AS x(e, n)
+      LEFT JOIN ng.booking b ON b.id = (e->>'booking')::bigint
+$$;
+CREATE OR REPLACE FUNCTION ng.agreed_lanes(p_kept jsonb) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(jsonb_agg(jsonb_build_object('booking', e->>'booking', 'path', e->'path', 'lanes', e->'lanes',
+               'per_lane_hour_micro', CASE WHEN k.id IS NULL OR k.per_lane_hour_micro = (e->>'per_lane_hour_micro')::bigint
+                   THEN e->>'per_lane_hour_micro' END,
+               'fee_ppm', CASE WHEN k.id IS NULL OR k.fee_ppm = (e->>'fee_ppm')::integer THEN e->'fee_ppm' END) ORDER BY n), '[]')
+      FROM jsonb_array_elements(p_kept) WITH ORDINALITY AS x(e, n)
+      LEFT JOIN ng.path_booking k ON k.id = (e->>'booking')::bigint
+$$;
 CREATE OR REPLACE FUNCTION ng.log_body(p_kind text, p_ref text) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT CASE p_kind
@@ -60,8 +80,72 @@ LANGUAGE sql STABLE AS $$
                    'amount_micro', p.amount_micro::text, 'requested_by', p.requested_by, 'requested_at', ng.log_time(p.requested_at),
                    'approved_by', p.approved_by, 'approved_at', ng.log_time(p.approved_at), 'file', p.file_id::text)
           FROM ng.payout p WHERE p.id = p_ref::bigint AND p.file_id IS NOT NULL)
+    WHEN 'agreed' THEN (
+        SELECT jsonb_build_object('type', 'agreed', 'reservation', a.reservation_id, 'generation', a.generation,
+                   'tenant', r.tenant_id, 'at', ng.log_time(a.at), 'from', ng.log_time(lower(a.during)),
+                   'to', ng.log_time(upper(a.during)), 'currency', a.currency, 'spot', a.spot,
+                   'bookings', ng.agreed_bookings(a.bookings), 'paths', ng.agreed_lanes(a.lanes))
+          FROM ng.agreed a JOIN ng.reservation r ON r.id = a.reservation_id
+         WHERE a.reservation_id = ng.uuid_of(split_part(p_ref, '/', 1)) AND a.generation = split_part(p_ref, '/', 2)::integer)
     END
 $$;
+
+-- Keeps what is agreed of these reservations now, once a generation. One without a place
+-- has nothing.
+CREATE OR REPLACE FUNCTION ng.agree(p_ids uuid[]) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO ng.agreed (reservation_id, generation, during, currency, spot, bookings, lanes)
+    SELECT r.id, r.generation, r.during, r.currency, r.spot, b.list, coalesce(k.list, '[]')
+      FROM ng.reservation r
+      CROSS JOIN LATERAL (
+          SELECT jsonb_agg(jsonb_build_object('booking', b.id, 'node_id', b.node_id, 'node', n.spiffe_id,
+                     'gpus', upper(b.gpus) - lower(b.gpus), 'per_gpu_hour_micro', b.per_gpu_hour_micro,
+                     'fee_ppm', coalesce(b.fee_ppm, r.fee_ppm), 'notice_us', b.notice_us) ORDER BY b.id) AS list
+            FROM ng.booking b JOIN ng.node n ON n.id = b.node_id
+           WHERE b.reservation_id = r.id AND NOT isempty(b.during)) b
+      CROSS JOIN LATERAL (
+          SELECT jsonb_agg(jsonb_build_object('booking', k.id, 'path', p.name, 'lanes', upper(k.lanes) - lower(k.lanes),
+                     'per_lane_hour_micro', k.per_lane_hour_micro, 'fee_ppm', k.fee_ppm) ORDER BY k.id) AS list
+            FROM ng.path_booking k JOIN ng.path p ON p.id = k.path_id
+           WHERE k.reservation_id = r.id AND NOT isempty(k.during)) k
+     WHERE r.id = ANY (p_ids) AND b.list IS NOT NULL
+        AND NOT EXISTS (SELECT FROM ng.agreed a WHERE a.reservation_id = r.id AND a.generation = r.generation)
+     ORDER BY r.id
+$$;
+
+-- Reads the next events, as the change feed does: nothing appears behind the cursor later.
+-- What was changed twice in between is kept as it is now. Returns how many events (or
+-- reservations of before) it read: p_limit, there may be more.
+CREATE OR REPLACE FUNCTION api.billing_agreed(p_limit integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE
+    c agreed_cursor;
+    v_ids uuid[];
+    v_read integer;
+BEGIN
+    SELECT * INTO c FROM agreed_cursor FOR UPDATE;
+    IF c.past IS NOT NULL THEN
+        v_ids := ARRAY(SELECT id FROM reservation WHERE id < c.past ORDER BY id DESC LIMIT p_limit);
+        PERFORM agree(v_ids);
+        UPDATE agreed_cursor SET past = v_ids[p_limit];
+        IF cardinality(v_ids) = p_limit THEN
+            RETURN p_limit;
+        END IF;
+    END IF;
+    WITH e AS MATERIALIZED (
+        SELECT x.xid, x.id, x.kind, x.reservation_id FROM event x
+         WHERE (x.xid, x.id) > (c.xid, c.id) AND x.xid < pg_snapshot_xmin(pg_current_snapshot())
+         ORDER BY x.xid, x.id LIMIT p_limit),
+    last AS (SELECT x.xid, x.id FROM e x ORDER BY x.xid DESC, x.id DESC LIMIT 1)
+    SELECT (SELECT count(*) FROM e), ARRAY(SELECT DISTINCT x.reservation_id FROM e x WHERE x.reservation_id IS NOT NULL),
+           (SELECT x.xid FROM last x), (SELECT x.id FROM last x)
+      INTO v_read, v_ids, c.xid, c.id;
+    IF v_read > 0 THEN
+        PERFORM agree(v_ids);
+        UPDATE agreed_cursor SET xid = c.xid, id = c.id;
+    END IF;
+    RETURN v_read;
+END $$;
 
 CREATE OR REPLACE FUNCTION api.billing_logs()
 RETURNS TABLE (name text, size bigint, vkey text, market text)
@@ -111,9 +195,10 @@ BEGIN
     IF v_gone <> v_count THEN
         PERFORM refuse(6, format('%s of %s rows were not queued for the log %s', v_count - v_gone, v_count, p_log));
     END IF;
-    INSERT INTO log_tile (log, level, index, hashes)
-    SELECT p_log, (t->>'level')::smallint, (t->>'index')::bigint, decode(t->>'hashes', 'hex') FROM jsonb_array_elements(p_tiles) AS x(t)
-    ON CONFLICT (log, level, index) DO UPDATE SET hashes = excluded.hashes;
+    INSERT INTO log_tile (log, level, index, hashes, inner_nodes)
+    SELECT p_log, (t->>'level')::smallint, (t->>'index')::bigint, decode(t->>'hashes', 'hex'), decode(t->>'inner', 'hex')
+      FROM jsonb_array_elements(p_tiles) AS x(t)
+    ON CONFLICT (log, level, index) DO UPDATE SET hashes = excluded.hashes, inner_nodes = excluded.inner_nodes;
     UPDATE log SET size = p_size + v_count, vkey = p_vkey WHERE name = p_log;
     INSERT INTO log_checkpoint (log, size, note) VALUES (p_log, p_size + v_count, p_note);
     RETURN p_size + v_count;
@@ -147,15 +232,34 @@ CREATE OR REPLACE VIEW report.check_log AS
             SELECT 'ledger', 'quote', id::text, created_at FROM ng.quote
              WHERE created_at > (SELECT applied_at FROM public.neargpu_migration WHERE name = 'sql/migrations/0015_witness.sql')
             UNION ALL
+            SELECT 'ledger', 'agreed', reservation_id || '/' || generation, at FROM ng.agreed
+            UNION ALL
             SELECT 'usage', 'receipt', reservation_id || '/' || node_id || '/' || seq, received_at FROM ng.receipt) x
      WHERE x.at < now() - interval '60 seconds'
        AND EXISTS (SELECT FROM ng.log l WHERE l.name = x.log AND l.vkey <> '')
        AND NOT EXISTS (SELECT FROM ng.log_leaf l WHERE l.kind = x.kind AND l.ref = x.ref);
 
+-- Bookings of which nothing was kept as agreed within a minute, or that cost something else
+-- now than what was.
+CREATE OR REPLACE VIEW report.check_agreed AS
+    SELECT b.reservation_id, b.id AS booking, b.per_gpu_hour_micro, a.price AS agreed_micro
+      FROM ng.booking b
+      JOIN ng.reservation r ON r.id = b.reservation_id
+      LEFT JOIN LATERAL (SELECT (e->>'per_gpu_hour_micro')::bigint AS price
+                           FROM ng.agreed x, jsonb_array_elements(x.bookings) e
+                          WHERE x.reservation_id = b.reservation_id AND (e->>'booking')::bigint = b.id
+                          ORDER BY x.generation DESC LIMIT 1) a ON true
+     WHERE NOT isempty(b.during) AND a.price IS DISTINCT FROM b.per_gpu_hour_micro
+       AND (SELECT past IS NULL FROM ng.agreed_cursor)
+       AND EXISTS (SELECT FROM ng.log l WHERE l.name = 'ledger' AND l.vkey <> '')
+       AND NOT EXISTS (SELECT FROM ng.event v JOIN ng.agreed_cursor c ON (v.xid, v.id) > (c.xid, c.id)
+                        WHERE v.reservation_id = r.id AND v.at > now() - interval '60 seconds');
+
 -- Of each level the tiles above these leaves, and the last one: no proof needs another.
 CREATE OR REPLACE FUNCTION ng.log_tiles(p_log text, p_indexes bigint[], p_size bigint) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
-    SELECT coalesce(jsonb_agg(jsonb_build_object('level', t.level, 'index', t.index, 'hashes', encode(t.hashes, 'hex'))), '[]')
+    SELECT coalesce(jsonb_agg(jsonb_build_object('level', t.level, 'index', t.index, 'hashes', encode(t.hashes, 'hex'),
+               'inner', encode(t.inner_nodes, 'hex'))), '[]')
       FROM (SELECT DISTINCT v.level, div(i.index, 256::numeric ^ (v.level + 1))::bigint AS index
               FROM generate_series(0, 7) v(level), unnest(p_indexes || p_size) i(index)) w
       JOIN ng.log_tile t ON t.log = p_log AND t.level = w.level AND t.index = w.index
@@ -217,6 +321,8 @@ BEGIN
         SELECT 'invoice' AS kind, p_invoice AS ref WHERE p_invoice IS NOT NULL
         UNION ALL
         SELECT 'transfer', id::text FROM transfer WHERE reservation_id = ANY (v_resv)
+        UNION ALL
+        SELECT 'agreed', reservation_id || '/' || generation FROM agreed WHERE reservation_id = ANY (v_resv)
         UNION ALL
         SELECT 'receipt', reservation_id || '/' || node_id || '/' || seq FROM receipt WHERE reservation_id = ANY (v_resv)
         LIMIT 5001)

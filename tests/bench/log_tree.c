@@ -20,8 +20,9 @@ static void put(void *arg, unsigned level, uint64_t index, unsigned count,
                 const struct merkle_hash *hashes)
 {
     struct store *s = arg;
-    memcpy(s->level[level] + index * MERKLE_TILE_WIDTH, hashes,
-           count * sizeof(*hashes));
+    (void)count;
+    memcpy(s->level[level] + index * MERKLE_TILE_NODES, hashes,
+           MERKLE_TILE_NODES * sizeof(*hashes));
 }
 
 static int get(void *arg, unsigned level, uint64_t index, unsigned count,
@@ -29,8 +30,16 @@ static int get(void *arg, unsigned level, uint64_t index, unsigned count,
 {
     const struct store *s = arg;
     (void)err;
-    memcpy(out, s->level[level] + index * MERKLE_TILE_WIDTH, count * sizeof(*out));
+    memcpy(out, s->level[level] + index * MERKLE_TILE_NODES, count * sizeof(*out));
     return 0;
+}
+
+static bool node(void *arg, unsigned level, uint64_t index, unsigned at,
+                 struct merkle_hash *out)
+{
+    const struct store *s = arg;
+    *out = s->level[level][index * MERKLE_TILE_NODES + at];
+    return true;
 }
 
 static int compare(const void *a, const void *b)
@@ -43,7 +52,7 @@ int main(int argc, char **argv)
 {
     uint64_t leaves = argc > 1 ? strtoull(argv[1], NULL, 10) : 10000000;
     struct store s = {.level = {NULL}};
-    struct merkle_tiles tiles = {get, &s};
+    struct merkle_tiles tiles = {get, &s, node};
     struct merkle_edge *edge = xcalloc(1, sizeof(*edge));
     struct merkle_hash root, old_root;
     struct merkle_proof proof;
@@ -52,7 +61,8 @@ int main(int argc, char **argv)
     unsigned seed = 1;
     uint64_t room = leaves;
     for (int i = 0; i < MERKLE_TILE_LEVELS && room > 0; i++, room /= MERKLE_TILE_WIDTH)
-        s.level[i] = xcalloc(room + MERKLE_TILE_WIDTH, sizeof(*s.level[i]));
+        s.level[i] = xcalloc((room / MERKLE_TILE_WIDTH + 1) * MERKLE_TILE_NODES,
+                             sizeof(*s.level[i]));
     int64_t start = clock_boot_us();
     for (uint64_t i = 0; i < leaves; i++) {
         struct merkle_hash leaf = merkle_leaf(&i, sizeof(i));

@@ -87,7 +87,8 @@ static void expect_whole(void)
     ck_assert_int_eq(ledger_int(&l, "SELECT (SELECT count(*) FROM ng.transfer) + "
                                     "(SELECT count(*) FROM ng.receipt) + (SELECT "
                                     "count(*) FROM ng.invoice) + (SELECT count(*) "
-                                    "FROM ng.price WHERE lower(during) IS NOT NULL)"),
+                                    "FROM ng.price WHERE lower(during) IS NOT NULL) + "
+                                    "(SELECT count(*) FROM ng.agreed)"),
                      ledger_int(&l, "SELECT count(*) FROM ng.log_leaf"));
     ck_assert_int_eq(ledger_int(&l, "SELECT count(*) FROM ng.log g WHERE size <> "
                                     "(SELECT count(*) FROM ng.log_leaf WHERE log = "
@@ -126,7 +127,7 @@ START_TEST(test_kept)
     trade();
     expect_whole();
     expect_clean();
-    ck_assert_int_eq(ledger_int(&l, "SELECT count(DISTINCT kind) FROM ng.log_leaf"), 4);
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(DISTINCT kind) FROM ng.log_leaf"), 5);
     /* A round without anything new signs nothing new. */
     int64_t heads = ledger_int(&l, "SELECT count(*) FROM ng.log_checkpoint");
     sequence();
@@ -168,6 +169,21 @@ START_TEST(test_found)
          "invoice "},
         {"UPDATE ng.price SET per_gpu_hour_micro = per_gpu_hour_micro + 1",
          "UPDATE ng.price SET per_gpu_hour_micro = per_gpu_hour_micro - 1", "price 1/"},
+        {"UPDATE ng.booking SET per_gpu_hour_micro = per_gpu_hour_micro + 1",
+         "UPDATE ng.booking SET per_gpu_hour_micro = per_gpu_hour_micro - 1",
+         "agreed 00000000-0000-0000-0000-000000000001/1 was altered"},
+        {"UPDATE ng.booking SET fee_ppm = fee_ppm + 1",
+         "UPDATE ng.booking SET fee_ppm = fee_ppm - 1", "was altered"},
+        {"UPDATE ng.agreed SET bookings = jsonb_set(bookings, "
+         "'{0,per_gpu_hour_micro}', '299999999')",
+         "UPDATE ng.agreed SET bookings = jsonb_set(bookings, "
+         "'{0,per_gpu_hour_micro}', '300000000')",
+         "/1 was altered"},
+        {"UPDATE ng.booking SET per_gpu_hour_micro = 1; UPDATE ng.agreed SET bookings "
+         "= jsonb_set(bookings, '{0,per_gpu_hour_micro}', '1')",
+         "UPDATE ng.booking SET per_gpu_hour_micro = 300000000; UPDATE ng.agreed SET "
+         "bookings = jsonb_set(bookings, '{0,per_gpu_hour_micro}', '300000000')",
+         "/1 was altered"},
         {"CREATE TABLE t.gone AS SELECT * FROM ng.transfer WHERE id = 2; DELETE FROM "
          "ng.transfer WHERE id = 2",
          "INSERT INTO ng.transfer OVERRIDING SYSTEM VALUE SELECT * FROM t.gone",
@@ -233,6 +249,82 @@ START_TEST(test_append_only)
 }
 END_TEST
 
+/* Each change of a reservation is another generation of what is agreed; the booking's
+ * own transaction writes none of it, and what is charged is what was kept. */
+START_TEST(test_agreed)
+{
+    const char *id = "lpad('2', 32, '0')::uuid";
+    begin();
+    char *got = ledger_text(
+        &l,
+        "SELECT t.book(%s, 'alpha', now() + interval '2 hours', now() + interval "
+        "'4 hours', ARRAY[1], ARRAY[0], ARRAY[4], 300000000)",
+        id);
+    ck_assert_str_eq(got, "ok");
+    free(got);
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(*) FROM ng.agreed"), 0);
+    sequence();
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(*) FROM ng.agreed"), 1);
+    ledger_sql(&l, "SELECT api.resv_extend(NULL, id, ng.us(upper(during)) + 3600000000,"
+                   " 0, false, ng.us(now())) FROM ng.reservation");
+    sequence();
+    ledger_sql(&l, "SELECT api.resv_shrink(NULL, id, 2, 0, false, ng.us(now()))"
+                   " FROM ng.reservation");
+    sequence();
+    ck_assert_int_eq(
+        ledger_int(
+            &l,
+            "SELECT sum(generation * 100 + (bookings#>>'{0,gpus}')::integer)"
+            " FROM ng.agreed WHERE bookings#>>'{0,per_gpu_hour_micro}' = '300000000'"),
+        104 + 204 + 302);
+    ledger_sql(&l, "SELECT api.resv_cancel(NULL, id, 'x', false, ng.us(now()))"
+                   " FROM ng.reservation"); /* nothing is agreed any more */
+    sequence();
+    ck_assert_int_eq(
+        ledger_int(&l, "SELECT count(*) FROM ng.log_leaf WHERE kind = 'agreed'"), 3);
+    ck_assert_str_eq(testdb_state(l.pg, "UPDATE ng.booking SET per_gpu_hour_micro = 1"),
+                     "23001");
+    ck_assert_str_eq(testdb_state(l.pg, "UPDATE ng.booking SET node_id = 1"), "23001");
+    ck_assert_str_eq(testdb_state(l.pg, "UPDATE ng.agreed SET spot = true"), "23001");
+    ck_assert_str_eq(testdb_state(l.pg, "DELETE FROM ng.agreed"), "23001");
+    expect_whole();
+    expect_clean();
+    /* A booking at another price than was agreed, whoever made it. */
+    got = ledger_text(
+        &l,
+        "SELECT t.book(lpad('3', 32, '0')::uuid, 'alpha', now() + interval '2 "
+        "hours', now() + interval '4 hours', ARRAY[1], ARRAY[0], ARRAY[4], 300000000)");
+    ck_assert_str_eq(got, "ok");
+    free(got);
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(*) FROM report.check_agreed"), 0);
+    sequence();
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(*) FROM report.check_agreed"), 0);
+    forge("UPDATE ng.booking SET per_gpu_hour_micro = 1");
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(*) FROM report.check_agreed"), 1);
+    end();
+}
+END_TEST
+
+/* Reservations of before there was such a table. */
+START_TEST(test_agreed_before)
+{
+    begin();
+    ledger_sql(
+        &l,
+        "SELECT t.book(lpad(n::text, 32, '0')::uuid, 'alpha', now() + n * interval '2 "
+        "hours', now() + n * interval '2 hours' + interval '1 hour', ARRAY[1], "
+        "ARRAY[0], ARRAY[1], 1000)"
+        " FROM generate_series(1, 7) n");
+    forge("DELETE FROM ng.event");
+    for (int i = 0; i < 5; i++)
+        ledger_sql(&l, "SELECT api.billing_agreed(3)");
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(*) FROM ng.agreed"), 7);
+    ck_assert_int_eq(
+        ledger_int(&l, "SELECT count(*) FROM ng.agreed_cursor WHERE past IS NULL"), 1);
+    end();
+}
+END_TEST
+
 START_TEST(test_killed)
 {
     unsigned seed = 7;
@@ -259,4 +351,5 @@ START_TEST(test_killed)
 END_TEST
 
 UNIT_MAIN("log", UNIT_CASE(test_kept) UNIT_CASE(test_found) UNIT_CASE(test_append_only)
-                     UNIT_CASE(test_killed))
+                     UNIT_CASE(test_agreed) UNIT_CASE(test_agreed_before)
+                         UNIT_CASE(test_killed))

@@ -43,8 +43,9 @@ static char *receipt(EVP_PKEY *key, int seq, const char *prev, int gpu_ms)
         digest_sha256(prev, strlen(prev), sum);
         b64_encode(sum, sizeof(sum), hash);
     }
-    json_t *p = json_pack("{s:s, s:s, s:i, s:s, s:i}", "iss", NODE, "reservation", RES,
-                          "seq", seq, "prev", hash, "gpu_ms", gpu_ms);
+    json_t *p = json_pack("{s:s, s:s, s:s, s:i, s:s, s:i}", "iss", NODE, "kind",
+                          seq == 1 ? "ready" : "interval", "reservation", RES, "seq",
+                          seq, "prev", hash, "gpu_ms", gpu_ms);
     ck_assert_int_eq(jws_sign(key, JWS_TYP_USAGE, p, &text, &err), 0);
     json_decref(p);
     return text;
@@ -107,7 +108,7 @@ static void put_log(struct market *m, int which, const char *name, json_t **reco
                     size_t count)
 {
     struct filling f = {.count = FILL};
-    struct merkle_tiles tiles = {filled, &f};
+    struct merkle_tiles tiles = {filled, &f, NULL};
     struct checkpoint c = {.size = FILL};
     struct note_key k;
     struct err err;
@@ -148,34 +149,34 @@ static void put_log(struct market *m, int which, const char *name, json_t **reco
     free(note);
 }
 
-#define TRANSFER(id, kind, at, amount)                                            \
+#define TRANSFER(id, kind, at, amount, ref)                                       \
     "{\"type\":\"transfer\",\"id\":\"" id "\",\"kind\":\"" kind "\",\"at\":\"" at \
     "\",\"dr\":\"hold/t\",\"cr\":\"fee\",\"currency\":\"JPY\",\"amount_micro\":"  \
-    "\"" amount "\",\"reservation\":\"" RES "\",\"ref\":null,\"reverses\":null}"
+    "\"" amount "\",\"reservation\":\"" RES "\",\"ref\":\"" RES "/" ref           \
+    "\",\"reverses\":null}"
 
-/* 1,050,000,000 and 50,000,000 captured: net 1,100 yen, tax 110. */
-static void market_open(struct market *m)
+/* 8 GPUs for an hour at 33,000 a GPU-hour, fee 5 %; a path of 2 lanes at 36 each. */
+#define AGREED                                                                        \
+    "{\"type\":\"agreed\",\"reservation\":\"" RES "\",\"generation\":1,\"at\":"       \
+    "\"2026-11-01T23:00:00.000000Z\",\"from\":\"2026-11-02T00:00:00.000000Z\",\"to\"" \
+    ":\"2026-11-02T01:00:00.000000Z\",\"currency\":\"JPY\",\"spot\":false,"           \
+    "\"bookings\":[{\"booking\":\"5\",\"node_id\":1,\"node\":\"" NODE "\",\"gpus\":8" \
+    ",\"per_gpu_hour_micro\":\"33000000000\",\"fee_ppm\":50000}],\"paths\":[{"        \
+    "\"booking\":\"9\",\"path\":\"p\",\"lanes\":2,\"per_lane_hour_micro\":"           \
+    "\"36000000\",\"fee_ppm\":0}]}"
+
+#define RECEIPTS 4
+#define LEDGER   7
+#define RECORDS  (RECEIPTS + LEDGER)
+
+static void put_receipts(struct market *m, char *texts[RECEIPTS])
 {
     struct err err;
-    char *texts[3], hex[SHA256_HEX];
     uint8_t pub[JWS_ED25519_LEN];
-    json_t *usage[3], *ledger[4];
-    memset(m, 0, sizeof(*m));
-    ck_assert_int_eq(jws_keygen(&m->log_key, &err), 0);
-    ck_assert_int_eq(jws_keygen(&m->node_key, &err), 0);
+    char hex[SHA256_HEX];
     ck_assert_int_eq(jws_public(m->node_key, pub, &err), 0);
-    m->bundle = json_pack("{s:s, s:s, s:{}, s:[], s:[]}", "format", BUNDLE_FORMAT,
-                          "market", "test.local", "logs", "entries", "receipts");
-    for (int i = 0; i < 3; i++) {
-        texts[i] = receipt(m->node_key, i + 1, i == 0 ? NULL : texts[i - 1], i * 60000);
-        digest_sha256_hex(texts[i], strlen(texts[i]), hex);
-        usage[i] =
-            json_pack("{s:s, s:s, s:s, s:i, s:s}", "type", "receipt", "reservation",
-                      RES, "node", NODE, "seq", i + 1, "sha256", hex);
-    }
-    put_keys(m);
     digest_hex(pub, sizeof(pub), hex);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < RECEIPTS; i++) {
         char *sign = countersign(m->signer, i + 1, texts[i]);
         json_array_append_new(json_object_get(m->bundle, "receipts"),
                               json_pack("{s:s, s:s, s:s, s:s}", "node", NODE, "key",
@@ -183,10 +184,37 @@ static void market_open(struct market *m)
         free(sign);
         free(texts[i]);
     }
-    ledger[0] =
-        record(TRANSFER("1", "capture", "2026-11-02T00:00:00.000000Z", "1050000000"));
-    ledger[1] = record(TRANSFER("2", "fee", "2026-11-02T00:00:00.000000Z", "50000000"));
-    ledger[2] = record(TRANSFER("3", "capture", "2026-12-01T00:00:00.000000Z", "7"));
+}
+
+/* 1,050,000,000 and 50,000,000 captured: net 1,100 yen, tax 110. What comes in December
+ * is not in the invoice. */
+static void market_open(struct market *m)
+{
+    static const int used_ms[RECEIPTS] = {0, 60000, 120000, 120001};
+    struct err err;
+    char *texts[RECEIPTS], hex[SHA256_HEX];
+    json_t *usage[RECEIPTS], *ledger[LEDGER];
+    memset(m, 0, sizeof(*m));
+    ck_assert_int_eq(jws_keygen(&m->log_key, &err), 0);
+    ck_assert_int_eq(jws_keygen(&m->node_key, &err), 0);
+    m->bundle = json_pack("{s:s, s:s, s:{}, s:[], s:[]}", "format", BUNDLE_FORMAT,
+                          "market", "test.local", "logs", "entries", "receipts");
+    for (int i = 0; i < RECEIPTS; i++) {
+        texts[i] =
+            receipt(m->node_key, i + 1, i == 0 ? NULL : texts[i - 1], used_ms[i]);
+        digest_sha256_hex(texts[i], strlen(texts[i]), hex);
+        usage[i] = json_pack("{s:s, s:s, s:s, s:i, s:s, s:s}", "type", "receipt",
+                             "reservation", RES, "node", NODE, "seq", i + 1, "sha256",
+                             hex, "received_at", "2026-11-02T00:10:00.000000Z");
+    }
+    put_keys(m);
+    put_receipts(m, texts);
+    ledger[0] = record(
+        TRANSFER("1", "capture", "2026-11-02T00:00:00.000000Z", "1045000000", "1/3"));
+    ledger[1] =
+        record(TRANSFER("2", "fee", "2026-11-02T00:00:00.000000Z", "55000000", "1/3"));
+    ledger[2] =
+        record(TRANSFER("3", "capture", "2026-12-01T00:00:00.000000Z", "8709", "1/4"));
     ledger[3] = record(
         "{\"type\":\"invoice\",\"number\":\"INV-1\",\"currency\":\"JPY\",\"from\":"
         "\"2026-11-01T00:00:00.000000Z\",\"to\":\"2026-12-01T00:00:00.000000Z\","
@@ -194,8 +222,13 @@ static void market_open(struct market *m)
         "\"total_micro\":\"1210000000\",\"lines\":[{\"description\":\"8 x H100\","
         "\"reservation\":\"" RES "\",\"quantity_gpu_ms\":\"120000\",\"amount_micro\":"
         "\"1100000000\"}]}");
-    put_log(m, 0, "usage", usage, 3);
-    put_log(m, 1, "ledger", ledger, 4);
+    ledger[4] = record(AGREED);
+    ledger[5] = record(
+        TRANSFER("4", "capture", "2026-12-01T00:00:00.000000Z", "36000000", "path/9"));
+    ledger[6] =
+        record(TRANSFER("5", "fee", "2026-12-01T00:00:00.000000Z", "458", "1/4"));
+    put_log(m, 0, "usage", usage, RECEIPTS);
+    put_log(m, 1, "ledger", ledger, LEDGER);
 }
 
 static void market_close(struct market *m)
@@ -228,9 +261,10 @@ START_TEST(test_whole)
     known_of(&m, known);
     ck_assert_int_eq(bundle_check(m.bundle, known, m.root_kid, INT64_MAX, &r, &err), 0);
     ck_assert_str_eq(strbuf_str(&r.breaches), "");
-    ck_assert_uint_eq(r.records, 7);
-    ck_assert_uint_eq(r.receipts, 3);
-    ck_assert_uint_eq(r.countersigned, 3);
+    ck_assert_uint_eq(r.records, RECORDS);
+    ck_assert_uint_eq(r.receipts, RECEIPTS);
+    ck_assert_uint_eq(r.countersigned, RECEIPTS);
+    ck_assert_uint_eq(r.priced, 1);
     ck_assert_uint_eq(r.invoices, 1);
     ck_assert(r.pinned);
     bundle_result_done(&r);
@@ -260,13 +294,30 @@ static const struct forgery forgeries[] = {
     {"entries.0.proof.0", NULL, "not what the log"},
     {"entries.0.proof", "\"\"", "malformed"},
     {"entries.0", NULL, "not in the log"},
-    {"entries.3.record.amount_micro", "\"1060000000\"", "transfer 1: not what the log"},
-    {"entries.3", NULL, "captured were 50000000"},
-    {"entries.6.record.total_micro", "\"1\"", "net and tax do not make its total"},
-    {"entries.6.record.net_micro", "\"1101000000\"", "do not make its net"},
-    {"entries.6.record.tax_micro", "\"0\"", "its tax is not"},
-    {"entries.6.record.lines.0.amount_micro", "\"1\"", "line 1 is 1 micro"},
-    {"entries.6.record.lines.0.amount_micro", "1", "has no amount"},
+    {"entries.4.record.amount_micro", "\"1060000000\"", "transfer 1: not what the log"},
+    {"entries.4", NULL, "captured were 55000000"},
+    {"entries.7.record.total_micro", "\"1\"", "net and tax do not make its total"},
+    {"entries.7.record.net_micro", "\"1101000000\"", "do not make its net"},
+    {"entries.7.record.tax_micro", "\"0\"", "its tax is not"},
+    {"entries.7.record.lines.0.amount_micro", "\"1\"", "line 1 is 1 micro"},
+    {"entries.7.record.lines.0.amount_micro", "1", "has no amount"},
+    {"entries.7.record.lines.0.quantity_gpu_ms", "\"119000\"",
+     "for 119000 GPU-ms, by the agreed price it is 1090833333"},
+    {"entries.8.record.bookings.0.per_gpu_hour_micro", "\"32999000000\"",
+     "by the agreed price (32999000000 a GPU-hour)"},
+    {"entries.8.record.bookings.0.per_gpu_hour_micro", "\"33100000000\"",
+     "by the agreed price (33100000000 a GPU-hour)"},
+    {"entries.8.record.bookings.0.per_gpu_hour_micro", "null", "no price agreed"},
+    {"entries.8.record.bookings.0.node_id", "2", "no price agreed for node 1"},
+    {"entries.8.record.bookings.0.fee_ppm", "40000", "agreed were 40000 ppm"},
+    {"entries.8.record.paths.0.per_lane_hour_micro", "\"35000000\"", "for path 9"},
+    {"entries.8.record.paths.0.per_lane_hour_micro", "\"17000000\"", "for path 9"},
+    {"entries.8.record.paths.0.booking", "\"8\"", "no price agreed for path 9"},
+    {"entries.8", NULL, "no price agreed for node 1"},
+    {"entries.9.record.ref", "\"x\"", "for nothing that is known"},
+    {"entries.4.record.amount_micro", "\"1044999999\"",
+     "charged are 1099999999 micro up to receipt 3"},
+    {"receipts.2", NULL, "charged for receipt 3"},
     {"receipts.0", NULL, "one is missing"},
     {"receipts.1", NULL, "one is missing"},
     {"receipts.1.receipt", "\"a.b.c\"", "receipt 2:"},
@@ -342,7 +393,7 @@ START_TEST(test_rates)
     for (size_t i = 0; i <= sizeof(taxed) / sizeof(taxed[0]); i++) {
         market_open(&m);
         json_t *inv = json_object_get(
-            json_array_get(json_object_get(m.bundle, "entries"), 6), "record");
+            json_array_get(json_object_get(m.bundle, "entries"), 7), "record");
         json_t *more = json_loads(
             "{\"lines\":[{\"reservation\":\"" RES "\",\"amount_micro\":"
             "\"1000000000\",\"tax_class\":\"standard\"},{\"reservation\":\"" RES
@@ -386,6 +437,48 @@ START_TEST(test_forged)
         ck_assert_msg(strstr(strbuf_str(&r.breaches), forgeries[i].breach) != NULL,
                       "%s: '%s' is not in: %s", forgeries[i].path, forgeries[i].breach,
                       strbuf_str(&r.breaches));
+        bundle_result_done(&r);
+        json_decref(copy);
+    }
+    market_close(&m);
+}
+END_TEST
+
+/* What is charged less than the agreed price gives is right where the hold was spent,
+ * or where use was reported past the promised window; more never is. */
+START_TEST(test_less)
+{
+    static const struct {
+        const char *price, *held, *to;
+        bool fine;
+    } rows[] = {
+        {"33100000000", "9000000000", "2026-11-02T01:00:00.000000Z", false},
+        {"33100000000", "1136009167", "2026-11-02T01:00:00.000000Z", true},
+        {"33100000000", "1136009168", "2026-11-02T01:00:00.000000Z", false},
+        {"32999000000", "1136009167", "2026-11-02T01:00:00.000000Z", false},
+        {"33100000000", "9000000000", "2026-11-02T00:00:14.900000Z", true},
+        {"32000000000", "9000000000", "2026-11-02T00:00:14.900000Z", false},
+    };
+    struct market m;
+    struct err err;
+    market_open(&m);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        json_t *copy = json_deep_copy(m.bundle), *entries, *agreed, *hold;
+        struct bundle_result r;
+        entries = json_object_get(copy, "entries");
+        agreed = json_object_get(json_array_get(entries, 8), "record");
+        json_object_set_new(agreed, "to", json_string(rows[i].to));
+        json_object_set_new(json_array_get(json_object_get(agreed, "bookings"), 0),
+                            "per_gpu_hour_micro", json_string(rows[i].price));
+        json_array_clear(json_object_get(agreed, "paths"));
+        hold = record(TRANSFER("0", "hold", "2026-11-01T00:00:00.000000Z", "", "hold"));
+        json_object_set_new(hold, "amount_micro", json_string(rows[i].held));
+        json_array_append_new(entries,
+                              json_pack("{s:s, s:o}", "log", "ledger", "record", hold));
+        ck_assert_int_eq(bundle_check(copy, NULL, NULL, INT64_MAX, &r, &err), 0);
+        ck_assert_msg((strstr(strbuf_str(&r.breaches), "by the agreed price") ==
+                       NULL) == rows[i].fine,
+                      "%zu: %s", i, strbuf_str(&r.breaches));
         bundle_result_done(&r);
         json_decref(copy);
     }
@@ -461,7 +554,7 @@ static json_t *head_of(EVP_PKEY *key, const char *origin, unsigned size, unsigne
                        int fork)
 {
     struct filling f = {.count = size};
-    struct merkle_tiles tiles = {filled, &f};
+    struct merkle_tiles tiles = {filled, &f, NULL};
     struct checkpoint c = {.size = size};
     struct merkle_proof p;
     struct note_key k;
@@ -527,6 +620,7 @@ START_TEST(test_follow)
 }
 END_TEST
 
-UNIT_MAIN("bundle", UNIT_CASE(test_whole) UNIT_CASE(test_forged) UNIT_CASE(test_rates)
-                        UNIT_CASE(test_promise) UNIT_CASE(test_swapped)
-                            UNIT_CASE(test_no_bundle) UNIT_CASE(test_follow))
+UNIT_MAIN("bundle",
+          UNIT_CASE(test_whole) UNIT_CASE(test_forged) UNIT_CASE(test_rates)
+              UNIT_CASE(test_less) UNIT_CASE(test_promise) UNIT_CASE(test_swapped)
+                  UNIT_CASE(test_no_bundle) UNIT_CASE(test_follow))

@@ -14,7 +14,7 @@
 /* --- a store of tiles in memory --- */
 
 struct store {
-    struct merkle_hash *level[3];
+    struct merkle_hash *level[3], *inner[3];
     uint64_t count[3];
     uint64_t reads;
 };
@@ -29,6 +29,25 @@ static void put(void *arg, unsigned level, uint64_t index, unsigned count,
     memcpy(s->level[level] + index * MERKLE_TILE_WIDTH, hashes,
            count * sizeof(*hashes));
     s->count[level] = end;
+    end = (index + 1) * MERKLE_TILE_INNER;
+    s->inner[level] = xrealloc(s->inner[level], end * sizeof(struct merkle_hash));
+    memcpy(s->inner[level] + index * MERKLE_TILE_INNER, hashes + MERKLE_TILE_WIDTH,
+           MERKLE_TILE_INNER * sizeof(*hashes));
+}
+
+static bool node(void *arg, unsigned level, uint64_t index, unsigned at,
+                 struct merkle_hash *out)
+{
+    const struct store *s = arg;
+    static const struct merkle_hash none;
+    ck_assert_uint_lt(level, 3);
+    ck_assert_uint_lt(at, MERKLE_TILE_NODES);
+    if (at < MERKLE_TILE_WIDTH)
+        *out = s->level[level][index * MERKLE_TILE_WIDTH + at];
+    else
+        *out = s->inner[level][index * MERKLE_TILE_INNER + (at - MERKLE_TILE_WIDTH)];
+    ck_assert(!merkle_equal(out, &none)); /* complete whenever it is asked for */
+    return true;
 }
 
 static int get(void *arg, unsigned level, uint64_t index, unsigned count,
@@ -46,7 +65,7 @@ static int get(void *arg, unsigned level, uint64_t index, unsigned count,
 static void store_done(struct store *s)
 {
     for (int i = 0; i < 3; i++)
-        free(s->level[i]);
+        free(s->level[i]), free(s->inner[i]);
 }
 
 static struct merkle_hash leaf_of(uint64_t i)
@@ -177,7 +196,7 @@ START_TEST(test_small_logs)
 {
     struct merkle_edge *e = xcalloc(1, sizeof(*e));
     struct store s = {.reads = 0};
-    struct merkle_tiles tiles = {get, &s};
+    struct merkle_tiles tiles = {get, &s, NULL}, kept = {get, &s, node};
     struct merkle_proof got, want;
     struct merkle_hash root, was;
     struct err err;
@@ -193,6 +212,8 @@ START_TEST(test_small_logs)
             ck_assert_int_eq(merkle_prove_inclusion(&tiles, m, n, &got, &err), 0);
             check_same(&got, &want);
             ck_assert(merkle_includes(m, n, &leaf, &got, &root));
+            ck_assert_int_eq(merkle_prove_inclusion(&kept, m, n, &got, &err), 0);
+            check_same(&got, &want);
             want.count = 0;
             if (m > 0)
                 subproof(m, 0, n, true, &want);
@@ -212,7 +233,7 @@ START_TEST(test_altered)
 {
     struct merkle_edge *e = xcalloc(1, sizeof(*e));
     struct store s = {.reads = 0};
-    struct merkle_tiles tiles = {get, &s};
+    struct merkle_tiles tiles = {get, &s, NULL};
     struct merkle_hash root, was, leaf, other = leaf_of(1000);
     struct merkle_proof p, bad;
     struct err err;
@@ -264,9 +285,10 @@ START_TEST(test_large)
 {
     struct merkle_edge *e = xcalloc(1, sizeof(*e)), *again = xcalloc(1, sizeof(*e));
     struct store s = {.reads = 0};
-    struct merkle_tiles tiles = {get, &s}, edge = merkle_edge_tiles(again);
+    struct merkle_tiles tiles = {get, &s, NULL}, kept = {get, &s, node},
+                        edge = merkle_edge_tiles(again);
     struct merkle_hash root, was;
-    struct merkle_proof p;
+    struct merkle_proof p, q;
     struct err err;
     unsigned seed = 20260101;
     grow(e, &s, LARGE / 2 + 17);
@@ -281,10 +303,15 @@ START_TEST(test_large)
     for (int i = 0; i < 300; i++) {
         uint64_t m = (uint64_t)rand_r(&seed) % LARGE;
         struct merkle_hash leaf = leaf_of(m);
-        s.reads = 0;
         ck_assert_int_eq(merkle_prove_inclusion(&tiles, m, LARGE, &p, &err), 0);
         ck_assert(merkle_includes(m, LARGE, &leaf, &p, &root));
+        s.reads = 0;
+        ck_assert_int_eq(merkle_prove_inclusion(&kept, m, LARGE, &q, &err), 0);
+        check_same(&p, &q);
+        ck_assert_int_eq(merkle_prove_extension(&kept, m, LARGE, &q, &err), 0);
+        ck_assert_uint_eq(s.reads, 0); /* nothing is hashed anew */
         ck_assert_int_eq(merkle_prove_extension(&tiles, m, LARGE, &p, &err), 0);
+        check_same(&p, &q);
         ck_assert_int_eq(merkle_root(&tiles, m, &was, &err), 0);
         ck_assert(merkle_extends(m, LARGE, &was, &root, &p));
     }
@@ -296,7 +323,7 @@ END_TEST
 
 START_TEST(test_refused)
 {
-    struct merkle_tiles none = {NULL, NULL};
+    struct merkle_tiles none = {NULL, NULL, NULL};
     struct merkle_proof p;
     struct merkle_hash h;
     struct err err;
