@@ -164,6 +164,23 @@ static void add_line(struct strbuf *b, const char *name, const uint8_t *blob,
     strbuf_addc(b, '\n');
 }
 
+void note_node_name(const char *spiffe_id, char out[NOTE_NAME_MAX])
+{
+    static const char scheme[] = "spiffe://";
+    const char *id = spiffe_id;
+    char hex[SHA256_HEX];
+    if (strncmp(id, scheme, strlen(scheme)) == 0)
+        id += strlen(scheme);
+    size_t len = strlen(id), market = strcspn(id, "/");
+    if (len < NOTE_NAME_MAX) {
+        memcpy(out, id, len + 1);
+        return;
+    }
+    digest_sha256_hex(spiffe_id, strlen(spiffe_id), hex);
+    snprintf(out, NOTE_NAME_MAX, "%.*s/node/%.16s", (int)(market < 80 ? market : 80),
+             id, hex);
+}
+
 int note_sign(const char *text, const char *name, EVP_PKEY *key, char **ret,
               struct err *err)
 {

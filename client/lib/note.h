@@ -43,6 +43,10 @@ void note_key_print(const struct note_key *k, char out[NOTE_VKEY_MAX]);
 int note_key_make(const char *name, enum note_alg alg, EVP_PKEY *key,
                   struct note_key *ret, struct err *err) MUST_USE;
 
+/* What a node is called as a witness: its SPIFFE id without the scheme; one too long
+ * for a name by its market and hash. */
+void note_node_name(const char *spiffe_id, char out[NOTE_NAME_MAX]);
+
 /* Text (ends in a newline) under one signature; caller frees. */
 int note_sign(const char *text, const char *name, EVP_PKEY *key, char **ret,
               struct err *err) MUST_USE;

@@ -396,7 +396,13 @@ enum store_op {
     STORE_LOG_COSIGN,  /* (log, size, witness, line) -> {log, size, witness}; once */
     STORE_WITNESS_ADD, /* (name, vkey, tenant_id|null, provider_id|null) -> {name, vkey,
                           added_us} */
-    STORE_WITNESS_LIST, /* () -> {witnesses:[{name, vkey, added_us, last_us}]} */
+    STORE_WITNESS_LIST, /* (nodes too?) -> {witnesses:[{name, vkey, added_us, last_us}
+                           and of a node {node, site, size, refused_us, refused}]} */
+    STORE_AGENT_LOG, /* (node_id, {sizes?:{NAME: size}, cosignatures:[{log, size}]}) ->
+                        {heads:[{log, vkey, size, checkpoint, tiles}], notes:[{log,
+                        size, note}]}: of `sizes` what proves that they are extended */
+    STORE_AGENT_COSIGN, /* (node_id, name, vkey, [{log, size, line}], [{log, detail}]:
+                           refused, address, request_id) -> {} */
     STORE_LOG_BUNDLE,   /* (tenant_id|null, invoice|null, reservation|null) -> {format,
                            market, logs:{NAME:{vkey, size, checkpoint}}, tiles:{NAME:
                            [as above]}, entries:[{log, index, nonce, record}], receipts:

@@ -198,7 +198,10 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
         AGAIN("log_cosign", "titt", "SELECT api.log_cosign($1, $2, $3, $4)"),
     [STORE_WITNESS_ADD] =
         AGAIN("witness_add", "tttt", "SELECT api.witness_add($1, $2, $3, $4)"),
-    [STORE_WITNESS_LIST] = READ("witness_list", "", "SELECT api.witness_list()"),
+    [STORE_WITNESS_LIST] = READ("witness_list", "b", "SELECT api.witness_list($1)"),
+    [STORE_AGENT_LOG] = READ("agent_log", "ij", "SELECT api.agent_log($1, $2)"),
+    [STORE_AGENT_COSIGN] = AGAIN("agent_cosign", "ittjjtt",
+                                 "SELECT api.agent_cosign($1, $2, $3, $4, $5, $6, $7)"),
     [STORE_LOG_BUNDLE] = READ("log_bundle", "ttt", "SELECT api.log_bundle($1, $2, $3)"),
     [STORE_REPORT_LIST] =
         REPORT("report_list", "",

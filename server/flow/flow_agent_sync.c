@@ -1,7 +1,9 @@
 /* POST /v1/agent/sync: what a node is, against what it shall be. Level-triggered: each
  * answer is the whole desired state, so nothing is lost when a message is.
  *
- *   check  the report is well formed; it is written down
+ *   check  the report is well formed
+ *   log    a node that is a witness: its cosignatures, and the heads it wants
+ *   store  what it reports is written down
  *   look   desired differs from what the agent has: answer. Else sleep
  *   ask    woken by a change of the node (own commit or the feed), by the time, or by
  *          the agent's next poll: read the desired state again
@@ -29,6 +31,7 @@
 #include "server/flow/lease.h"
 #include "server/flow/observed.h"
 #include "server/flow/render.h"
+#include "server/flow/sync_log.h"
 
 /* Agents start nothing on a status document older than a minute. */
 #define WAIT_MAX_US (20 * US_PER_S)
@@ -41,12 +44,14 @@
 struct sync {
     struct db_slot db;
     struct observed seen;
+    struct sync_log log;
     int64_t until_us;
     uint64_t wakes;  /* the node's, when the database was last asked */
     int64_t held_us; /* since when the answer waits for its status; 0: it does not */
     char version[VERSION_MAX];
 };
 
+static enum flow_turn sync_store(struct flow *f);
 static enum flow_turn sync_look(struct flow *f);
 static enum flow_turn sync_ask(struct flow *f);
 static enum flow_turn sync_reply(struct flow *f);
@@ -106,7 +111,9 @@ static enum flow_turn sync_check(struct flow *f)
     struct world_node *n = world_node_of(w, &f->rq->who);
     struct err err;
     if (!db_no_query(f, &err) ||
-        observed_parse(f->rq->body, w->currency, f->now_us, &s->seen, &err) != 0)
+        observed_parse(f->rq->body, w->currency, f->now_us, &s->seen, &err) != 0 ||
+        (s->seen.log != NULL &&
+         sync_log_parse(s->seen.log, f->rq->who.uri, &s->log, &err) != 0))
         return flow_fail(f, &err);
     flow_drop_body(f);
     note_peer(f, s->seen.store);
@@ -118,6 +125,38 @@ static enum flow_turn sync_check(struct flow *f)
         flow_wake(f->runner, earlier); /* its agent does not wait for it any more */
     s->wakes = n->wakes;
     certificate_used(w, n, f->rq->who.thumbprint);
+    if (s->log.ask == NULL)
+        return flow_goto(f, sync_store);
+    return db_call(f, STORE_AGENT_LOG, STORE_ARGS(S_INT(n->id), S_JSON(s->log.ask)));
+}
+
+/* What the database makes of it is no reason not to go on. */
+static enum flow_turn sync_cosign(struct flow *f)
+{
+    struct sync *s = f->state;
+    const struct world_node *n = world_node_of(world_of(f), &f->rq->who);
+    if (!s->db.answered)
+        return FLOW_AGAIN;
+    if (db_failed(f))
+        return FLOW_MORE;
+    json_t *good = sync_log_take(&s->log, s->db.json);
+    enum flow_turn turn = FLOW_MORE;
+    if (json_array_size(good) > 0 || json_array_size(s->log.refused) > 0)
+        turn = db_call(f, STORE_AGENT_COSIGN,
+                       STORE_ARGS(S_INT(n->id), S_TEXT(s->log.key.name),
+                                  S_TEXT(s->log.vkey), S_JSON(good),
+                                  S_JSON(s->log.refused), S_TEXT(f->rq->remote),
+                                  S_TEXT(f->rq->request_id)));
+    json_decref(good);
+    return turn;
+}
+
+static enum flow_turn sync_store(struct flow *f)
+{
+    struct sync *s = f->state;
+    const struct world_node *n = world_node_of(world_of(f), &f->rq->who);
+    if (s->log.ask != NULL && !s->db.answered)
+        return FLOW_AGAIN;
     return db_call(f, STORE_SYNC,
                    STORE_ARGS(S_INT(n->id), S_JSON(s->seen.store), S_INT(f->now_us)));
 }
@@ -238,15 +277,16 @@ static enum flow_turn sync_reply(struct flow *f)
     json_t *settings =
         json_pack("{s:o, s:o}", "probe_interval", duration(w->probe_interval_us),
                   "receipt_interval", duration(w->receipt_interval_us));
-    return flow_reply_json(
-        f, 200,
-        json_pack("{s:s, s:o, s:o, s:O, s:s, s:s, s:o, s:o, s:O}", "desired_version",
-                  s->version, "now", jsonx_time(f->now_us), "leases",
-                  leases_json(json_object_get(desired, "leases")), "end",
-                  json_object_get(desired, "end"), "status",
-                  status != NULL ? status : "", "key_set", issuer_key_set(w->issuer),
-                  "probes", probes_json(f), "settings", settings, "acks",
-                  json_object_get(desired, "acks")));
+    json_t *reply = json_pack(
+        "{s:s, s:o, s:o, s:O, s:s, s:s, s:o, s:o, s:O}", "desired_version", s->version,
+        "now", jsonx_time(f->now_us), "leases",
+        leases_json(json_object_get(desired, "leases")), "end",
+        json_object_get(desired, "end"), "status", status != NULL ? status : "",
+        "key_set", issuer_key_set(w->issuer), "probes", probes_json(f), "settings",
+        settings, "acks", json_object_get(desired, "acks"));
+    if (s->log.reply != NULL)
+        json_object_set(reply, "log", s->log.reply);
+    return flow_reply_json(f, 200, reply);
 }
 
 static void sync_done(struct flow *f)
@@ -256,12 +296,12 @@ static void sync_done(struct flow *f)
     if (n != NULL && n->sync_flow == f->id)
         n->sync_flow = 0;
     observed_done(&s->seen);
+    sync_log_done(&s->log);
     db_done(f);
 }
 
-static const struct flow_step sync_steps[] = {{"check", sync_check},
-                                              {"look", sync_look},
-                                              {"ask", sync_ask},
-                                              {"reply", sync_reply}};
+static const struct flow_step sync_steps[] = {
+    {"check", sync_check}, {"log", sync_cosign}, {"store", sync_store},
+    {"look", sync_look},   {"ask", sync_ask},    {"reply", sync_reply}};
 const struct flow_kind flow_agent_sync =
     FLOW_KIND_POLL("flow_agent_sync", struct sync, sync_steps, sync_done);

@@ -59,7 +59,8 @@ static enum flow_turn list_read(struct flow *f)
     struct err err;
     if (!db_no_query(f, &err))
         return flow_fail(f, &err);
-    return db_call(f, STORE_WITNESS_LIST, STORE_NO_ARGS);
+    return db_call(f, STORE_WITNESS_LIST,
+                   STORE_ARGS(S_BOOL(f->rq->who.role == ROLE_ADMIN)));
 }
 
 static enum flow_turn list_reply(struct flow *f)

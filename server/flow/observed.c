@@ -11,7 +11,7 @@
 #include "server/flow/request.h"
 
 struct body {
-    json_t *agent, *gpus, *price, *windows, *leases, *probes;
+    json_t *agent, *gpus, *price, *windows, *leases, *probes, *log;
     const char *version;
     int64_t wait_us;
 };
@@ -228,6 +228,7 @@ int observed_parse(const json_t *body, const char *currency, int64_t now_us,
         {"desired_version", JSONX_STRING, true, offsetof(struct body, version), 0, 128},
         {"wait", JSONX_DURATION, true, offsetof(struct body, wait_us), 0,
          10 * 60 * US_PER_S},
+        {"log", JSONX_OBJECT, false, offsetof(struct body, log)},
     };
     struct body b = {.price = NULL};
     struct observed o = {.store = json_object(), .reported = json_array()};
@@ -238,6 +239,7 @@ int observed_parse(const json_t *body, const char *currency, int64_t now_us,
     }
     o.version = xstrdup(b.version);
     o.wait_us = b.wait_us;
+    o.log = json_incref(b.log);
     *ret = o;
     return 0;
 }
@@ -246,6 +248,7 @@ void observed_done(struct observed *o)
 {
     json_decref(o->store);
     json_decref(o->reported);
+    json_decref(o->log);
     free(o->version);
     *o = (struct observed){NULL};
 }

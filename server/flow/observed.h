@@ -17,6 +17,7 @@ struct observed {
     json_t *reported; /* owned: reservation ids of its leases */
     char *version;    /* owned: the desired state it has */
     int64_t wait_us;
+    json_t *log; /* owned: what it says as a witness (sync_log.h); NULL: nothing */
 };
 
 /* currency: the market's; a price in another one is refused. Probes from the future

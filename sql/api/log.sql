@@ -282,6 +282,14 @@ LANGUAGE sql STABLE AS $$
              ORDER BY s.at DESC LIMIT 16) x
       JOIN ng.log_checkpoint c ON c.log = x.log AND c.size = x.size
 $$;
+-- The same of agents.
+CREATE OR REPLACE FUNCTION ng.log_witnessed_nodes(p_log text) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(jsonb_agg(jsonb_build_object('witness', x.name, 'vkey', x.vkey, 'size', x.size, 'at_us', ng.us(x.at),
+               'checkpoint', c.note || x.line) ORDER BY x.at DESC), '[]')
+      FROM (SELECT * FROM ng.node_witness WHERE log = p_log AND at IS NOT NULL ORDER BY at DESC LIMIT 16) x
+      JOIN ng.log_checkpoint c ON c.log = x.log AND c.size = x.size
+$$;
 -- The newest signed head, and with p_from the tiles that prove it extends the log of that size.
 CREATE OR REPLACE FUNCTION api.log_checkpoint(p_log text, p_from bigint) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
@@ -290,7 +298,7 @@ BEGIN
     IF v IS NULL THEN
         PERFORM refuse(5, format('there is no log %s: usage and ledger are', left(p_log, 40)));
     END IF;
-    RETURN v || jsonb_build_object('log', p_log, 'witnessed', log_witnessed(p_log), 'tiles', CASE WHEN p_from > 0 THEN
+    RETURN v || jsonb_build_object('log', p_log, 'witnessed', log_witnessed(p_log) || log_witnessed_nodes(p_log), 'tiles', CASE WHEN p_from > 0 THEN
         log_tiles(p_log, ARRAY[p_from - 1], (v->>'size')::bigint) ELSE '[]' END);
 END $$;
 
@@ -363,11 +371,18 @@ BEGIN
     END IF;
     RETURN jsonb_build_object('name', v.name, 'vkey', v.vkey, 'added_us', us(v.added_at));
 END $$;
-CREATE OR REPLACE FUNCTION api.witness_list() RETURNS jsonb
+DROP FUNCTION IF EXISTS api.witness_list();
+CREATE OR REPLACE FUNCTION api.witness_list(p_nodes boolean) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    SELECT jsonb_build_object('witnesses', coalesce(jsonb_agg(jsonb_build_object('name', w.name, 'vkey', w.vkey,
-               'added_us', us(w.added_at), 'last_us', (SELECT us(max(at)) FROM log_cosign WHERE witness = w.name)) ORDER BY w.name), '[]'))
-      FROM witness w
+    SELECT jsonb_build_object('witnesses', coalesce(jsonb_agg(x.row ORDER BY x.name), '[]'))
+      FROM (SELECT w.name, jsonb_build_object('name', w.name, 'vkey', w.vkey, 'added_us', us(w.added_at),
+                       'last_us', (SELECT us(max(at)) FROM log_cosign WHERE witness = w.name)) AS row
+              FROM witness w
+            UNION ALL
+            SELECT k.name, jsonb_build_object('name', k.name, 'vkey', k.vkey, 'added_us', us(k.added_at), 'last_us', us(k.at),
+                       'node', n.name, 'site', s.name, 'log', k.log, 'size', k.size, 'refused_us', us(k.refused_at), 'refused', k.refused)
+              FROM node_witness k JOIN node n ON n.id = k.node_id JOIN site s ON s.id = n.site_id
+             WHERE p_nodes) x
 $$;
 -- What is to be compared with a cosignature before it is kept.
 CREATE OR REPLACE FUNCTION api.log_note(p_log text, p_size bigint, p_witness text) RETURNS jsonb
@@ -388,3 +403,51 @@ LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     INSERT INTO log_cosign (log, size, witness, line) VALUES (p_log, p_size, p_witness, p_line) ON CONFLICT DO NOTHING;
     SELECT jsonb_build_object('log', p_log, 'size', p_size, 'witness', p_witness)
 $$;
+
+-- ---- agents as witnesses, in their sync ----
+
+-- p_ask {sizes: {NAME: size}, cosignatures: [{log, size}]}: the heads wanted with what proves
+-- that they extend these sizes, and the notes that cosignatures are of.
+CREATE OR REPLACE FUNCTION api.agent_log(p_node bigint, p_ask jsonb) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    SELECT jsonb_build_object(
+        'heads', (SELECT coalesce(jsonb_agg(h.head || jsonb_build_object('log', w.log, 'from', w.size,
+                             'tiles', CASE WHEN w.size BETWEEN 1 AND (h.head->>'size')::bigint
+                                 THEN log_tiles(w.log, ARRAY[w.size - 1], (h.head->>'size')::bigint) ELSE '[]' END) ORDER BY w.log), '[]')
+                    FROM (SELECT key AS log, value::bigint AS size FROM jsonb_each_text(p_ask->'sizes')) w
+                    CROSS JOIN LATERAL (SELECT log_head(w.log) AS head) h),
+        'notes', (SELECT coalesce(jsonb_agg(jsonb_build_object('log', c.log, 'size', c.size, 'note', c.note)), '[]')
+                    FROM jsonb_array_elements(p_ask->'cosignatures') e
+                    JOIN log_checkpoint c ON c.log = e->>'log' AND c.size = (e->>'size')::bigint))
+$$;
+
+-- p_rows [{log, size, line}]: cosignatures that were found to be right; p_refused [{log, detail}]:
+-- heads that the node does not cosign, each told once an hour at most unless it is another.
+CREATE OR REPLACE FUNCTION api.agent_cosign(p_node bigint, p_name text, p_vkey text, p_rows jsonb, p_refused jsonb,
+    p_address text, p_request text)
+RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE
+    v_node node;
+    v record;
+BEGIN
+    SELECT * INTO v_node FROM node WHERE id = p_node AND banned_at IS NULL AND cloned_at IS NULL;
+    IF NOT FOUND THEN
+        RETURN '{}';
+    END IF;
+    INSERT INTO node_witness AS k (node_id, log, name, vkey, size, line, at)
+    SELECT p_node::integer, r->>'log', p_name, p_vkey, (r->>'size')::bigint, r->>'line', clock_timestamp()
+      FROM jsonb_array_elements(p_rows) r ORDER BY r->>'log'
+    ON CONFLICT (node_id, log) DO UPDATE SET name = excluded.name, vkey = excluded.vkey, size = excluded.size,
+        line = excluded.line, at = excluded.at, added_at = CASE WHEN k.vkey = excluded.vkey THEN k.added_at ELSE excluded.added_at END;
+    FOR v IN SELECT r->>'log' AS log, r->>'detail' AS detail FROM jsonb_array_elements(p_refused) r ORDER BY 1 LOOP
+        CONTINUE WHEN EXISTS (SELECT FROM node_witness k WHERE k.node_id = p_node AND k.log = v.log AND k.refused = v.detail
+                                 AND k.refused_at > now() - interval '1 hour');
+        INSERT INTO node_witness (node_id, log, name, vkey, refused_at, refused)
+        VALUES (p_node::integer, v.log, p_name, p_vkey, clock_timestamp(), v.detail)
+        ON CONFLICT (node_id, log) DO UPDATE SET refused_at = excluded.refused_at, refused = excluded.refused;
+        PERFORM tell('log.refused', NULL, NULL, p_node::integer, jsonb_build_object('log', v.log, 'witness', p_name, 'detail', v.detail));
+        INSERT INTO audit (at, actor, address, method, path, status, request_id)
+        VALUES (clock_timestamp(), 'agent:' || v_node.spiffe_id, p_address, 'REFUSE', '/v1/log/checkpoint/' || v.log, 409, p_request);
+    END LOOP;
+    RETURN '{}';
+END $$;
