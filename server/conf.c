@@ -57,6 +57,8 @@ const struct conf_key server_conf_keys[] = {
     {"issuer_registration", CONF_STRING, AT(issuer_registration), NULL,
      "Qualified invoice registration number, T and 13 digits; for the first start.", 14,
      14},
+    {"issuer_address", CONF_STRING, AT(issuer_address), NULL,
+     "Address printed under the issuer; for the first start.", 1, 500},
     {"reader_connections", CONF_INT, AT(readers), "4",
      "Database connections for single operations.", 1, 64},
     {"writer_connections", CONF_INT, AT(writers), "1",

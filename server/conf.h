@@ -19,7 +19,7 @@ struct server_conf {
     char **listen, **names;
     char *market, *currency;
     int64_t fee_ppm, tax_ppm;
-    char *issuer_name, *issuer_registration;
+    char *issuer_name, *issuer_registration, *issuer_address;
     int64_t readers, writers;
     int64_t max_connections;
     bool rate_limits, access_log;

@@ -69,7 +69,7 @@ struct app {
     struct net *net;
     struct event *on_term, *on_int, *on_day, *on_keys;
     char *market, *currency; /* as the database has them */
-    int64_t tax_ppm, hold_window_us;
+    int64_t hold_window_us;
     char *issuer_url;
     const char *crash_at;
     bool ending;
@@ -135,6 +135,7 @@ static int migrate(struct app *a, struct err *err)
                                 .currency = c->currency,
                                 .issuer_name = c->issuer_name,
                                 .issuer_registration = c->issuer_registration,
+                                .issuer_address = c->issuer_address,
                                 .fee_ppm = c->fee_ppm,
                                 .tax_ppm = c->tax_ppm,
                                 .admin_key_hash = hash};
@@ -193,7 +194,6 @@ static void on_market(void *arg, uint64_t id, const struct store_result *r)
     }
     a->market = xstrdup(name);
     a->currency = xstrdup(currency);
-    a->tax_ppm = json_integer_value(json_object_get(r->json, "tax_ppm"));
     a->hold_window_us = json_integer_value(json_object_get(r->json, "hold_window_us"));
 }
 
@@ -390,7 +390,6 @@ static int start_world(struct app *a, struct err *err)
 {
     struct world_opts opts = {.market = a->market,
                               .currency = a->currency,
-                              .tax_ppm = a->tax_ppm,
                               .hold_window_us = a->hold_window_us,
                               .ca = a->ca,
                               .issuer = a->issuer,

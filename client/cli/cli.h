@@ -72,6 +72,9 @@ enum cli_cmd {
     CMD_ADMIN_SLA_CREDIT,
     CMD_ADMIN_FX_SET,
     CMD_ADMIN_FX_LIST,
+    CMD_ADMIN_TAX_LIST,
+    CMD_ADMIN_TAX_RATE,
+    CMD_ADMIN_TAX_CLASS,
     CMD_ADMIN_PROVIDER_CREATE,
     CMD_ADMIN_PROVIDER_LIST,
     CMD_ADMIN_SITE_ADD,
@@ -173,6 +176,8 @@ char *cli_key(const struct cli *c, struct err *err);
 
 /* stdout, whole; a closed pipe ends quietly, a full disk is an error. */
 int cli_print(const struct strbuf *text, struct err *err) MUST_USE;
+/* An option's text in which \n begins a line; new reference. */
+json_t *cli_lines(const char *text);
 /* The table of an invoice's or credit note's taxes. */
 void cli_render_taxes(struct cli *c, const json_t *document, struct strbuf *out);
 /* The array `member` of a reply in the chosen format (JSON: the whole reply). `none`:
@@ -234,7 +239,8 @@ cli_fn cmd_login, cmd_logout, cmd_whoami, cmd_key_list, cmd_key_add, cmd_key_rm,
     cmd_admin_payout_returned, cmd_admin_refund, cmd_admin_withdraw;
 cli_fn cmd_budget_set, cmd_budget_show, cmd_budget_rm, cmd_admin_promo_grant,
     cmd_admin_promo_list, cmd_admin_incident_open, cmd_admin_incident_close,
-    cmd_admin_incident_list, cmd_admin_sla_credit, cmd_admin_fx_set, cmd_admin_fx_list;
+    cmd_admin_incident_list, cmd_admin_sla_credit, cmd_admin_fx_set, cmd_admin_fx_list,
+    cmd_admin_tax_list, cmd_admin_tax_rate, cmd_admin_tax_class;
 cli_fn cmd_witness, cmd_billing;
 
 /* Reservations, for several families (cmd_resv.c). */

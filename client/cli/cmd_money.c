@@ -171,7 +171,7 @@ static int save_page(struct cli *c, const json_t *invoice, struct err *err)
 }
 
 /* \n in an option's text begins a line. */
-static json_t *lines_of(const char *text)
+json_t *cli_lines(const char *text)
 {
     struct strbuf lines = STRBUF_INIT;
     for (const char *p; (p = strstr(text, "\\n")) != NULL; text = p + 2) {
@@ -197,7 +197,7 @@ int cmd_billing(struct cli *c, struct err *err)
     for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
         if (opt_has(c->opts, members[i][0]))
             json_object_set_new(body, members[i][1],
-                                lines_of(opt_get(c->opts, members[i][0])));
+                                cli_lines(opt_get(c->opts, members[i][0])));
     bool change = json_object_size(body) > 0;
     const struct cli_call call = {change ? "PATCH" : "GET", "/v1/billing",
                                   change ? body : NULL, NULL};

@@ -297,6 +297,7 @@ static const struct render_col bank_cols[] = {
     {"Dispute window", "dispute_window_s", RENDER_SECONDS, NULL},
     {"Reserve for", "reserve_for_s", RENDER_SECONDS, NULL},
     {"Hold window", "hold_window_s", RENDER_SECONDS, NULL},
+    {"Issuer's address", "issuer_address", RENDER_TEXT, NULL},
 };
 
 int cmd_provider_bank(struct cli *c, struct err *err)
@@ -335,6 +336,9 @@ int cmd_admin_terms(struct cli *c, struct err *err)
     put_text(c, body, "dispute-window", "dispute_window");
     put_text(c, body, "reserve-for", "reserve_for");
     put_text(c, body, "hold-window", "hold_window");
+    if (opt_get(c->opts, "issuer-address") != NULL)
+        json_object_set_new(body, "issuer_address",
+                            cli_lines(opt_get(c->opts, "issuer-address")));
     if (reserve != NULL && (rc = when_parse_ppm(reserve, &ppm, err)) < 0)
         err_prefix(err, "--reserve");
     else if (reserve != NULL)

@@ -272,6 +272,15 @@ static const struct opt_def sla_opts[] = {
 static const struct opt_def fx_opts[] = {
     {"source", 0, "TEXT", "Where the rate is from. Required."},
 };
+static const struct opt_def tax_rate_opts[] = {
+    {"from", 0, "TIME", "From when on; now else."},
+};
+static const struct opt_def tax_class_opts[] = {
+    {"tenant", 0, "NAME", "What this tenant buys, whatever it is."},
+    {"meter", 0, "METER", "gpu or path: what is sold."},
+    {"model", 0, "MODEL", "With --meter gpu: GPUs of this model only."},
+    {"from", 0, "TIME", "From when on; now else."},
+};
 static const struct opt_def site_opts[] = {
     {"city", 0, "CITY", "City."},
     {"lat", 0, "DEGREES", "Latitude."},

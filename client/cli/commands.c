@@ -187,6 +187,14 @@ EXAMPLES(incident_open_ex,
           "The market's own fault."});
 EXAMPLES(incident_close_ex, {"neargpu admin incident close 7", "It is over."});
 EXAMPLES(incident_list_ex, {"neargpu admin incident list", "Newest first."});
+EXAMPLES(tax_list_ex, {"neargpu admin tax list", "Rates and rules, past and to come."});
+EXAMPLES(tax_rate_ex, {"neargpu admin tax rate standard 12% --from 2027-04-01",
+                       "The standard rate from then on."});
+EXAMPLES(tax_class_ex,
+         {"neargpu admin tax class zero --tenant oslo-lab",
+          "A tenant abroad is not taxed."},
+         {"neargpu admin tax class reduced --meter gpu --model A10",
+          "Use of these GPUs has the reduced rate."});
 EXAMPLES(sla_ex, {"neargpu admin sla credit --incident 7 --percent 25%",
                   "A quarter back to all whom it touched."});
 EXAMPLES(fx_set_ex, {"neargpu admin fx set EUR/JPY 165.32 --source \"ECB 2026-11-23\"",
@@ -456,6 +464,17 @@ static const struct opt_command commands[CMD_COUNT] = {
                           OPTS(fx_opts), ARGS(2, 2), EX(fx_set_ex)},
     [CMD_ADMIN_FX_LIST] = {"admin fx list", "", "list rates of exchange", NULL, NULL, 0,
                            ARGS(0, 0), EX(fx_list_ex)},
+    [CMD_ADMIN_TAX_LIST] = {"admin tax list", "", "list rates of tax and their classes",
+                            NULL, NULL, 0, ARGS(0, 0), EX(tax_list_ex)},
+    [CMD_ADMIN_TAX_RATE] = {"admin tax rate", "CLASS PERCENT", "set a rate of tax",
+                            "Of class standard or reduced, from now or later on. An "
+                            "invoice's period ends where taxes change.",
+                            OPTS(tax_rate_opts), ARGS(2, 2), EX(tax_rate_ex)},
+    [CMD_ADMIN_TAX_CLASS] = {"admin tax class", "CLASS",
+                             "say which class of tax a tenant or meter has",
+                             "CLASS is standard, reduced, zero, exempt or outside. A "
+                             "tenant's goes before that of what it buys.",
+                             OPTS(tax_class_opts), ARGS(1, 1), EX(tax_class_ex)},
     [CMD_ADMIN_TENANT_TOPUP] = {"admin tenant topup", "NAME",
                                 "put money into a tenant's wallet", NULL,
                                 OPTS(topup_opts), ARGS(1, 1), EX(topup_ex)},

@@ -38,6 +38,8 @@ static const struct opt_def terms_opts[] = {
     {"reserve-for", 0, "DURATION", "For how long."},
     {"hold-window", 0, "DURATION",
      "How much of a lease's time is held ahead, such as 24h; 0: all of it."},
+    {"issuer-address", 0, "TEXT",
+     "Address under the issuer on invoices; \\n begins a line."},
     {"provider", 0, "NAME",
      "Set --reserve for this provider alone; without: the market's again."},
     {"client", 0, "CODE", "The market's client code at its bank, 10 digits."},
@@ -171,7 +173,7 @@ EXAMPLES(withdraw_ex, {"neargpu admin withdraw kagaku-lab --amount 1000",
                            EX(user_rm_ex)},                                            \
     [CMD_ADMIN_TERMS] = {"admin terms",                                                \
                          "",                                                           \
-                         "show or set dispute window, reserve, hold window, bank",  \
+                         "show or set dispute window, reserve, hold window, bank",     \
                          NULL,                                                         \
                          OPTS(terms_opts),                                             \
                          ARGS(0, 0),                                                   \

@@ -185,8 +185,8 @@ static int apply_functions(PGconn *pg, const struct sqlfile *files, bool *ret,
     return record(pg, "functions", hash, err);
 }
 
-static int make_market(PGconn *pg, const struct migrate_opts *o,
-                       struct migrate_result *ret, struct err *err)
+static int insert_market(PGconn *pg, const struct migrate_opts *o, bool *ret_made,
+                         struct err *err)
 {
     char fee[24], tax[24];
     PGresult *r;
@@ -200,8 +200,23 @@ static int make_market(PGconn *pg, const struct migrate_opts *o,
               "NOTHING",
               market, 6, &r, err) != 0)
         return -1;
-    ret->market_made = strcmp(PQcmdTuples(r), "1") == 0;
+    *ret_made = strcmp(PQcmdTuples(r), "1") == 0;
     PQclear(r);
+    if (!*ret_made || o->issuer_address == NULL)
+        return 0;
+    if (query(pg, "market", "UPDATE ng.market SET issuer_address = $1",
+              &o->issuer_address, 1, &r, err) != 0)
+        return -1;
+    PQclear(r);
+    return 0;
+}
+
+static int make_market(PGconn *pg, const struct migrate_opts *o,
+                       struct migrate_result *ret, struct err *err)
+{
+    PGresult *r;
+    if (insert_market(pg, o, &ret->market_made, err) != 0)
+        return -1;
     if (o->admin_key_hash == NULL)
         return 0;
     char hex[SHA256_HEX];

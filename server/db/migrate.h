@@ -22,7 +22,7 @@ struct migrate_opts {
     const char *conninfo;
     /* The market's row, used when there is none yet. */
     const char *market_name, *currency, *issuer_name;
-    const char *issuer_registration; /* NULL: none */
+    const char *issuer_registration, *issuer_address; /* NULL: none */
     int64_t fee_ppm, tax_ppm;
     /* SHA-256 of the first administrator's key, kept when no administrator's key is
      * there yet. NULL: none is made. */

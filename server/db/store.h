@@ -345,9 +345,9 @@ enum store_op {
     STORE_ADMIN_LIST,     /* () -> {admins:[{name, id, created_us}]} */
     STORE_ADMIN_REMOVE,   /* (name, who asks) -> {} */
     STORE_MARKET_TERMS,   /* () -> TERMS {dispute_window_s, reserve_ppm, reserve_for_s,
-                             bank, hold_window_s} */
+                             bank, issuer_address, hold_window_s} */
     STORE_MARKET_SET,     /* (window_s|null, reserve_ppm|null, reserve_for_s|null,
-                             bank|null, hold_us|null) -> TERMS */
+                             bank|null, hold_us|null, address|null) -> TERMS */
     STORE_PROVIDER_TERMS, /* (provider_id) -> PTERMS {name, bank, registration, zone,
                              reserve_ppm} */
     STORE_PROVIDER_BANK,  /* (provider_id, bank|null, registration|null) -> PTERMS */
@@ -373,12 +373,18 @@ enum store_op {
     STORE_DISPUTE_CLOSE, /* (reservation, who) -> {reservation, by} */
     STORE_WITHDRAW,     /* (tenant name, micro, reference|null, IDEM) -> {balance_micro,
                            currency} */
+    STORE_TAX_LIST,     /* () -> TAXES {rates:[{class, rate_ppm, from_us, to_us,
+                           set_by}], rules:[{tenant, meter, gpu_model, class, from_us,
+                           to_us, set_by}]} */
+    STORE_TAX_RATE_SET, /* (body, by) -> TAXES */
+    STORE_TAX_RULE_SET, /* (body, by) -> TAXES */
     STORE_INVOICE_LIST, /* (tenant_id|null, PAGE) -> {invoices:[{number, tenant,
                            currency, from_us, to_us, issued_us, net_micro, tax_micro,
-                           total_micro}], next} */
-    STORE_INVOICE_GET,  /* (tenant_id|null, number) -> the same plus {tax_ppm, document,
+                           tax_ppm|null, total_micro, taxes:[{class, rate_ppm,
+                           base_micro, tax_micro}]}], next} */
+    STORE_INVOICE_GET,  /* (tenant_id|null, number) -> the same plus {document,
                            lines:[{line, description, reservation, quantity_gpu_ms,
-                           amount_micro}]} */
+                           amount_micro, tax_class}]} */
     STORE_RECEIPTS_SIGNED, /* (node_id, [{reservation, seq, hash, countersign}]) ->
                               {countersigns:[{reservation, seq, countersign}]}: as they
                               are kept; the first one given stays */

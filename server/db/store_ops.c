@@ -134,7 +134,7 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
         WRITE("admin_remove", "tt", "SELECT api.admin_remove($1, $2)"),
     [STORE_MARKET_TERMS] = READ("market_terms", "", "SELECT api.market_terms()"),
     [STORE_MARKET_SET] =
-        AGAIN("market_set", "iiiji", "SELECT api.market_set($1, $2, $3, $4, $5)"),
+        AGAIN("market_set", "iiijit", "SELECT api.market_set($1, $2, $3, $4, $5, $6)"),
     [STORE_PROVIDER_TERMS] =
         READ("provider_terms", "t", "SELECT api.provider_terms($1)"),
     [STORE_PROVIDER_BANK] =
@@ -183,6 +183,11 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
         WRITE("sla_credit", "tjt", "SELECT api.sla_credit($1, $2, $3)"),
     [STORE_FX_SET] = WRITE("fx_set", "jt", "SELECT api.fx_set($1, $2)"),
     [STORE_FX_LIST] = READ("fx_list", "", "SELECT api.fx_list()"),
+    [STORE_TAX_LIST] = READ("tax_list", "", "SELECT api.tax_list()"),
+    [STORE_TAX_RATE_SET] =
+        AGAIN("tax_rate_set", "jt", "SELECT api.tax_rate_set($1, $2)"),
+    [STORE_TAX_RULE_SET] =
+        AGAIN("tax_rule_set", "jt", "SELECT api.tax_rule_set($1, $2)"),
     [STORE_INVOICE_LIST] =
         READ("invoice_list", "tti", "SELECT api.invoice_list($1, $2, $3)"),
     [STORE_INVOICE_GET] = READ("invoice_get", "tt", "SELECT api.invoice_get($1, $2)"),

@@ -16,6 +16,7 @@
 #include "server/flow/request.h"
 #include "server/flow/secret.h"
 
+#define ADDRESS_MAX 500
 #define DAYS_MAX_US (INT64_C(3650) * 24 * 3600 * 1000000)
 
 /* Every member NAME_micro, at any depth, as money NAME. */
@@ -141,7 +142,8 @@ static enum flow_turn terms_write(struct flow *f)
     struct body {
         int64_t window_us, reserve_ppm, reserve_us, hold_us;
         json_t *bank;
-    } b = {-1, -1, -1, -1, NULL};
+        const char *address;
+    } b = {-1, -1, -1, -1, NULL, NULL};
     static const struct jsonx_field fields[] = {
         {"dispute_window", JSONX_DURATION, false, offsetof(struct body, window_us), 0,
          DAYS_MAX_US},
@@ -152,6 +154,8 @@ static enum flow_turn terms_write(struct flow *f)
         {"hold_window", JSONX_DURATION, false, offsetof(struct body, hold_us), 0,
          DAYS_MAX_US},
         {"bank", JSONX_OBJECT, false, offsetof(struct body, bank)},
+        {"issuer_address", JSONX_STRING, false, offsetof(struct body, address), 0,
+         ADDRESS_MAX},
     };
     struct err err;
     if (!db_no_query(f, &err) ||
@@ -163,7 +167,7 @@ static enum flow_turn terms_write(struct flow *f)
                    b.reserve_ppm >= 0 ? S_INT(b.reserve_ppm) : S_NULL,
                    b.reserve_us >= 0 ? S_INT(b.reserve_us / 1000000) : S_NULL,
                    b.bank != NULL ? S_JSON(b.bank) : S_NULL,
-                   b.hold_us >= 0 ? S_INT(b.hold_us) : S_NULL));
+                   b.hold_us >= 0 ? S_INT(b.hold_us) : S_NULL, S_TEXT(b.address)));
 }
 static const struct flow_step terms_set_steps[] = {{"write", terms_write},
                                                    {"reply", reply}};

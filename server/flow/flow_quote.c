@@ -224,14 +224,15 @@ static enum flow_turn quote_repeat(struct flow *f)
 }
 
 /* Prices are net. What the invoice will add, should all of it be used; there it is
- * computed once on the sum of lines and rounded to the minor unit. */
-static json_t *tax_json(const struct world *w, int64_t total_micro)
+ * computed once per rate on the sum of lines and rounded to the minor unit. */
+static json_t *tax_json(const struct world *w, const json_t *quote)
 {
-    int64_t micro;
-    if (money_mul(total_micro, w->tax_ppm, MONEY_MICRO, &micro, NULL) != 0)
+    const json_t *tax = json_object_get(quote, "tax");
+    if (!json_is_object(tax)) /* kept by an older server */
         return json_null();
-    return json_pack("{s:s, s:I, s:I}", "currency", w->currency, "micro",
-                     (json_int_t)micro, "rate_ppm", (json_int_t)w->tax_ppm);
+    return json_pack("{s:s, s:O?, s:O?}", "currency", w->currency, "micro",
+                     json_object_get(tax, "micro"), "rate_ppm",
+                     json_object_get(tax, "rate_ppm"));
 }
 
 static enum flow_turn quote_reply(struct flow *f)
@@ -258,7 +259,7 @@ static enum flow_turn quote_reply(struct flow *f)
         "{s:s, s:o, s:b, s:o, s:o}", "id", s->id, "expires_at",
         jsonx_time(json_integer_value(json_object_get(s->db.json, "expires_us"))),
         "held", s->rq.hold, "plan", render_resv(resv), "tax",
-        tax_json(world_of(f), s->pick.plan->total_micro));
+        tax_json(world_of(f), s->db.json));
     json_decref(resv);
     return flow_reply_json(f, 201, reply);
 }

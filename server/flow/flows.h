@@ -145,6 +145,8 @@ extern const struct flow_kind flow_withdraw;
 extern const struct flow_kind flow_invoice_list;
 /* GET /v1/invoices/{number}: tenant, admin */
 extern const struct flow_kind flow_invoice_get;
+/* /v1/tax: admin */
+extern const struct flow_kind flow_tax_list, flow_tax_rate_set, flow_tax_rule_set;
 /* GET /v1/reports: admin */
 extern const struct flow_kind flow_report_list;
 /* GET /v1/reports/{name}: admin */

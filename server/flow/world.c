@@ -19,7 +19,6 @@ struct world *world_new(const struct world_opts *opts)
     struct world *w = xcalloc(1, sizeof(*w));
     w->market = xstrdup(opts->market);
     w->currency = xstrdup(opts->currency);
-    w->tax_ppm = opts->tax_ppm;
     w->hold_window_us = opts->hold_window_us;
     w->ca = opts->ca;
     w->issuer = opts->issuer;

@@ -147,7 +147,6 @@ struct world_try {
 struct world_opts {
     const char *market; /* name; issuer is https://MARKET */
     const char *currency;
-    int64_t tax_ppm; /* what invoices add to prices */
     int64_t hold_window_us; /* of a lease's time so much is held ahead; 0: all */
     struct ca *ca;
     struct issuer *issuer;
@@ -161,7 +160,6 @@ struct world_opts {
 
 struct world {
     char *market, *currency;
-    int64_t tax_ppm;
     int64_t hold_window_us;
     struct store *store;
     struct ca *ca;

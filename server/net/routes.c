@@ -99,6 +99,9 @@ const struct route net_routes[] = {
     {"GET", "/v1/invoices", ROLE_TENANT | ROLE_ADMIN, &flow_invoice_list, RATE_READ, 0},
     {"GET", "/v1/invoices/{number}", ROLE_TENANT | ROLE_ADMIN, &flow_invoice_get,
      RATE_READ, 0},
+    {"GET", "/v1/tax", ROLE_ADMIN, &flow_tax_list, RATE_READ, 0},
+    {"POST", "/v1/tax/rates", ROLE_ADMIN, &flow_tax_rate_set, RATE_WRITE, ROUTE_BODY},
+    {"POST", "/v1/tax/rules", ROLE_ADMIN, &flow_tax_rule_set, RATE_WRITE, ROUTE_BODY},
     {"GET", "/v1/reports", ROLE_ADMIN, &flow_report_list, RATE_READ, 0},
     {"GET", "/v1/reports/{name}", ROLE_ADMIN, &flow_report_get, RATE_READ, 0},
 

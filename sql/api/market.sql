@@ -2,7 +2,7 @@
 
 CREATE OR REPLACE FUNCTION api.market() RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    SELECT jsonb_build_object('name', name, 'currency', currency, 'fee_ppm', fee_ppm, 'tax_ppm', tax_ppm,
+    SELECT jsonb_build_object('name', name, 'currency', currency, 'fee_ppm', fee_ppm, 'tax_ppm', tax_rate_of('standard', now()),
                'issuer_name', issuer_name, 'issuer_registration', issuer_registration,
                'hold_window_us', coalesce(hold_window_us, 0))
       FROM market

@@ -43,11 +43,13 @@ END $$;
 CREATE OR REPLACE FUNCTION api.market_terms() RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT jsonb_build_object('dispute_window_s', extract(epoch FROM dispute_window)::bigint, 'reserve_ppm', reserve_ppm,
-        'reserve_for_s', extract(epoch FROM reserve_for)::bigint, 'bank', bank, 'hold_window_s', coalesce(hold_window_us, 0) / 1000000) FROM market
+        'reserve_for_s', extract(epoch FROM reserve_for)::bigint, 'bank', bank, 'issuer_address', issuer_address, 'hold_window_s', coalesce(hold_window_us, 0) / 1000000) FROM market
 $$;
-DROP FUNCTION IF EXISTS api.market_set(bigint, bigint, bigint, jsonb);
--- p_hold_us: how much of a lease's time is held ahead (hold.sql); 0: all of it.
-CREATE OR REPLACE FUNCTION api.market_set(p_window_s bigint, p_reserve_ppm bigint, p_reserve_for_s bigint, p_bank jsonb, p_hold_us bigint) RETURNS jsonb
+DROP FUNCTION IF EXISTS api.market_set(bigint, bigint, bigint, jsonb), api.market_set(bigint, bigint, bigint, jsonb, bigint);
+-- p_hold_us: how much of a lease's time is held ahead (hold.sql); 0: all of it. p_address:
+-- the issuer's, as it stands on invoices from the next one on; '': none.
+CREATE OR REPLACE FUNCTION api.market_set(p_window_s bigint, p_reserve_ppm bigint, p_reserve_for_s bigint, p_bank jsonb, p_hold_us bigint DEFAULT NULL,
+    p_address text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 BEGIN
     IF p_bank IS NOT NULL AND NOT (is_bank(p_bank) AND coalesce(p_bank->>'client' ~ '^[0-9]{10}$', false)) THEN
@@ -55,8 +57,12 @@ BEGIN
     ELSIF p_hold_us <> 0 AND p_hold_us NOT BETWEEN 10000000 AND lease_max_us() THEN
         PERFORM refuse(20, 'hold_window: ten seconds to 31 days, or 0 for the whole lease');
     END IF;
+    IF translate(p_address, E'\n', '') ~ '[[:cntrl:]]' THEN
+        PERFORM refuse(20, '/issuer_address: lines of text');
+    END IF;
     UPDATE market SET dispute_window = coalesce(make_interval(secs => p_window_s), dispute_window), reserve_ppm = coalesce(p_reserve_ppm, reserve_ppm),
         reserve_for = coalesce(make_interval(secs => p_reserve_for_s), reserve_for), bank = coalesce(p_bank, bank),
+        issuer_address = nullif(coalesce(p_address, issuer_address), ''),
         hold_window_us = CASE WHEN p_hold_us IS NULL THEN hold_window_us ELSE nullif(p_hold_us, 0) END;
     PERFORM tell('terms.changed', NULL, NULL, NULL, (SELECT jsonb_build_object('hold_window_us', coalesce(hold_window_us, 0)) FROM market));
     RETURN api.market_terms();

@@ -258,7 +258,7 @@ BEGIN
     END IF;
     INSERT INTO quote (id, tenant_id, created_at, expires_at, request, plan, hash)
     VALUES (p_id, p_tenant, ts(p_created), ts(p_expires), p_request, p_plan, p_quote_hash);
-    RETURN idem_new(p_principal, p_idem, p_hash, jsonb_build_object('id', p_id, 'expires_us', p_expires));
+    RETURN idem_new(p_principal, p_idem, p_hash, jsonb_build_object('id', p_id, 'expires_us', p_expires, 'tax', plan_tax(p_tenant, p_plan, ts(p_created))));
 END $$;
 
 CREATE OR REPLACE FUNCTION api.quote_get(p_tenant uuid, p_id uuid) RETURNS jsonb
@@ -270,7 +270,7 @@ BEGIN
         PERFORM refuse(5, format('there is no quote %s', p_id));
     END IF;
     RETURN jsonb_build_object('id', v.id, 'created_us', us(v.created_at), 'expires_us', us(v.expires_at),
-        'request', v.request, 'plan', v.plan, 'hash', encode(v.hash, 'hex'));
+        'request', v.request, 'plan', v.plan, 'hash', encode(v.hash, 'hex'), 'tax', plan_tax(p_tenant, v.plan, v.created_at));
 END $$;
 
 CREATE OR REPLACE FUNCTION api.token_log(p_reservation uuid, p_tokens jsonb) RETURNS jsonb

@@ -23,6 +23,25 @@ LANGUAGE sql STABLE AS $$
             SELECT unnest(ARRAY[lower(during), upper(during)]) FROM ng.tax_rule WHERE tenant_id IS NULL OR tenant_id = p_tenant) x
      WHERE x.at > p_at
 $$;
+-- What the invoice will add to a quoted plan, should all of it be used: its GPUs and its
+-- paths each in their class, as taxes are at p_at. rate_ppm is null when there are several.
+CREATE OR REPLACE FUNCTION ng.plan_tax(p_tenant uuid, p_plan jsonb, p_at timestamptz) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    WITH gpu AS (
+        SELECT ng.tax_class_of(p_tenant, 'gpu', n.gpu_model, p_at) AS class,
+               ng.money_mul((p_plan->>'gpus')::bigint * (p_plan->>'len_us')::bigint, (s->>'price_micro')::bigint, 3600000000) AS amount
+          FROM jsonb_array_elements(p_plan->'slots') s LEFT JOIN ng.node n ON n.id = (s->>'node_id')::integer),
+    part AS (
+        SELECT class, amount FROM gpu
+        UNION ALL
+        SELECT ng.tax_class_of(p_tenant, 'path', NULL, p_at), (p_plan->>'total_micro')::bigint - coalesce((SELECT sum(amount) FROM gpu), 0)
+         WHERE jsonb_array_length(p_plan->'lanes') > 0),
+    classed AS (
+        SELECT class, ng.tax_rate_of(class, p_at) AS ppm, sum(amount) AS amount FROM part GROUP BY class)
+    SELECT jsonb_build_object('micro', coalesce(sum(ng.money_mul(CASE WHEN x.only THEN (p_plan->>'total_micro')::bigint ELSE amount::bigint END,
+               ppm, 1000000)), 0), 'rate_ppm', CASE WHEN bool_and(x.only) THEN max(ppm) END)
+      FROM classed CROSS JOIN (SELECT count(*) = 1 AS only FROM classed) x
+$$;
 -- Base and tax per class, the highest rate first.
 CREATE OR REPLACE FUNCTION ng.invoice_taxes_json(p_number text) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
