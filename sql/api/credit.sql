@@ -130,11 +130,12 @@ BEGIN
     PERFORM ng.budget_alert(p_tenant);
 END $$;
 
--- What a hard budget leaves; NULL without one.
+-- What a hard budget leaves; NULL without one. Never less than nothing, though a month may
+-- begin with more held than it allows: what takes no money is not refused for it.
 CREATE OR REPLACE FUNCTION ng.budget_room(p_tenant uuid, p_currency text) RETURNS bigint
 LANGUAGE sql STABLE AS $$
-    SELECT greatest(b.limit_micro, CASE WHEN clock_timestamp() < b.until THEN b.carried_micro ELSE 0 END)
-           - b.held_micro - CASE WHEN clock_timestamp() < b.until THEN b.spent_micro ELSE 0 END
+    SELECT greatest(0, greatest(b.limit_micro, CASE WHEN clock_timestamp() < b.until THEN b.carried_micro ELSE 0 END)
+           - b.held_micro - CASE WHEN clock_timestamp() < b.until THEN b.spent_micro ELSE 0 END)
       FROM ng.budget b WHERE b.tenant_id = p_tenant AND b.currency = p_currency AND b.hard
 $$;
 -- What a new hold may take of a wallet.

@@ -177,7 +177,7 @@ static void book(struct run *x)
 static int find(struct run *x, unsigned states)
 {
     for (int tries = 0; tries < 30 && x->h.resv_count > 0; tries++) {
-        int n = x->h.resv_count, recent = n > 60 && run_pick(x, 4) ? 60 : n;
+        int n = x->h.resv_count, recent = n > 40 && run_pick(x, 4) ? 40 : n;
         int i = n - 1 - run_pick(x, recent);
         if (states >> x->h.resv[i].state & 1)
             return i;
@@ -422,8 +422,8 @@ static void receipts(struct run *x)
 }
 
 struct run_event run_leases[] = {
-    {"booked", 14, book, 0},       {"confirmed", 4, confirm, 0},
+    {"booked", 24, book, 0},       {"confirmed", 4, confirm, 0},
     {"end moved", 6, move_end, 0}, {"fewer GPUs", 2, shrink, 0},
     {"cancelled", 3, cancel, 0},   {"lit or dark", 4, light, 0},
-    {"receipts", 22, receipts, 0}, {NULL, 0, NULL, 0},
+    {"receipts", 34, receipts, 0}, {NULL, 0, NULL, 0},
 };

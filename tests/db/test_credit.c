@@ -175,6 +175,27 @@ START_TEST(a_month_begins_with_what_is_held)
 }
 END_TEST
 
+/* More is held than the limit, which was lowered, when the month begins: a quote that
+ * holds its place takes no money, and is not refused. */
+START_TEST(a_month_that_begins_over_its_limit)
+{
+    tenant("over", 100000);
+    budget_set("over", 2000, "");
+    char *a = new_id(), *got = book("over", a, 1500);
+    ck_assert_str_eq(got, "ok");
+    free(got);
+    free(a);
+    budget_set("over", 1000, "");
+    ledger_sql(&l, "UPDATE ng.budget SET until = now() - interval '1 s', since = now() "
+                   "- interval '2 s' FROM ng.tenant t WHERE t.id = tenant_id AND name "
+                   "= 'over'");
+    expect("0", "SELECT ng.spendable(w) FROM ng.account w JOIN ng.tenant t ON t.id = "
+                "w.tenant_id WHERE kind = 'wallet' AND t.name = 'over'");
+    budget_set("over", 1000, ""); /* the views compare it with this month */
+    ledger_check(&l);
+}
+END_TEST
+
 /* ---- promo ---- */
 
 static long grant(const char *name, int yen, const char *until)
@@ -478,6 +499,7 @@ int main(void)
     tcase_add_test(tc, a_wallet_that_is_short_is_not_a_budget);
     tcase_add_test(tc, a_soft_budget_only_tells);
     tcase_add_test(tc, a_month_begins_with_what_is_held);
+    tcase_add_test(tc, a_month_that_begins_over_its_limit);
     tcase_add_test(tc, promo_pays_first_what_expires_first);
     tcase_add_test(tc, an_outage_is_credited_once_and_never_more_than_captured);
     tcase_add_test(tc, the_market_sees_gaps_itself);

@@ -26,7 +26,7 @@
 #include "tests/db/history_run.h"
 #include "tests/unit/unit.h"
 
-#define STEPS         700
+#define STEPS         1500
 #define COMPARE_EVERY 5
 
 static struct run x;
@@ -77,8 +77,8 @@ static void pass_time(struct run *r)
     if (how == 0) /* to the first instant of a month, and just around it */
         to = h_month(h->zone[run_pick(r, H_TENANTS)], h->now, 1) +
              1000 * (run_pick(r, 3) - 1);
-    else if (how < 4)
-        to = h->now + run_pick(r, 4 * 86400) * SEC_US;
+    else if (how < 3)
+        to = h->now + run_pick(r, 3 * 86400) * SEC_US;
     else if (how < 12)
         to = h->now + INT64_C(1000) * run_pick(r, 2000);
     if (to < h->now)
@@ -152,7 +152,7 @@ static void invoice(struct run *r)
 }
 
 static struct run_event general[] = {
-    {"time passed", 30, pass_time, 0},
+    {"time passed", 34, pass_time, 0},
     {"rounds of billing", 6, bill, 0},
     {"invoices", 2, invoice, 0},
     {NULL, 0, NULL, 0},
