@@ -203,6 +203,7 @@ DECLARE
     v_keep timestamptz := now() - interval '92 days';
     v_old record;
 BEGIN
+    PERFORM guard_months();
     FOR v_old IN SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
                   WHERE i.inhparent = 'ng.match_log'::regclass AND c.relname ~ '^match_log_\d{4}_\d\d$'
                     AND (to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month') AT TIME ZONE 'UTC' < v_keep

@@ -24,10 +24,19 @@ struct run {
     char *conf; /* of neargpu-billd */
     struct run_topup topup[RUN_TOPUPS];
     struct run_payout payout[RUN_PAYOUTS];
-    int topup_count, payout_count, ref, forks;
+    int topup_count, payout_count, ref, forks, steps;
     int forked[RUN_RESVS][2]; /* of each chain: the last number told twice */
     long kills, rounds, refused, booked, receipts;
 };
+
+/* Starts a market on a clock of its own; its events are drawn from this seed. One a
+ * program. run_plant, within a test, puts tenants, providers, nodes and paths there. */
+struct ledger *run_open(unsigned seed);
+void run_plant(void);
+/* So many events, then 40 days and a round of billing; compares all the while. */
+void run_steps(int steps);
+void run_report(void);
+void run_close(void);
 
 int run_pick(struct run *x, int n);
 void run_expect(struct run *x, const char *state, const char *fmt, ...)

@@ -239,7 +239,7 @@ reserve "{\"quote\":\"$quote\"}" -H 'Idempotency-Key: q2'
 is "confirmed once" "$code" 200
 ask "$acme" POST /v1/quotes "{\"duration\":\"1h\",\"gpus\":4,\"nodes\":3,\"start\":\"$(hour 62)\",\"hold\":true}"
 quote=$(get .id)
-sql "UPDATE ng.reservation SET hold_until = now() - interval '1 s' WHERE quote_id = '$quote'; UPDATE ng.quote SET expires_at = now() - interval '1 s' WHERE id = '$quote'" >/dev/null
+sql "UPDATE ng.reservation SET hold_until = now() - interval '1 s' WHERE quote_id = '$quote'; BEGIN; SET LOCAL session_replication_role = replica; UPDATE ng.quote SET expires_at = now() - interval '1 s' WHERE id = '$quote'; COMMIT" >/dev/null
 for _ in $(seq 50); do
     reserve "{\"duration\":\"1h\",\"gpus\":4,\"nodes\":3,\"start\":\"$(hour 62)\",\"site\":\"tokyo\"}"
     [ "$code" = 201 ] && break
