@@ -258,7 +258,8 @@ static void terms(struct run *x)
     }
     }
     run_expect(x, "00000",
-               "SELECT api.market_set(%" PRId64 ", %" PRId64 ", %" PRId64 ", NULL)",
+               "SELECT api.market_set(%" PRId64 ", %" PRId64 ", %" PRId64
+               ", NULL, NULL)",
                h->window / SEC_US, h->reserve_ppm, h->reserve_for / SEC_US);
 }
 

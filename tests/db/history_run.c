@@ -350,7 +350,7 @@ void run_plant(void)
         "ng.node; INSERT INTO ng.sla_terms VALUES (10000, '10 minutes', 100000), "
         "(50000, '10 minutes', 250000), (200000, '10 minutes', 500000); SELECT "
         "api.provider_bank(id, '" BANK "', NULL) FROM ng.provider; SELECT "
-        "api.market_set(NULL, NULL, NULL, '" BANK "')");
+        "api.market_set(NULL, NULL, NULL, '" BANK "', NULL)");
     for (int p = 0; p < H_PROVIDERS; p++)
         h->order[p] = (int)ledger_int(
             &x.l,

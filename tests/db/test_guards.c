@@ -144,12 +144,15 @@ mutables[] = {
     {"meter", "seq,gpu_ms,amount_micro,fee_micro,closed", false},
     {"quote", "request,plan", false},
     {"price", "during", false},
+    {"tax_rate", "during", false},
+    {"tax_rule", "during", false},
     {"reservation",
      "state,reason,during,ended_at,request,data,per_hour_micro,total_micro,"
      "effective_micro,fee_ppm,held_micro,captured_micro,released_micro,idem_key,idem_"
      "hash,"
      "quote_id,spot,generation,hold_until,fault,preempted_by,preempted_at,replaced_at,"
-     "groups,coordinator,refunded_micro,credited_micro,rest_back",
+     "groups,coordinator,refunded_micro,credited_micro,rest_back,paid_until,hold_due_"
+     "at,funds_low_at",
      true},
 };
 

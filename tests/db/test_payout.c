@@ -70,7 +70,7 @@ START_TEST(settlement)
     ck_assert_int_eq(balance("provider_pending", "acme"), 475000264);
     ck_assert_int_eq(balance("provider_available", "acme"), 0);
     /* The window is a week: nothing is due. Without one, all; a tenth is kept. */
-    ledger_sql(&l, "SELECT api.market_set(0, 100000, 0, NULL)");
+    ledger_sql(&l, "SELECT api.market_set(0, 100000, 0, NULL, NULL)");
     ledger_sql(&l, "UPDATE ng.market SET reserve_for = '1 h'");
     ledger_once(&l);
     ledger_once(&l);
@@ -130,7 +130,7 @@ START_TEST(payouts)
     ledger_sql(&l, "SELECT api.payout_act(1, 'approve', NULL, 'hanako')");
     REFUSED("NG006", "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x')");
     ledger_sql(&l, "SELECT api.market_set(NULL, NULL, NULL, " BANK
-                   " || '{\"client\": \"0123456789\"}'::jsonb)");
+                   " || '{\"client\": \"0123456789\"}'::jsonb, NULL)");
     ledger_sql(&l, "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x')");
     /* In one file only. */
     REFUSED("NG006", "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x')");
