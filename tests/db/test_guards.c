@@ -122,6 +122,8 @@ mutables[] = {
     {"idempotency", "*", true},
     {"log", "*", true},
     {"log_todo", "*", true},
+    {"agreed_cursor", "*", true}, /* what it passes twice is there already */
+    {"node_witness", "*", true},  /* the newest word of each node */
     {"log_tile", "*", true}, /* hashes of leaves: computed again by whoever verifies */
     {"sla_due", "*", true},
     {"check_result", "*", true},
