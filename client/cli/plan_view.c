@@ -144,10 +144,9 @@ void plan_view_note(const json_t *resv, render_zone_fn *zone, struct strbuf *out
     }
     const json_t *hold = json_object_get(resv, "hold");
     if (json_is_string(json_object_get(hold, "low_since"))) {
-        add_text(&line,
-                 line.len > 0 ? "; your money reaches until "
-                              : "your money reaches until ",
-                 json_object_get(hold, "paid_until"), zone);
+        strbuf_adds(&line,
+                    line.len > 0 ? "; your money reaches" : "your money reaches");
+        add_text(&line, " until ", json_object_get(hold, "paid_until"), zone);
         strbuf_adds(&line, ": it ends then unless more comes in time");
     }
     strbuf_adds(out, strbuf_str(&line));

@@ -80,7 +80,7 @@ END $$;
 CREATE OR REPLACE FUNCTION ng.hold_stop(r ng.reservation, p_why text, p_now timestamptz) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_end timestamptz := greatest(r.paid_until, p_now + interval '5 seconds');
+    v_end timestamptz := CASE WHEN r.paid_until > p_now THEN r.paid_until ELSE p_now + interval '5 seconds' END;
     v_total bigint;
 BEGIN
     IF v_end >= upper(r.during) THEN
@@ -122,7 +122,8 @@ END $$;
 CREATE OR REPLACE FUNCTION ng.hold_roll(r ng.reservation, p_window interval, p_now timestamptz) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_notice interval := least(p_window / 4, interval '1 hour');
+    -- A job is told ten seconds before its end (server/flow/lease.h), whenever that was set.
+    v_notice interval := greatest(least(p_window / 4, interval '1 hour'), interval '12 seconds');
     v_target timestamptz := least(greatest(p_now + p_window, r.paid_until), upper(r.during));
     v_before timestamptz := r.paid_until;
     v_warned boolean := r.funds_low_at IS NOT NULL;

@@ -54,8 +54,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 BEGIN
     IF p_bank IS NOT NULL AND NOT (is_bank(p_bank) AND coalesce(p_bank->>'client' ~ '^[0-9]{10}$', false)) THEN
         PERFORM refuse(20, 'a bank account is a bank of 4 digits, a branch of 3, a type, a number of 7, a holder in half-width kana; and the client code of 10 digits');
-    ELSIF p_hold_us <> 0 AND p_hold_us NOT BETWEEN 10000000 AND lease_max_us() THEN
-        PERFORM refuse(20, 'hold_window: ten seconds to 31 days, or 0 for the whole lease');
+    ELSIF p_hold_us <> 0 AND p_hold_us NOT BETWEEN 30000000 AND lease_max_us() THEN
+        PERFORM refuse(20, 'hold_window: half a minute to 31 days, or 0 for the whole lease');
     END IF;
     IF translate(p_address, E'\n', '') ~ '[[:cntrl:]]' THEN
         PERFORM refuse(20, '/issuer_address: lines of text');

@@ -2,7 +2,7 @@
 
 -- How much of a lease's time is held ahead; null: all of it.
 ALTER TABLE ng.market ADD COLUMN hold_window_us bigint DEFAULT 86400000000
-    CHECK (hold_window_us BETWEEN 10000000 AND 2678400000000); -- ten seconds to a month, as long as a lease can be
+    CHECK (hold_window_us BETWEEN 30000000 AND 2678400000000); -- half a minute to a month, as long as a lease can be
 
 ALTER TABLE ng.reservation
     ADD COLUMN paid_until timestamptz,   -- up to where its price is held; null: to its end
