@@ -178,8 +178,11 @@ char *cli_key(const struct cli *c, struct err *err);
 int cli_print(const struct strbuf *text, struct err *err) MUST_USE;
 /* An option's text in which \n begins a line; new reference. */
 json_t *cli_lines(const char *text);
-/* The table of an invoice's or credit note's taxes. */
-void cli_render_taxes(struct cli *c, const json_t *document, struct strbuf *out);
+/* --focus: charges of an invoice, or (NULL) of a period; page by page. */
+int cli_print_focus(struct cli *c, const char *invoice, struct err *err) MUST_USE;
+/* The columns of lists of credit notes. */
+#define CLI_NOTE_COLS 9
+extern const struct render_col cli_note_cols[CLI_NOTE_COLS];
 /* The array `member` of a reply in the chosen format (JSON: the whole reply). `none`:
  * sentence on stderr instead of an empty table. */
 int cli_print_list(struct cli *c, const json_t *reply, const char *member,

@@ -1,5 +1,4 @@
-/* admin refund, dispute, withdraw; dispute; credit-note list and show; provider
- * statement. */
+/* admin refund, dispute, withdraw; dispute; provider statement. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +7,7 @@
 #include "client/cli/query.h"
 #include "client/lib/xalloc.h"
 
-static const struct render_col note_cols[] = {
+const struct render_col cli_note_cols[CLI_NOTE_COLS] = {
     {"NUMBER", "number", RENDER_TEXT, NULL},
     {"TENANT", "tenant", RENDER_TEXT, NULL},
     {"INVOICE", "invoice", RENDER_TEXT, NULL},
@@ -63,47 +62,10 @@ int cmd_admin_refund(struct cli *c, struct err *err)
     if (rc == 0)
         rc = post(c, path, body, &reply, err);
     if (rc == 0)
-        rc = cli_print_list(c, reply, "credit_notes", note_cols,
-                            RENDER_COUNT_OF(note_cols), "nothing was refunded", err);
+        rc = cli_print_list(c, reply, "credit_notes", cli_note_cols, CLI_NOTE_COLS,
+                            "nothing was refunded", err);
     free(path);
     json_decref(body);
-    json_decref(reply);
-    return rc;
-}
-
-int cmd_credit_note_list(struct cli *c, struct err *err)
-{
-    json_t *reply = NULL;
-    if (cli_get_list(c, "/v1/credit-notes", "credit_notes", &reply, err) < 0)
-        return -1;
-    int rc = cli_print_list(c, reply, "credit_notes", note_cols,
-                            RENDER_COUNT_OF(note_cols), "no credit notes", err);
-    json_decref(reply);
-    return rc;
-}
-
-int cmd_credit_note_show(struct cli *c, struct err *err)
-{
-    static const struct render_col head[] = {
-        {"Credit note", "number", RENDER_TEXT, NULL},
-        {"Of invoice", "invoice", RENDER_TEXT, NULL},
-        {"Issuer", "issuer.name", RENDER_TEXT, NULL},
-        {"Registration", "issuer.registration", RENDER_TEXT, NULL},
-        {"Recipient", "recipient", RENDER_TEXT, NULL},
-        {"Issued", "issued_at", RENDER_TIME, NULL},
-        {"Reservation", "reservation", RENDER_TEXT, NULL},
-        {"Reason", "reason", RENDER_TEXT, NULL},
-        {"Net", "net", RENDER_MONEY, NULL},
-        {"Tax rate", "tax_ppm", RENDER_PPM, NULL},
-        {"Tax", "tax", RENDER_MONEY, NULL},
-        {"Total", "total", RENDER_MONEY, NULL},
-    };
-    char *path = cli_path("/v1/credit-notes/", c->opts->args[0], "");
-    json_t *reply = NULL;
-    int rc = cli_get(c, path, &reply, err);
-    if (rc == 0)
-        rc = cli_print_card(c, reply, head, RENDER_COUNT_OF(head), err);
-    free(path);
     json_decref(reply);
     return rc;
 }

@@ -368,8 +368,8 @@ static const struct opt_command commands[CMD_COUNT] = {
                    OPTS(usage_opts), ARGS(0, 0), EX(usage_ex)},
     [CMD_WALLET] = {"wallet", "", "show the wallet and its last transfers", NULL, NULL,
                     0, ARGS(0, 0), EX(wallet_ex)},
-    [CMD_INVOICE_LIST] = {"invoice list", "", "list invoices", NULL, NULL, 0,
-                          ARGS(0, 0), EX(invoice_list_ex)},
+    [CMD_INVOICE_LIST] = {"invoice list", "", "list invoices and credit notes", NULL,
+                          NULL, 0, ARGS(0, 0), EX(invoice_list_ex)},
     [CMD_INVOICE_SHOW] = {"invoice show", "NUMBER", "show one invoice", NULL,
                           OPTS(invoice_opts), ARGS(1, 1), EX(invoice_show_ex)},
     [CMD_BILLING] =

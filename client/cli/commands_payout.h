@@ -45,6 +45,10 @@ static const struct opt_def terms_opts[] = {
     {"client", 0, "CODE", "The market's client code at its bank, 10 digits."},
     BANK_OPTS,
 };
+static const struct opt_def note_opts[] = {
+    {"html", 0, "FILE", "Write it as a page to FILE, to print or to send."},
+    {"lang", 0, "LANG", "Language of the page: en or ja; that of the account else."},
+};
 static const struct opt_def bank_opts[] = {
     {"registration", 0, "NUMBER", "Qualified invoice issuer: T and 13 digits."},
     BANK_OPTS,
@@ -106,7 +110,9 @@ EXAMPLES(dispute_ex, {"neargpu dispute 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --re
                       "\"two of eight GPUs were slow\"",
                       "It is not paid to the provider until this is settled."});
 EXAMPLES(note_list_ex, {"neargpu credit-note list", "All credit notes."});
-EXAMPLES(note_show_ex, {"neargpu credit-note show CN-2026-000001", "One of them."});
+EXAMPLES(note_show_ex, {"neargpu credit-note show CN-2026-000001", "One of them."},
+         {"neargpu credit-note show CN-2026-000001 --html note.html --lang ja",
+          "As a page to print: a qualified return invoice."});
 EXAMPLES(withdraw_ex, {"neargpu admin withdraw kagaku-lab --amount 1000",
                        "The rest of a wallet went back to its owner."});
 
@@ -122,9 +128,10 @@ EXAMPLES(withdraw_ex, {"neargpu admin withdraw kagaku-lab --amount 1000",
     [CMD_CREDIT_NOTE_LIST] =                                                           \
         {"credit-note list", "", "list credit notes", NULL, NULL, 0, ARGS(0, 0),       \
          EX(note_list_ex)},                                                            \
-    [CMD_CREDIT_NOTE_SHOW] =                                                           \
-        {"credit-note show", "NUMBER",        "show one credit note", NULL, NULL, 0,   \
-         ARGS(1, 1),         EX(note_show_ex)},                                        \
+    [CMD_CREDIT_NOTE_SHOW] = {"credit-note show",     "NUMBER",                        \
+                              "show one credit note", NULL,                            \
+                              OPTS(note_opts),        ARGS(1, 1),                      \
+                              EX(note_show_ex)},                                       \
     [CMD_PROVIDER_PAYOUTS] = {"provider payouts",                                      \
                               "",                                                      \
                               "show what is available and what was paid out",          \

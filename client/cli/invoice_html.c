@@ -48,8 +48,6 @@ enum word {
     W_OF_INVOICE,
     W_OF_PERIOD,
     W_OF_DATE,
-    W_REASON,
-    W_RESERVATION,
     W_RETURNED,
     W_RETURNED_NOTE,
     W_UNTAXED,
@@ -105,8 +103,6 @@ static const struct language {
       "Of invoice",
       "Period of that invoice",
       "Date of that invoice",
-      "Reason",
-      "Reservation",
       "Total given back",
       "Given back to the prepaid balance.",
       "This use was not invoiced yet: it lessens the next invoice, and no tax goes "
@@ -151,8 +147,6 @@ static const struct language {
       "対象請求書番号",
       "対象請求書のご利用期間",
       "対象請求書の発行日",
-      "返還の理由",
-      "予約",
       "返還金額合計",
       "前払い残高に返還しました。",
       "請求前のご利用分の返還です。次回の請求書の金額が減り、消費税の返還はありません"
@@ -301,7 +295,7 @@ static void put_parties(const struct page *p, enum word due)
     strbuf_adds(p->out, "</div>\n");
 }
 
-/* The rate and what it is called: "8.0 %, reduced ※". class NULL: none is said. */
+/* The rate and what it is called: "8.0 %, reduced ※". */
 static void rate_text(const struct page *p, const json_t *tax, char out[80])
 {
     int64_t ppm = json_integer_value(json_object_get(tax, "rate_ppm"));
@@ -387,6 +381,69 @@ static void put_sums(const struct page *p)
     strbuf_adds(p->out, "</tr>\n</tbody>\n</table>\n");
 }
 
+/* A table with a heading, of two columns: what, and how much. */
+static void begin_amounts(const struct page *p, enum word heading)
+{
+    strbuf_adds(p->out, "<table>\n<thead><tr>");
+    html_element(p->out, "th", NULL, word(p, heading));
+    html_element(p->out, "th", "number", word(p, W_AMOUNT));
+    strbuf_adds(p->out, "</tr></thead>\n<tbody>\n");
+}
+
+static void put_amount(const struct page *p, const char *text, const json_t *amount)
+{
+    strbuf_adds(p->out, "<tr>");
+    html_element(p->out, "td", NULL, text);
+    money(p, amount, "td", false);
+    strbuf_adds(p->out, "</tr>\n");
+}
+
+static void end_amounts(const struct page *p)
+{
+    strbuf_adds(p->out, "</tbody>\n</table>\n");
+}
+
+/* What came out of promotional credit, and what was credited for incidents. */
+static void put_credits(const struct page *p)
+{
+    const json_t *credits = json_object_get(p->invoice, "credits"), *credit;
+    size_t i;
+    if (json_array_size(credits) == 0)
+        return;
+    begin_amounts(p, W_CREDITS);
+    json_array_foreach(credits, i, credit)
+    {
+        struct strbuf text = STRBUF_INIT;
+        const json_t *incident = json_object_get(credit, "incident");
+        strbuf_adds(&text, word(p, json_is_integer(incident) ? W_SLA : W_PROMO));
+        if (json_is_integer(incident))
+            strbuf_addf(&text, " %" JSON_INTEGER_FORMAT, json_integer_value(incident));
+        strbuf_addf(&text, ": %s", text_at(credit, "reason"));
+        put_amount(p, strbuf_str(&text), json_object_get(credit, "amount"));
+        strbuf_done(&text);
+    }
+    end_amounts(p);
+    html_element(p->out, "p", "quiet", word(p, W_CREDITS_NOTE));
+}
+
+static void put_credit_notes(const struct page *p)
+{
+    const json_t *notes = json_object_get(p->invoice, "credit_notes"), *note;
+    size_t i;
+    if (json_array_size(notes) == 0)
+        return;
+    begin_amounts(p, W_NOTES);
+    json_array_foreach(notes, i, note)
+    {
+        char issued[40], text[200];
+        const struct page at = {note, p->lang, p->zone, p->out};
+        day(&at, "issued_at", false, issued);
+        snprintf(text, sizeof(text), "%.40s, %s", text_at(note, "number"), issued);
+        put_amount(p, text, json_object_get(note, "total"));
+    }
+    end_amounts(p);
+}
+
 static void put_notes(const struct page *p)
 {
     const char *note = word(p, W_VERIFY), *at = strstr(note, "%s");
@@ -402,27 +459,98 @@ static void put_notes(const struct page *p)
     strbuf_adds(p->out, "</p>\n</div>\n");
 }
 
-int invoice_html(const json_t *invoice, const char *lang, render_zone_fn *zone,
-                 struct strbuf *out, struct err *err)
+/* ---- credit notes ---- */
+
+/* What it refers to: the invoice, its date and the period of the service. */
+static void put_note_top(const struct page *p)
 {
-    struct page p = {.invoice = invoice, .lang = languages, .zone = zone, .out = out};
+    const json_t *of = json_object_get(p->invoice, "of");
+    char text[40];
+    day(p, "issued_at", false, text);
+    strbuf_adds(p->out, "<div class=\"top\">\n");
+    html_element(p->out, "h1", NULL, word(p, W_CREDIT_NOTE));
+    strbuf_adds(p->out, "<table class=\"facts\">\n");
+    fact(p, W_NOTE_NUMBER, text_at(p->invoice, "number"));
+    fact(p, W_ISSUED, text);
+    if (json_is_object(of)) {
+        const struct page at = {of, p->lang, p->zone, p->out};
+        fact(p, W_OF_INVOICE, text_at(p->invoice, "invoice"));
+        day(&at, "issued_at", false, text);
+        fact(p, W_OF_DATE, text);
+        fact_period(p, of, W_OF_PERIOD);
+    }
+    strbuf_adds(p->out, "</table>\n</div>\n");
+}
+
+static void put_note_lines(const struct page *p)
+{
+    const json_t *line;
+    size_t i;
+    begin_amounts(p, W_DESCRIPTION);
+    json_array_foreach(json_object_get(p->invoice, "lines"), i, line)
+        put_amount(p, text_at(line, "description"), json_object_get(line, "amount"));
+    end_amounts(p);
+}
+
+static void put_note_notes(const struct page *p)
+{
+    strbuf_adds(p->out, "<div class=\"notes quiet\">\n");
+    html_element(p->out, "p", NULL, word(p, W_RETURNED_NOTE));
+    if (!json_is_object(json_object_get(p->invoice, "of")))
+        html_element(p->out, "p", NULL, word(p, W_UNTAXED));
+    if (tax_of(p, "reduced") != NULL)
+        html_element(p->out, "p", NULL, word(p, W_REDUCED_NOTE));
+    strbuf_adds(p->out, "</div>\n");
+}
+
+/* ---- pages ---- */
+
+static int begin(struct page *p, const char *lang, enum word name, struct err *err)
+{
     char title[120];
+    p->lang = languages;
     for (size_t i = 0; i < sizeof(languages) / sizeof(languages[0]); i++)
         if (strcmp(lang, languages[i].tag) == 0)
-            p.lang = &languages[i];
-    if (text_at(invoice, "number")[0] == '\0' ||
-        !json_is_object(json_object_get(invoice, "total")) ||
-        !json_is_array(json_object_get(invoice, "lines")))
-        return err_set(err, ERR_BAD_REQUEST, "this is no invoice");
-    snprintf(title, sizeof(title), "%s %s", word(&p, W_INVOICE),
-             text_at(invoice, "number"));
-    const struct html_page page = {p.lang->tag, title, style};
-    html_begin(out, &page);
+            p->lang = &languages[i];
+    if (text_at(p->invoice, "number")[0] == '\0' ||
+        !json_is_object(json_object_get(p->invoice, "total")) ||
+        !json_is_array(json_object_get(p->invoice, "lines")))
+        return err_set(err, ERR_BAD_REQUEST, "this is no invoice and no credit note");
+    snprintf(title, sizeof(title), "%s %.60s", word(p, name),
+             text_at(p->invoice, "number"));
+    const struct html_page page = {p->lang->tag, title, style};
+    html_begin(p->out, &page);
+    return 0;
+}
+
+int invoice_html(const json_t *document, const char *lang, render_zone_fn *zone,
+                 struct strbuf *out, struct err *err)
+{
+    struct page p = {.invoice = document, .zone = zone, .out = out};
+    if (begin(&p, lang, W_INVOICE, err) != 0)
+        return -1;
     put_top(&p);
     put_parties(&p, W_DUE);
     put_lines(&p);
     put_sums(&p);
+    put_credits(&p);
+    put_credit_notes(&p);
     put_notes(&p);
+    html_end(out);
+    return 0;
+}
+
+int credit_note_html(const json_t *document, const char *lang, render_zone_fn *zone,
+                     struct strbuf *out, struct err *err)
+{
+    struct page p = {.invoice = document, .zone = zone, .out = out};
+    if (begin(&p, lang, W_CREDIT_NOTE, err) != 0)
+        return -1;
+    put_note_top(&p);
+    put_parties(&p, W_RETURNED);
+    put_note_lines(&p);
+    put_sums(&p);
+    put_note_notes(&p);
     html_end(out);
     return 0;
 }

@@ -126,6 +126,10 @@ static void invoice_money(json_t *invoice)
         render_money(line, "amount_micro", "amount", currency);
         rename_member(line, "quantity_gpu_ms", "gpu_ms");
     }
+    json_array_foreach(json_object_get(invoice, "credits"), i, line)
+        render_money(line, "amount_micro", "amount", currency);
+    json_array_foreach(json_object_get(invoice, "credit_notes"), i, line)
+        render_money(line, "total_micro", "total", currency);
 }
 
 static enum flow_turn invoices_read(struct flow *f)

@@ -119,6 +119,7 @@ static enum flow_turn note_reply(struct flow *f)
     json_t *reply = render_times(db_of(f)->json);
     const json_t *document = json_object_get(db_of(f)->json, "document");
     json_object_set_new(reply, "issuer", render_issuer(document));
+    json_object_set(reply, "billing", json_object_get(document, "billing"));
     json_object_set(reply, "recipient", json_object_get(document, "recipient"));
     json_object_set(reply, "zone", json_object_get(document, "zone"));
     json_object_del(reply, "document");

@@ -63,6 +63,28 @@ LANGUAGE sql STABLE AS $$
         'tax_micro', i.tax_micro, 'total_micro', i.total_micro, 'taxes', ng.invoice_taxes_json(i.number))
 $$;
 
+-- What came into the wallet between the invoice before and the end of this one's period, out
+-- of promotional credit (a row a grant) and for incidents. It is beside the invoice: the
+-- wallet that pays has it.
+CREATE OR REPLACE FUNCTION ng.invoice_credits(i ng.invoice) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(jsonb_agg(c.doc ORDER BY c.at, c.kind, c.id), '[]')
+      FROM (SELECT coalesce(max(upper(period)), '-infinity') AS since FROM ng.invoice
+             WHERE tenant_id = i.tenant_id AND currency = i.currency AND upper(period) <= lower(i.period)) s
+      CROSS JOIN LATERAL (
+          SELECT 'promo' AS kind, g.id, max(t.at) AS at, jsonb_build_object('kind', 'promo', 'grant', g.id, 'at_us', ng.us(max(t.at)),
+                     'reason', g.reason, 'amount_micro', sum(t.amount_micro)) AS doc
+            FROM ng.account a JOIN ng.transfer t ON t.dr = a.id AND t.kind = 'promo_used' AND t.at >= s.since AND t.at < upper(i.period)
+            JOIN ng.promo_grant g ON g.id = split_part(t.ref, '/', 2)::bigint
+           WHERE a.kind = 'promo' AND a.tenant_id = i.tenant_id AND a.currency = i.currency
+           GROUP BY g.id
+          UNION ALL
+          SELECT 'sla', x.id, x.at, jsonb_build_object('kind', 'sla', 'incident', x.incident_id, 'reservation', x.reservation_id,
+                     'at_us', ng.us(x.at), 'reason', x.reason, 'amount_micro', x.amount_micro)
+            FROM ng.sla_credit x JOIN ng.reservation r ON r.id = x.reservation_id AND r.tenant_id = i.tenant_id AND r.currency = i.currency
+           WHERE x.at >= s.since AND x.at < upper(i.period)) c
+$$;
+
 CREATE OR REPLACE FUNCTION api.invoice_list(p_tenant uuid, p_cursor text, p_limit bigint) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT page('invoices', (SELECT jsonb_agg(invoice_json(i) || jsonb_build_object('_key', i.number) ORDER BY i.number DESC)
@@ -79,7 +101,10 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM refuse(5, format('there is no invoice %s', p_number));
     END IF;
-    RETURN invoice_json(v) || jsonb_build_object('document', v.document, 'lines', (
+    RETURN invoice_json(v) || jsonb_build_object('document', v.document, 'credits', invoice_credits(v), 'credit_notes', (
+        SELECT coalesce(jsonb_agg(jsonb_build_object('number', c.number, 'issued_us', us(c.issued_at), 'reason', c.reason,
+                   'total_micro', c.total_micro) ORDER BY c.number), '[]')
+          FROM credit_note c WHERE c.invoice = v.number), 'lines', (
         SELECT coalesce(jsonb_agg(jsonb_build_object('line', l.line, 'description', l.description,
                    'reservation', l.reservation_id, 'quantity_gpu_ms', l.quantity_gpu_ms,
                    'amount_micro', l.amount_micro, 'tax_class', l.tax_class) ORDER BY l.line), '[]')

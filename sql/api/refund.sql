@@ -107,7 +107,8 @@ BEGIN
         total_micro, document)
     SELECT ng.credit_note_number(to_char(clock_timestamp() AT TIME ZONE v_tenant.zone, 'YYYY')), r.tenant_id, r.currency, r.id, p_invoice, p_by, p_reason,
            p_principal, p_net, CASE WHEN p_invoice IS NULL THEN 0 END, v_tax, p_net + v_tax, jsonb_build_object('issuer', m.issuer_name,
-               'registration', m.issuer_registration, 'market', m.name, 'recipient', v_tenant.name, 'zone', v_tenant.zone)
+               'registration', m.issuer_registration, 'address', m.issuer_address, 'market', m.name, 'recipient', v_tenant.name,
+               'zone', v_tenant.zone, 'billing', v_tenant.billing)
       FROM ng.market m
     RETURNING * INTO c;
     INSERT INTO ng.credit_note_tax (number, class, rate_ppm, base_micro, tax_micro)
@@ -192,7 +193,9 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM refuse(5, format('there is no credit note %s', left(p_number, 40)));
     END IF;
-    RETURN credit_note_json(v) || jsonb_build_object('document', v.document, 'lines', (
+    RETURN credit_note_json(v) || jsonb_build_object('document', v.document, 'of', (
+        SELECT jsonb_build_object('issued_us', us(i.issued_at), 'from_us', us(lower(i.period)), 'to_us', us(upper(i.period)))
+          FROM invoice i WHERE i.number = v.invoice), 'lines', (
         SELECT coalesce(jsonb_agg(jsonb_build_object('line', l.line, 'description', l.description, 'reservation', l.reservation_id,
                    'amount_micro', l.amount_micro) ORDER BY l.line), '[]')
           FROM credit_note_line l WHERE l.number = v.number));

@@ -53,7 +53,8 @@ START_TEST(set_up)
                "SELECT t.tenant('lab', 'Asia/Tokyo', 100000000000), "
                "t.tenant('abroad', 'UTC', 100000000000), "
                "t.tenant('later', 'UTC', 100000000000), "
-               "t.node('n1', 'tokyo', 'acme', 8), t.node('n2', 'tokyo', 'zero', 8)");
+               "t.node('n1', 'tokyo', 'acme', 16), t.node('n2', 'tokyo', 'zero', 8)");
+    ledger_sql(&l, "SELECT api.market_set(NULL, NULL, NULL, NULL, NULL, 'Ote')");
     ledger_sql(&l, "UPDATE ng.node SET gpu_model = 'A10' WHERE name = 'n2'");
     ledger_sql(&l, "SELECT api.tax_rate_set('{\"class\": \"reduced\", \"rate_ppm\": "
                    "80000}', 'admin')");
@@ -277,6 +278,65 @@ START_TEST(sums_cannot_be_broken)
 }
 END_TEST
 
+/* Promotional credit that was used and credits for incidents are on the invoice in
+ * whose time they came, once; credit notes on the one they refer to. */
+START_TEST(credits_and_notes)
+{
+    ledger_sql(&l, "SELECT t.tenant('given', 'UTC', 100000000000)");
+    ledger_sql(&l, "SELECT api.promo_grant('{\"tenant\": \"given\", \"amount\": "
+                   "{\"currency\": \"JPY\", \"micro\": 300000000}, \"expires\": "
+                   "\"2999-01-01T00:00:00Z\", \"reason\": \"welcome\"}', 'admin', "
+                   "'a', NULL, NULL)");
+    used(R(9), "given", "1", "7");
+    ledger_once(&l);
+    ledger_sql(&l, "SELECT api.incident_open('{\"what\": \"platform\", \"reason\": "
+                   "\"log-in was down\"}', 'admin', 'a', NULL, NULL)");
+    ledger_sql(&l, "SELECT api.sla_credit((SELECT max(id)::text FROM ng.incident), "
+                   "jsonb_build_object('amount', jsonb_build_object('currency', 'JPY', "
+                   "'micro', 50000000), 'reservation', " R(9) "::text), 'admin')");
+    invoice("given", 0);
+    used(R(10), "given", "1", "8");
+    invoice("given", 0);
+#define CREDITS                                                                  \
+    "SELECT coalesce(string_agg(concat_ws(' ', x->>'kind', x->>'amount_micro', " \
+    "x->>'reason'), ', '), 'none') FROM (SELECT * FROM ng.invoice ORDER BY number "
+    expect("promo 300000000 welcome, sla 50000000 log-in was down",
+           CREDITS "DESC LIMIT 1 OFFSET 1) i, jsonb_array_elements(api.invoice_get("
+                   "NULL, i.number)->'credits') x");
+    expect("none", CREDITS "DESC LIMIT 1) i, jsonb_array_elements(api.invoice_get("
+                           "NULL, i.number)->'credits') x");
+    ledger_sql(&l, "SELECT api.refund(" R(10) ", NULL, 'slow', 'market', 'a', NULL, "
+                                              "NULL, 'admin')");
+    expect("1 t",
+           "SELECT concat_ws(' ', jsonb_array_length(i->'credit_notes'), "
+           "i->'credit_notes'->0->>'number' = c->>'number' AND c->'of'->'from_us' = "
+           "i->'from_us' AND c->'document'->>'address' = 'Ote') FROM "
+           "api.invoice_get(NULL, (SELECT max(number) FROM ng.invoice)) i, "
+           "api.credit_note_get(NULL, (SELECT max(number) FROM ng.credit_note)) c");
+    ledger_check(&l);
+}
+END_TEST
+
+/* What a quote says of tax: each part of the plan in its class. */
+START_TEST(quotes)
+{
+#define QUOTED(tenant, nodes, lanes, total)                               \
+    "SELECT ng.plan_tax((SELECT id FROM ng.tenant WHERE name = '" tenant  \
+    "'), '{\"slots\": [" nodes "], \"lanes\": [" lanes "], \"gpus\": 2, " \
+    "\"len_us\": 3600000000, \"total_micro\": " total "}', now())"
+#define ON1 "{\"node_id\": 1, \"price_micro\": 1000000000}"
+#define ON2 "{\"node_id\": 2, \"price_micro\": 500000000}"
+    expect("{\"micro\": 240000000, \"rate_ppm\": 120000}",
+           QUOTED("lab", ON1, "", "2000000000"));
+    expect("{\"micro\": 320000000, \"rate_ppm\": null}",
+           QUOTED("lab", ON1 "," ON2, "", "3000000000"));
+    expect("{\"micro\": 92000000, \"rate_ppm\": null}", /* the rest is the path's */
+           QUOTED("lab", ON2, "{}", "1100000000"));
+    expect("{\"micro\": 0, \"rate_ppm\": 0}",
+           QUOTED("abroad", ON1 "," ON2, "{}", "3100000000"));
+}
+END_TEST
+
 /* Said again, a rate or a rule changes nothing. */
 START_TEST(said_again)
 {
@@ -303,6 +363,8 @@ int main(void)
     tcase_add_test(tc, a_tenant_abroad);
     tcase_add_test(tc, a_period_ends_where_taxes_change);
     tcase_add_test(tc, due_in_parts);
+    tcase_add_test(tc, credits_and_notes);
+    tcase_add_test(tc, quotes);
     tcase_add_loop_test(tc, sums_cannot_be_broken, 0,
                         (int)(sizeof(attacks) / sizeof(attacks[0])));
     tcase_add_test(tc, said_again);

@@ -1,6 +1,6 @@
-/* invoice_html: every field of a qualified invoice is on the page, in both languages;
- * text from outside cannot become markup; a page is well-formed (seen by its balanced
- * tags). */
+/* invoice_html: every field of a qualified invoice, and of a qualified return invoice,
+ * is on the page, in both languages; text from outside cannot become markup; a page is
+ * well-formed (seen by its balanced tags). */
 #include <jansson.h>
 #include <string.h>
 
@@ -108,6 +108,91 @@ START_TEST(test_rates)
 }
 END_TEST
 
+/* Credits and credit notes stand on the invoice when there are some. */
+START_TEST(test_credits)
+{
+    static const char *const words[2][4] = {
+        {"Promotional credit used: welcome &amp; thanks",
+         "Credit for incident 7: cooling", "CN-2026-000003, 2026-12-02",
+         "Credits in this period"},
+        {"プロモーションクレジット充当: welcome &amp; thanks",
+         "障害に対するクレジット、障害番号 7: cooling", "CN-2026-000003, 2026年12月2日",
+         "本請求書に対する適格返還請求書"}};
+    json_t *invoice = json_loads(sample, 0, NULL), *more;
+    char *bare = page("en");
+    struct err err;
+    ck_assert_ptr_null(strstr(bare, words[0][3]));
+    free(bare);
+    more = json_loads(
+        "{\"credits\":[{\"kind\":\"promo\",\"reason\":\"welcome & thanks\",\"amount\":{"
+        "\"currency\":\"JPY\",\"micro\":500000000}},{\"kind\":\"sla\",\"incident\":7,"
+        "\"reason\":\"cooling\",\"amount\":{\"currency\":\"JPY\",\"micro\":70000000}}],"
+        "\"credit_notes\":[{\"number\":\"CN-2026-000003\",\"issued_at\":"
+        "\"2026-12-01T20:00:00Z\",\"total\":{\"currency\":\"JPY\",\"micro\":"
+        "330000000}}]}",
+        0, NULL);
+    json_object_update(invoice, more);
+    for (int i = 0; i < 2; i++) {
+        struct strbuf out = STRBUF_INIT;
+        ck_assert_int_eq(invoice_html(invoice, i ? "ja" : "en", tokyo, &out, &err), 0);
+        for (int w = 0; w < 4; w++)
+            ck_assert_msg(strstr(strbuf_str(&out), words[i][w]) != NULL, "%s",
+                          words[i][w]);
+        ck_assert_ptr_nonnull(strstr(strbuf_str(&out), ">330<"));
+        strbuf_done(&out);
+    }
+    json_decref(invoice);
+    json_decref(more);
+}
+END_TEST
+
+static const char note[] =
+    "{\"number\":\"CN-2026-000003\",\"issued_at\":\"2026-12-01T20:00:00Z\",\"invoice\":"
+    "\"INV-2026-000042\",\"of\":{\"issued_at\":\"2026-12-01T00:10:00Z\",\"from\":"
+    "\"2026-10-31T15:00:00Z\",\"to\":\"2026-11-30T15:00:00Z\"},\"issuer\":{\"name\":"
+    "\"neargpu K.K.\",\"registration\":\"T1234567890123\",\"address\":\"2-2 Ote\\n"
+    "Tokyo\"},\"recipient\":\"kagaku-lab\",\"reason\":\"slow\",\"taxes\":[{\"class\":"
+    "\"standard\",\"rate_ppm\":100000,\"base\":{\"currency\":\"JPY\",\"micro\":"
+    "300000000},\"tax\":{\"currency\":\"JPY\",\"micro\":30000000}}],\"total\":{"
+    "\"currency\":\"JPY\",\"micro\":330000000},\"lines\":[{\"description\":"
+    "\"reservation X: slow\",\"amount\":{\"currency\":\"JPY\",\"micro\":300000000}}]}";
+
+/* What the law asks of a qualified return invoice. */
+START_TEST(test_credit_note)
+{
+    static const char *const words[2][10] = {
+        {"CN-2026-000003", "Credit note", "2026-12-02", "INV-2026-000042", "2026-12-01",
+         "2026-11-01 – 2026-11-30", "T1234567890123", "2-2 Ote\nTokyo", "10.0 %",
+         "330 JPY"},
+        {"CN-2026-000003", "適格返還請求書", "2026年12月2日", "INV-2026-000042",
+         "2026年12月1日", "2026年11月1日 – 2026年11月30日", "登録番号: T1234567890123",
+         "kagaku-lab 御中", ">30<", "返還金額合計"}};
+    json_t *v = json_loads(note, 0, NULL);
+    struct err err;
+    for (int i = 0; i < 2; i++) {
+        struct strbuf out = STRBUF_INIT;
+        ck_assert_int_eq(credit_note_html(v, i ? "ja" : "en", tokyo, &out, &err), 0);
+        for (int w = 0; w < 10; w++)
+            ck_assert_msg(strstr(strbuf_str(&out), words[i][w]) != NULL, "%s",
+                          words[i][w]);
+        ck_assert_ptr_null(strstr(strbuf_str(&out), "not invoiced yet"));
+        strbuf_done(&out);
+    }
+    /* Before an invoice there is nothing to refer to, and no tax. */
+    struct strbuf out = STRBUF_INIT;
+    json_object_set_new(v, "of", json_null());
+    json_object_set_new(v, "invoice", json_null());
+    json_object_set_new(v, "taxes", json_array());
+    ck_assert_int_eq(credit_note_html(v, "en", tokyo, &out, &err), 0);
+    ck_assert_ptr_nonnull(strstr(strbuf_str(&out), "not invoiced yet"));
+    ck_assert_ptr_null(strstr(strbuf_str(&out), "Of invoice"));
+    strbuf_done(&out);
+    json_object_del(v, "lines");
+    ck_assert_int_eq(credit_note_html(v, "en", tokyo, &out, &err), -1);
+    json_decref(v);
+}
+END_TEST
+
 START_TEST(test_text_is_no_markup)
 {
     struct strbuf b = STRBUF_INIT;
@@ -138,5 +223,6 @@ START_TEST(test_no_invoice)
 END_TEST
 
 UNIT_MAIN("invoice_html",
-          UNIT_CASE(test_fields) UNIT_CASE(test_rates) UNIT_CASE(test_text_is_no_markup)
-              UNIT_CASE(test_no_invoice))
+          UNIT_CASE(test_fields) UNIT_CASE(test_rates) UNIT_CASE(test_credits)
+              UNIT_CASE(test_credit_note) UNIT_CASE(test_text_is_no_markup)
+                  UNIT_CASE(test_no_invoice))
