@@ -96,6 +96,7 @@ enum cli_cmd {
     CMD_PROVIDER_BANK,
     CMD_PROVIDER_BANK_SET,
     CMD_ADMIN_USER_ADD,
+    CMD_ADMIN_USER_APPROVE,
     CMD_ADMIN_USER_LIST,
     CMD_ADMIN_USER_RM,
     CMD_ADMIN_TERMS,
@@ -106,6 +107,7 @@ enum cli_cmd {
     CMD_ADMIN_PAYOUT_FILE,
     CMD_ADMIN_PAYOUT_DONE,
     CMD_ADMIN_PAYOUT_RETURNED,
+    CMD_ADMIN_PAYOUT_RESULTS,
     CMD_ADMIN_REFUND,
     CMD_ADMIN_WITHDRAW,
     CMD_COUNT
@@ -143,6 +145,11 @@ struct cli_call {
  * body is kept in c->problem. */
 int cli_call(struct cli *c, const struct cli_call *call, json_t **ret,
              struct err *err) MUST_USE;
+/* A POST that must not be made twice: sent with --key or a new one, which is told when
+ * the outcome is not known: "to find out without DOING, repeat the command with --key".
+ */
+int cli_post_once(struct cli *c, const char *path, json_t *body, const char *doing,
+                  json_t **ret, struct err *err) MUST_USE;
 int cli_get(struct cli *c, const char *path, json_t **ret, struct err *err) MUST_USE;
 /* A whole list: follows `next` through the pages; the pages' arrays `member` are joined
  * in the first reply. */
@@ -236,7 +243,8 @@ cli_fn cmd_login, cmd_logout, cmd_whoami, cmd_key_list, cmd_key_add, cmd_key_rm,
     cmd_admin_report, cmd_admin_status, cmd_admin_audit, cmd_dispute,
     cmd_credit_note_list, cmd_credit_note_show, cmd_provider_payouts,
     cmd_provider_statement, cmd_provider_bank, cmd_provider_bank_set,
-    cmd_admin_user_add, cmd_admin_user_list, cmd_admin_user_rm, cmd_admin_terms,
+    cmd_admin_user_add, cmd_admin_user_list, cmd_admin_user_approve,
+    cmd_admin_payout_results, cmd_admin_user_rm, cmd_admin_terms,
     cmd_admin_payout_request, cmd_admin_payout_list, cmd_admin_payout_approve,
     cmd_admin_payout_reject, cmd_admin_payout_file, cmd_admin_payout_done,
     cmd_admin_payout_returned, cmd_admin_refund, cmd_admin_withdraw;

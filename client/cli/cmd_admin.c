@@ -38,22 +38,9 @@ static int show_created(struct cli *c, json_t *reply, struct err *err)
 static int create(struct cli *c, const char *path, json_t *body, struct err *err)
 {
     json_t *reply = NULL;
-    char *key = cli_key(c, err);
-    if (key == NULL)
-        return -1;
-    char *text = xasprintf("the outcome is not known; to find out without making two, "
-                           "repeat the command with --key %s",
-                           key);
-    const struct cli_call call = {"POST", path, body, key};
-    cli_unsettled(text);
-    int rc = cli_call(c, &call, &reply, err);
-    cli_settled();
-    if (rc < 0 && (err->code == ERR_UNKNOWN || err->code == ERR_TIMEOUT))
-        err_set(err, ERR_UNKNOWN, "%s", text);
+    int rc = cli_post_once(c, path, body, "making two", &reply, err);
     if (rc == 0)
         rc = show_created(c, reply, err);
-    free(text);
-    free(key);
     json_decref(reply);
     return rc;
 }
@@ -134,28 +121,15 @@ int cmd_admin_tenant_topup(struct cli *c, struct err *err)
         return err_set(err, ERR_USAGE,
                        "say how much, and where it came from: --amount AMOUNT "
                        "--reference TEXT");
-    char *key = cli_key(c, err);
-    if (key == NULL || cli_open(c, err) < 0 ||
-        query_money(amount, c->account.currency, &money, err) < 0) {
-        free(key);
+    if (cli_open(c, err) < 0 ||
+        query_money(amount, c->account.currency, &money, err) < 0)
         return -1;
-    }
     json_t *body = json_pack("{s:o, s:s}", "amount", money, "reference", reference);
     char *path = cli_path("/v1/tenants/", name, "/topup");
-    char *text = xasprintf("the outcome is not known; to find out without paying in "
-                           "twice, repeat the command with --key %s",
-                           key);
-    const struct cli_call call = {"POST", path, body, key};
-    cli_unsettled(text);
-    int rc = cli_call(c, &call, &reply, err);
-    cli_settled();
-    if (rc < 0 && (err->code == ERR_UNKNOWN || err->code == ERR_TIMEOUT))
-        err_set(err, ERR_UNKNOWN, "%s", text);
+    int rc = cli_post_once(c, path, body, "paying in twice", &reply, err);
     if (rc == 0)
         rc = cli_print_card(c, reply, cols, RENDER_COUNT_OF(cols), err);
-    free(text);
     free(path);
-    free(key);
     json_decref(body);
     json_decref(reply);
     return rc;

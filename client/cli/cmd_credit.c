@@ -120,6 +120,13 @@ static const struct render_col promo_cols[] = {
     {"REASON", "reason", RENDER_TEXT, NULL},
 };
 
+/* One of them. */
+static const struct render_col promo_card[] = {
+    {"Grant", "id", RENDER_INT, NULL},          {"Tenant", "tenant", RENDER_TEXT, NULL},
+    {"Amount", "amount", RENDER_MONEY, NULL},   {"Left", "left", RENDER_MONEY, NULL},
+    {"Until", "expires_at", RENDER_TIME, NULL}, {"Reason", "reason", RENDER_TEXT, NULL},
+};
+
 int cmd_admin_promo_grant(struct cli *c, struct err *err)
 {
     json_t *body = json_pack("{s:s}", "tenant", c->opts->args[0]);
@@ -136,8 +143,8 @@ int cmd_admin_promo_grant(struct cli *c, struct err *err)
         return -1;
     }
     add_opt(c, body, "reason");
-    return submit(c, "POST", "/v1/promos", body, promo_cols,
-                  RENDER_COUNT_OF(promo_cols), err);
+    return submit(c, "POST", "/v1/promos", body, promo_card,
+                  RENDER_COUNT_OF(promo_card), err);
 }
 
 int cmd_admin_promo_list(struct cli *c, struct err *err)
@@ -165,6 +172,18 @@ static const struct render_col incident_cols[] = {
     {"BY", "opened_by", RENDER_TEXT, NULL},
     {"REASON", "reason", RENDER_TEXT, NULL},
 };
+static const struct render_col incident_card[] = {
+    {"Incident", "id", RENDER_INT, NULL},
+    {"What", "what", RENDER_TEXT, NULL},
+    {"Name", "name", RENDER_TEXT, NULL},
+    {"Fault", "fault", RENDER_TEXT, NULL},
+    {"From", "from", RENDER_TIME, NULL},
+    {"To", "to", RENDER_TIME, NULL},
+    {"Credits", "credits", RENDER_INT, NULL},
+    {"Credited", "credited", RENDER_MONEY, NULL},
+    {"By", "opened_by", RENDER_TEXT, NULL},
+    {"Reason", "reason", RENDER_TEXT, NULL},
+};
 
 int cmd_admin_incident_open(struct cli *c, struct err *err)
 {
@@ -185,8 +204,8 @@ int cmd_admin_incident_open(struct cli *c, struct err *err)
     add_opt(c, body, "reason");
     add_opt(c, body, "fault");
     add_opt(c, body, "site");
-    return submit(c, "POST", "/v1/incidents", body, incident_cols,
-                  RENDER_COUNT_OF(incident_cols), err);
+    return submit(c, "POST", "/v1/incidents", body, incident_card,
+                  RENDER_COUNT_OF(incident_card), err);
 }
 
 int cmd_admin_incident_close(struct cli *c, struct err *err)
@@ -197,8 +216,8 @@ int cmd_admin_incident_close(struct cli *c, struct err *err)
         return -1;
     }
     char *path = cli_path("/v1/incidents/", c->opts->args[0], "");
-    int rc = submit(c, "PATCH", path, body, incident_cols,
-                    RENDER_COUNT_OF(incident_cols), err);
+    int rc = submit(c, "PATCH", path, body, incident_card,
+                    RENDER_COUNT_OF(incident_card), err);
     free(path);
     return rc;
 }
@@ -259,6 +278,11 @@ static const struct render_col fx_cols[] = {
     {"RATE", "rate", RENDER_TEXT, NULL}, {"SOURCE", "source", RENDER_TEXT, NULL},
     {"SET", "at", RENDER_TIME, NULL},    {"BY", "set_by", RENDER_TEXT, NULL},
 };
+static const struct render_col fx_card[] = {
+    {"Base", "base", RENDER_TEXT, NULL}, {"Quote", "quote", RENDER_TEXT, NULL},
+    {"Rate", "rate", RENDER_TEXT, NULL}, {"Source", "source", RENDER_TEXT, NULL},
+    {"Set", "at", RENDER_TIME, NULL},    {"By", "set_by", RENDER_TEXT, NULL},
+};
 
 int cmd_admin_fx_set(struct cli *c, struct err *err)
 {
@@ -270,7 +294,7 @@ int cmd_admin_fx_set(struct cli *c, struct err *err)
     json_t *body = json_pack("{s:s%, s:s, s:s}", "base", pair, (size_t)3, "quote",
                              pair + 4, "rate", c->opts->args[1]);
     add_opt(c, body, "source");
-    return submit(c, "POST", "/v1/fx", body, fx_cols, RENDER_COUNT_OF(fx_cols), err);
+    return submit(c, "POST", "/v1/fx", body, fx_card, RENDER_COUNT_OF(fx_card), err);
 }
 
 int cmd_admin_fx_list(struct cli *c, struct err *err)

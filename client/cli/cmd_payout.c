@@ -8,6 +8,7 @@
 #include "client/cli/cli.h"
 #include "client/cli/query.h"
 #include "client/lib/b64.h"
+#include "client/lib/bounds.h"
 #include "client/lib/fsx.h"
 #include "client/lib/xalloc.h"
 
@@ -20,30 +21,26 @@ static const struct render_col payout_cols[] = {
     {"APPROVED BY", "approved_by", RENDER_TEXT, NULL},
     {"FILE", "file", RENDER_INT, NULL},
     {"ASKED", "created_at", RENDER_TIME, NULL},
+    {"FEE", "fee", RENDER_MONEY, NULL},
     {"REASON", "reason", RENDER_TEXT, NULL},
 };
-
-/* A change that must not be made twice: sent with a key that is told when the outcome
- * is not known. *ret: the reply. */
-static int change(struct cli *c, const char *path, json_t *body, json_t **ret,
-                  struct err *err)
-{
-    char *key = cli_key(c, err);
-    if (key == NULL)
-        return -1;
-    char *text = xasprintf("the outcome is not known; to find out without doing it "
-                           "twice, repeat the command with --key %s",
-                           key);
-    const struct cli_call call = {"POST", path, body, key};
-    cli_unsettled(text);
-    int rc = cli_call(c, &call, ret, err);
-    cli_settled();
-    if (rc < 0 && (err->code == ERR_UNKNOWN || err->code == ERR_TIMEOUT))
-        err_set(err, ERR_UNKNOWN, "%s", text);
-    free(text);
-    free(key);
-    return rc;
-}
+/* One of them. */
+static const struct render_col payout_card[] = {
+    {"Payout", "id", RENDER_INT, NULL},
+    {"Provider", "provider", RENDER_TEXT, NULL},
+    {"Amount", "amount", RENDER_MONEY, NULL},
+    {"State", "state", RENDER_TEXT, NULL},
+    {"Asked by", "requested_by", RENDER_TEXT, NULL},
+    {"Asked", "created_at", RENDER_TIME, NULL},
+    {"Approved by", "approved_by", RENDER_TEXT, NULL},
+    {"File", "file", RENDER_INT, NULL},
+    {"Confirmed by", "confirmed_by", RENDER_TEXT, NULL},
+    {"Confirmed", "confirmed_at", RENDER_TIME, NULL},
+    {"Ended by", "ended_by", RENDER_TEXT, NULL},
+    {"Bank's fee", "fee", RENDER_MONEY, NULL},
+    {"Borne by", "fee_by", RENDER_TEXT, NULL},
+    {"Reason", "reason", RENDER_TEXT, NULL},
+};
 
 static int plain(struct cli *c, const char *method, const char *path, json_t *body,
                  json_t **ret, struct err *err)
@@ -52,17 +49,17 @@ static int plain(struct cli *c, const char *method, const char *path, json_t *bo
     return cli_call(c, &call, ret, err);
 }
 
-/* --amount as a member of the body; absent: not there. */
-static int put_amount(struct cli *c, json_t *body, struct err *err)
+/* --amount, --fee as a member of the body; absent: not there. */
+static int put_money(struct cli *c, json_t *body, const char *option, struct err *err)
 {
-    const char *amount = opt_get(c->opts, "amount");
+    const char *amount = opt_get(c->opts, option);
     json_t *money = NULL;
     if (amount == NULL)
         return 0;
     if (cli_open(c, err) < 0 ||
         query_money(amount, c->account.currency, &money, err) < 0)
-        return err_prefix(err, "--amount");
-    json_object_set_new(body, "amount", money);
+        return err_prefix(err, "--%s", option);
+    json_object_set_new(body, option, money);
     return 0;
 }
 
@@ -112,6 +109,7 @@ int cmd_provider_payouts(struct cli *c, struct err *err)
         {"AMOUNT", "amount", RENDER_MONEY, NULL},
         {"STATE", "state", RENDER_TEXT, NULL},
         {"ASKED", "created_at", RENDER_TIME, NULL},
+        {"FEE", "fee", RENDER_MONEY, NULL},
         {"REASON", "reason", RENDER_TEXT, NULL},
     };
     return list_payouts(c, cols, RENDER_COUNT_OF(cols), err);
@@ -120,11 +118,11 @@ int cmd_provider_payouts(struct cli *c, struct err *err)
 int cmd_admin_payout_request(struct cli *c, struct err *err)
 {
     json_t *body = json_pack("{s:s}", "provider", c->opts->args[0]), *reply = NULL;
-    int rc = put_amount(c, body, err);
+    int rc = put_money(c, body, "amount", err);
     if (rc == 0)
-        rc = change(c, "/v1/payouts", body, &reply, err);
+        rc = cli_post_once(c, "/v1/payouts", body, "doing it twice", &reply, err);
     if (rc == 0)
-        rc = cli_print_card(c, reply, payout_cols, RENDER_COUNT_OF(payout_cols), err);
+        rc = cli_print_card(c, reply, payout_card, RENDER_COUNT_OF(payout_card), err);
     json_decref(body);
     json_decref(reply);
     return rc;
@@ -135,9 +133,14 @@ static int act(struct cli *c, const char *what, struct err *err)
     json_t *body = json_pack("{s:s}", "act", what), *reply = NULL;
     char *path = cli_path("/v1/payouts/", c->opts->args[0], "");
     put_text(c, body, "reason", "reason");
-    int rc = plain(c, "PATCH", path, body, &reply, err);
+    put_text(c, body, "fee-by", "fee_by");
+    int rc = put_money(c, body, "amount", err);
     if (rc == 0)
-        rc = cli_print_card(c, reply, payout_cols, RENDER_COUNT_OF(payout_cols), err);
+        rc = put_money(c, body, "fee", err);
+    if (rc == 0)
+        rc = plain(c, "PATCH", path, body, &reply, err);
+    if (rc == 0)
+        rc = cli_print_card(c, reply, payout_card, RENDER_COUNT_OF(payout_card), err);
     free(path);
     json_decref(body);
     json_decref(reply);
@@ -199,7 +202,7 @@ int cmd_admin_payout_file(struct cli *c, struct err *err)
         free(path);
     } else {
         body = json_pack("{s:s}", "pay_on", on);
-        rc = change(c, "/v1/payout-files", body, &reply, err);
+        rc = cli_post_once(c, "/v1/payout-files", body, "doing it twice", &reply, err);
     }
     if (rc == 0 && (rc = save_file(reply, out, err)) < 0)
         err_prefix(err, "file %" PRId64 " was made (--again gets it)",
@@ -211,7 +214,53 @@ int cmd_admin_payout_file(struct cli *c, struct err *err)
     return rc;
 }
 
+/* What the server can take in one request, less what is around the file's text. */
+#define RESULTS_BYTES_MAX ((HTTP_BODY_MAX - 1024) / 4 * 3)
+
+int cmd_admin_payout_results(struct cli *c, struct err *err)
+{
+    static const struct render_col cols[] = {
+        {"LINE", "line", RENDER_INT, NULL},
+        {"PAYOUT", "payout", RENDER_INT, NULL},
+        {"PROVIDER", "provider", RENDER_TEXT, NULL},
+        {"AMOUNT", "amount", RENDER_MONEY, NULL},
+        {"STATE", "state", RENDER_TEXT, NULL},
+        {"CHANGED", "changed", RENDER_YES, NULL},
+        {"REASON", "reason", RENDER_TEXT, NULL},
+    };
+    char *data = NULL;
+    size_t len = 0;
+    struct strbuf text = STRBUF_INIT;
+    json_t *reply = NULL;
+    if (fsx_read(c->opts->args[0], RESULTS_BYTES_MAX, &data, &len, err) < 0)
+        return -1;
+    b64_encode_to(&text, data, len);
+    free(data);
+    json_t *body = json_pack("{s:s}", "data", strbuf_str(&text));
+    int rc =
+        cli_post_once(c, "/v1/payout-results", body, "doing it twice", &reply, err);
+    if (rc == 0)
+        rc = cli_print_list(c, reply, "lines", cols, RENDER_COUNT_OF(cols),
+                            "the file says nothing", err);
+    strbuf_done(&text);
+    json_decref(body);
+    json_decref(reply);
+    return rc;
+}
+
 /* ---- administrators ---- */
+
+static void tell_pending(const json_t *admin)
+{
+    const char *name = json_string_value(json_object_get(admin, "name"));
+    if (json_is_true(json_object_get(admin, "pending")))
+        cli_note("the key opens nothing until another administrator approves: neargpu "
+                 "admin user approve %s",
+                 name);
+    else if (json_is_true(json_object_get(admin, "alone")))
+        cli_note("%s needs nobody's approval: there was no other administrator to ask",
+                 name);
+}
 
 int cmd_admin_user_add(struct cli *c, struct err *err)
 {
@@ -236,6 +285,8 @@ int cmd_admin_user_add(struct cli *c, struct err *err)
         rc = cli_print_card(
             c, reply, cols,
             RENDER_COUNT_OF(cols) - (json_object_get(reply, "api_key") == NULL), err);
+    if (rc == 0)
+        tell_pending(reply);
     json_decref(body);
     json_decref(reply);
     return rc;
@@ -245,7 +296,10 @@ int cmd_admin_user_list(struct cli *c, struct err *err)
 {
     static const struct render_col cols[] = {
         {"NAME", "name", RENDER_TEXT, NULL},
-        {"SINCE", "created_at", RENDER_TIME, NULL},
+        {"WAITS", "pending", RENDER_YES, NULL},
+        {"MADE", "created_at", RENDER_TIME, NULL},
+        {"MADE BY", "made_by", RENDER_TEXT, NULL},
+        {"APPROVED BY", "approved_by", RENDER_TEXT, NULL},
         {"ID", "id", RENDER_TEXT, NULL},
     };
     json_t *reply = NULL;
@@ -253,6 +307,23 @@ int cmd_admin_user_list(struct cli *c, struct err *err)
     if (rc == 0)
         rc = cli_print_list(c, reply, "admins", cols, RENDER_COUNT_OF(cols), "none",
                             err);
+    json_decref(reply);
+    return rc;
+}
+
+int cmd_admin_user_approve(struct cli *c, struct err *err)
+{
+    static const struct render_col cols[] = {
+        {"Name", "name", RENDER_TEXT, NULL},
+        {"Made by", "made_by", RENDER_TEXT, NULL},
+        {"Approved by", "approved_by", RENDER_TEXT, NULL},
+    };
+    char *path = cli_path("/v1/admins/", c->opts->args[0], "/approve");
+    json_t *reply = NULL;
+    int rc = plain(c, "POST", path, NULL, &reply, err);
+    if (rc == 0)
+        rc = cli_print_card(c, reply, cols, RENDER_COUNT_OF(cols), err);
+    free(path);
     json_decref(reply);
     return rc;
 }
@@ -273,10 +344,12 @@ int cmd_admin_user_rm(struct cli *c, struct err *err)
 static json_t *bank_of(struct cli *c)
 {
     static const char *const names[][2] = {
-        {"bank", "bank"},     {"bank-name", "bank_name"},
-        {"branch", "branch"}, {"branch-name", "branch_name"},
-        {"type", "type"},     {"number", "number"},
-        {"holder", "holder"}, {"client", "client"}};
+        {"bank", "bank"},         {"bank-name", "bank_name"},
+        {"branch", "branch"},     {"branch-name", "branch_name"},
+        {"type", "type"},         {"number", "number"},
+        {"holder", "holder"},     {"client", "client"},
+        {"iban", "iban"},         {"bic", "bic"},
+        {"account-no", "account"}};
     json_t *bank = json_object();
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         put_text(c, bank, names[i][0], names[i][1]);
@@ -286,6 +359,16 @@ static json_t *bank_of(struct cli *c)
     return NULL;
 }
 
+/* A market in yen has the second, any other the first. */
+static const struct render_col abroad_cols[] = {
+    {"Holder", "bank.holder", RENDER_TEXT, NULL},
+    {"IBAN", "bank.iban", RENDER_TEXT, NULL},
+    {"BIC", "bank.bic", RENDER_TEXT, NULL},
+    {"Account", "bank.account", RENDER_TEXT, NULL},
+    {"Bank", "bank.bank_name", RENDER_TEXT, NULL},
+    {"Registration", "registration", RENDER_TEXT, NULL},
+    {"Reserve", "reserve_ppm", RENDER_PPM, NULL},
+};
 static const struct render_col bank_cols[] = {
     {"Bank", "bank.bank", RENDER_TEXT, NULL},
     {"Branch", "bank.branch", RENDER_TEXT, NULL},
@@ -300,12 +383,19 @@ static const struct render_col bank_cols[] = {
     {"Issuer's address", "issuer_address", RENDER_TEXT, NULL},
 };
 
+static int print_bank(struct cli *c, const json_t *reply, struct err *err)
+{
+    const json_t *bank = json_object_get(reply, "bank");
+    bool abroad = json_is_object(bank) && json_object_get(bank, "branch") == NULL;
+    return cli_print_card(c, reply, abroad ? abroad_cols : bank_cols, 7, err);
+}
+
 int cmd_provider_bank(struct cli *c, struct err *err)
 {
     json_t *reply = NULL;
     int rc = cli_get(c, "/v1/bank", &reply, err);
     if (rc == 0)
-        rc = cli_print_card(c, reply, bank_cols, 7, err);
+        rc = print_bank(c, reply, err);
     json_decref(reply);
     return rc;
 }
@@ -318,7 +408,7 @@ int cmd_provider_bank_set(struct cli *c, struct err *err)
     put_text(c, body, "registration", "registration");
     int rc = plain(c, "PATCH", "/v1/bank", body, &reply, err);
     if (rc == 0)
-        rc = cli_print_card(c, reply, bank_cols, 7, err);
+        rc = print_bank(c, reply, err);
     json_decref(body);
     json_decref(reply);
     return rc;

@@ -19,27 +19,6 @@ const struct render_col cli_note_cols[CLI_NOTE_COLS] = {
     {"REASON", "reason", RENDER_TEXT, NULL},
 };
 
-/* Sent with a key that is told when the outcome is not known. */
-static int post(struct cli *c, const char *path, json_t *body, json_t **ret,
-                struct err *err)
-{
-    char *key = cli_key(c, err);
-    if (key == NULL)
-        return -1;
-    char *text = xasprintf("the outcome is not known; to find out without paying "
-                           "twice, repeat the command with --key %s",
-                           key);
-    const struct cli_call call = {"POST", path, body, key};
-    cli_unsettled(text);
-    int rc = cli_call(c, &call, ret, err);
-    cli_settled();
-    if (rc < 0 && (err->code == ERR_UNKNOWN || err->code == ERR_TIMEOUT))
-        err_set(err, ERR_UNKNOWN, "%s", text);
-    free(text);
-    free(key);
-    return rc;
-}
-
 int cmd_admin_refund(struct cli *c, struct err *err)
 {
     const char *amount = opt_get(c->opts, "amount"),
@@ -60,7 +39,7 @@ int cmd_admin_refund(struct cli *c, struct err *err)
         json_object_set_new(body, "by", json_string(by));
     char *path = cli_path("/v1/reservations/", c->opts->args[0], "/refund");
     if (rc == 0)
-        rc = post(c, path, body, &reply, err);
+        rc = cli_post_once(c, path, body, "paying twice", &reply, err);
     if (rc == 0)
         rc = cli_print_list(c, reply, "credit_notes", cli_note_cols, CLI_NOTE_COLS,
                             "nothing was refunded", err);
@@ -114,7 +93,7 @@ int cmd_admin_withdraw(struct cli *c, struct err *err)
     if (reference != NULL)
         json_object_set_new(body, "reference", json_string(reference));
     char *path = cli_path("/v1/tenants/", c->opts->args[0], "/withdraw");
-    int rc = post(c, path, body, &reply, err);
+    int rc = cli_post_once(c, path, body, "paying twice", &reply, err);
     if (rc == 0)
         rc = cli_print_card(c, reply, cols, RENDER_COUNT_OF(cols), err);
     free(path);
@@ -189,6 +168,7 @@ static void render_statement(struct cli *c, const json_t *s, struct strbuf *out)
         {"SLA debits", "moved.sla", RENDER_MICRO, "currency"},
         {"Paid out", "moved.payout", RENDER_MICRO, "currency"},
         {"Came back", "moved.payout_back", RENDER_MICRO, "currency"},
+        {"Banks' fees for that", "moved.payout_fee", RENDER_MICRO, "currency"},
         {"Closing: pending", "closing.pending", RENDER_MONEY, NULL},
         {"Closing: available", "closing.available", RENDER_MONEY, NULL},
         {"Closing: reserve", "closing.reserve", RENDER_MONEY, NULL},

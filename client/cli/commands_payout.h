@@ -24,6 +24,13 @@ static const struct opt_def payout_request_opts[] = {
 };
 static const struct opt_def payout_reason_opts[] = {
     {"reason", 0, "TEXT", "Why; the provider sees it."}};
+static const struct opt_def payout_returned_opts[] = {
+    {"reason", 0, "TEXT", "Why; the provider sees it."},
+    {"fee", 0, "AMOUNT", "What the bank took for sending it back. Default: nothing."},
+    {"fee-by", 0, "WHOM", "Who bears that: provider (default) or market."},
+    {"amount", 0, "AMOUNT", "What came back, to be sure: all of it, or it is refused."},
+};
+static const struct opt_def payout_results_opts[] = {KEY_OPT};
 static const struct opt_def payout_file_opts[] = {
     {"on", 0, "DAY", "When the bank shall pay, such as 2026-11-30."},
     {"to", 0, "FILE", "File to write, 0600."},
@@ -52,6 +59,9 @@ static const struct opt_def note_opts[] = {
 static const struct opt_def bank_opts[] = {
     {"registration", 0, "NUMBER", "Qualified invoice issuer: T and 13 digits."},
     BANK_OPTS,
+    {"iban", 0, "IBAN", "Not in yen: the account, with --holder in Latin letters."},
+    {"account-no", 0, "TEXT", "... or its number where there is no IBAN."},
+    {"bic", 0, "BIC", "... and the bank; or its name with --bank-name."},
 };
 static const struct opt_def statement_opts[] = {
     {"month", 0, "MONTH", "Which, such as 2026-11."}};
@@ -83,10 +93,15 @@ EXAMPLES(payout_reject_ex, {"neargpu admin payout reject 7 --reason \"wrong acco
 EXAMPLES(payout_file_ex, {"neargpu admin payout file --on 2026-11-30 --to nov30.txt",
                           "All approved payouts as one file for the bank."});
 EXAMPLES(payout_done_ex, {"neargpu admin payout done 7", "The bank has paid it."});
-EXAMPLES(payout_returned_ex, {"neargpu admin payout returned 7 --reason \"no account\"",
-                              "The bank gave it back."});
+EXAMPLES(payout_returned_ex,
+         {"neargpu admin payout returned 7 --reason \"no account\" --fee 880",
+          "The bank gave it back, and took 880 for that."});
+EXAMPLES(payout_results_ex, {"neargpu admin payout results kekka.txt",
+                             "What the bank says became of payouts."});
 EXAMPLES(user_add_ex, {"neargpu admin user add hanako --key-file hanako.key",
                        "A second administrator."});
+EXAMPLES(user_approve_ex, {"neargpu admin user approve hanako",
+                           "Her key opens what an administrator's does."});
 EXAMPLES(user_list_ex, {"neargpu admin user list", "All administrators."});
 EXAMPLES(user_rm_ex, {"neargpu admin user rm hanako", "Her key opens nothing more."});
 EXAMPLES(terms_ex, {"neargpu admin terms", "Terms in force."},
@@ -102,7 +117,10 @@ EXAMPLES(bank_ex, {"neargpu provider bank", "The account that payouts go to."});
 EXAMPLES(bank_set_ex,
          {"neargpu provider bank set --bank 0001 --branch 012 --type 1 --number "
           "1234567 --holder \"ｶ)ｷﾕｳｼﾕｳ\"",
-          "Where payouts go."});
+          "Where payouts go."},
+         {"neargpu provider bank set --holder \"Rhein GPU GmbH\" --iban "
+          "DE89370400440532013000 --bic COBADEFFXXX",
+          "The same in a market that is not in yen."});
 EXAMPLES(refund_ex, {"neargpu admin refund 01975b8a-5d2c-7c3e-9f10-8a6d2f0b1c4d --all "
                      "--reason \"GPU fell off the bus\"",
                      "Give all of it back, with a credit note."});
@@ -163,10 +181,20 @@ EXAMPLES(withdraw_ex, {"neargpu admin withdraw kagaku-lab --amount 1000",
     [CMD_ADMIN_USER_ADD] = {"admin user add",                                          \
                             "NAME",                                                    \
                             "make another administrator",                              \
-                            "The API key is shown once, and stored nowhere.",          \
+                            "The API key is shown once, and stored nowhere. It opens " \
+                            "nothing until another administrator approves, unless "    \
+                            "there is none.",                                          \
                             OPTS(user_add_opts),                                       \
                             ARGS(1, 1),                                                \
                             EX(user_add_ex)},                                          \
+    [CMD_ADMIN_USER_APPROVE] = {"admin user approve",                                  \
+                                "NAME",                                                \
+                                "approve whom another administrator made",             \
+                                NULL,                                                  \
+                                NULL,                                                  \
+                                0,                                                     \
+                                ARGS(1, 1),                                            \
+                                EX(user_approve_ex)},                                  \
     [CMD_ADMIN_USER_LIST] =                                                            \
         {"admin user list", "", "list administrators", NULL, NULL, 0, ARGS(0, 0),      \
          EX(user_list_ex)},                                                            \
@@ -222,13 +250,24 @@ EXAMPLES(withdraw_ex, {"neargpu admin withdraw kagaku-lab --amount 1000",
     [CMD_ADMIN_PAYOUT_DONE] =                                                          \
         {"admin payout done", "ID", "the bank has paid it", NULL, NULL, 0, ARGS(1, 1), \
          EX(payout_done_ex)},                                                          \
-    [CMD_ADMIN_PAYOUT_RETURNED] = {"admin payout returned",                            \
-                                   "ID",                                               \
-                                   "the bank gave it back: available again",           \
-                                   NULL,                                               \
-                                   OPTS(payout_reason_opts),                           \
-                                   ARGS(1, 1),                                         \
-                                   EX(payout_returned_ex)},                            \
+    [CMD_ADMIN_PAYOUT_RESULTS] =                                                       \
+        {"admin payout results",                                                       \
+         "FILE",                                                                       \
+         "read what the bank says became of payouts",                                  \
+         "A Zengin file of results, or CSV with the columns payout,state,date,reason " \
+         "(state: done or returned). All of it is done, or nothing when sums, "        \
+         "accounts or amounts do not agree; a file is read once.",                     \
+         OPTS(payout_results_opts),                                                    \
+         ARGS(1, 1),                                                                   \
+         EX(payout_results_ex)},                                                       \
+    [CMD_ADMIN_PAYOUT_RETURNED] =                                                      \
+        {"admin payout returned",                                                      \
+         "ID",                                                                         \
+         "the bank gave it back: available again",                                     \
+         "Also after it was confirmed. It comes back whole.",                          \
+         OPTS(payout_returned_opts),                                                   \
+         ARGS(1, 1),                                                                   \
+         EX(payout_returned_ex)},                                                      \
     [CMD_ADMIN_REFUND] =                                                               \
         {"admin refund",                                                               \
          "ID",                                                                         \

@@ -261,3 +261,23 @@ void cli_settled(void)
         if (!cli_ignores(leaving[i]))
             sigaction(leaving[i], &act, NULL);
 }
+
+int cli_post_once(struct cli *c, const char *path, json_t *body, const char *doing,
+                  json_t **ret, struct err *err)
+{
+    char *key = cli_key(c, err);
+    if (key == NULL)
+        return -1;
+    char *text = xasprintf("the outcome is not known; to find out without %s, repeat "
+                           "the command with --key %s",
+                           doing, key);
+    const struct cli_call call = {"POST", path, body, key};
+    cli_unsettled(text);
+    int rc = cli_call(c, &call, ret, err);
+    cli_settled();
+    if (rc < 0 && (err->code == ERR_UNKNOWN || err->code == ERR_TIMEOUT))
+        err_set(err, ERR_UNKNOWN, "%s", text);
+    free(text);
+    free(key);
+    return rc;
+}

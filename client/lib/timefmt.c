@@ -186,6 +186,16 @@ static void timefmt_write(int64_t us, char between, char out[TIMEFMT_MAX])
     assert(n > 0 && n < TIMEFMT_MAX);
 }
 
+bool timefmt_is_day(const char *text)
+{
+    char instant[] = "YYYY-MM-DDT00:00:00Z";
+    int64_t us;
+    if (strlen(text) != 10)
+        return false;
+    memcpy(instant, text, 10);
+    return timefmt_parse(instant, &us, NULL) == 0;
+}
+
 void timefmt_utc(int64_t us, char out[TIMEFMT_MAX])
 {
     timefmt_write(us, 'T', out);

@@ -15,6 +15,8 @@
 /* Strict RFC 3339 with an offset or Z, 0..6 fraction digits; rejects bad dates (Feb
  * 30), leap seconds, years outside 1970..9999, and text without an offset. */
 int timefmt_parse(const char *text, int64_t *ret_us, struct err *err) MUST_USE;
+/* "2026-11-30": a day that there is, by the same rules. */
+bool timefmt_is_day(const char *text);
 /* "2026-11-22T21:53:12Z", with ".123456" only when the fraction is not zero. */
 void timefmt_utc(int64_t us, char out[TIMEFMT_MAX]);
 /* "2026-11-22 21:53:12+09:00" at the offset given in seconds east of UTC. */

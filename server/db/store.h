@@ -341,8 +341,11 @@ enum store_op {
                       {charges:[ as FOCUS has them, see sql/api/export.sql], next} */
     STORE_TENANT_BILLING, /* (tenant_id, name|null, address|null, language|null) ->
                              {name, address, language}; null: as it is */
-    STORE_ADMIN_CREATE,   /* (name, key_hash, IDEM) -> {id, name} */
-    STORE_ADMIN_LIST,     /* () -> {admins:[{name, id, created_us}]} */
+    STORE_ADMIN_CREATE,   /* (name, key_hash, IDEM, who) -> {id, name, made_by, pending,
+                             alone} */
+    STORE_ADMIN_APPROVE,  /* (name, who) -> ADMIN {name, id, created_us, pending, alone,
+                             made_by, approved_by, approved_us} */
+    STORE_ADMIN_LIST,     /* () -> {admins:[ADMIN]} */
     STORE_ADMIN_REMOVE,   /* (name, who asks) -> {} */
     STORE_MARKET_TERMS,   /* () -> TERMS {dispute_window_s, reserve_ppm, reserve_for_s,
                              bank, issuer_address, hold_window_s} */
@@ -356,11 +359,16 @@ enum store_op {
     STORE_PAYOUT_LIST, /* (provider_id|null, PAGE) -> {payouts:[PAYOUT], balances, next}
                         */
     STORE_PAYOUT_REQUEST, /* (provider name, micro|null: all, IDEM, who) -> PAYOUT */
-    STORE_PAYOUT_ACT, /* (id, approve|reject|done|returned, reason|null, who) -> PAYOUT
-                       */
+    STORE_PAYOUT_ACT, /* (id, approve|reject|done|returned, reason|null, micro that came
+                         back|null, fee micro|null, provider|market|null, who) ->
+                         PAYOUT */
     STORE_PAYOUT_FILE_NEW, /* (day, IDEM, who) -> FILE {id, pay_on, bank,
                               payouts:[PAYOUT], …} */
     STORE_PAYOUT_FILE_GET, /* (id) -> FILE */
+    STORE_PAYOUT_RESULTS,  /* (zengin|csv, client|null, sha256, lines as rows_of() in
+                              flow_payout_file.c, IDEM, who) -> {id, format, count,
+                              changed, lines:[{line, payout, provider, amount_micro,
+                              state, changed, on, reason}]} */
     STORE_STATEMENT, /* (provider_id, YYYY-MM) -> {opening, closing, captured, moved,
                         settled, refunded, payouts} */
     STORE_REFUND,    /* (reservation, micro|null: all, reason, by, IDEM, who) ->

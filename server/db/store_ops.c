@@ -127,8 +127,10 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
         READ("charges", "ttiiti", "SELECT api.charges($1, $2, $3, $4, $5, $6)"),
     [STORE_TENANT_BILLING] =
         AGAIN("tenant_billing", "tttt", "SELECT api.tenant_billing($1, $2, $3, $4)"),
-    [STORE_ADMIN_CREATE] =
-        WRITE("admin_create", "thtth", "SELECT api.admin_create($1, $2, $3, $4, $5)"),
+    [STORE_ADMIN_CREATE] = WRITE("admin_create", "thttht",
+                                 "SELECT api.admin_create($1, $2, $3, $4, $5, $6)"),
+    [STORE_ADMIN_APPROVE] =
+        AGAIN("admin_approve", "tt", "SELECT api.admin_approve($1, $2)"),
     [STORE_ADMIN_LIST] = READ("admin_list", "", "SELECT api.admin_list()"),
     [STORE_ADMIN_REMOVE] =
         WRITE("admin_remove", "tt", "SELECT api.admin_remove($1, $2)"),
@@ -145,12 +147,15 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
         READ("payout_list", "tti", "SELECT api.payout_list($1, $2, $3)"),
     [STORE_PAYOUT_REQUEST] = WRITE("payout_request", "tittht",
                                    "SELECT api.payout_request($1, $2, $3, $4, $5, $6)"),
-    [STORE_PAYOUT_ACT] =
-        AGAIN("payout_act", "ittt", "SELECT api.payout_act($1, $2, $3, $4)"),
+    [STORE_PAYOUT_ACT] = AGAIN("payout_act", "ittiitt",
+                               "SELECT api.payout_act($1, $2, $3, $4, $5, $6, $7)"),
     [STORE_PAYOUT_FILE_NEW] = WRITE("payout_file_new", "tttht",
                                     "SELECT api.payout_file_new($1, $2, $3, $4, $5)"),
     [STORE_PAYOUT_FILE_GET] =
         READ("payout_file_get", "i", "SELECT api.payout_file_get($1)"),
+    [STORE_PAYOUT_RESULTS] =
+        WRITE("payout_results", "tthjttht",
+              "SELECT api.payout_results($1, $2, $3, $4, $5, $6, $7, $8)"),
     [STORE_STATEMENT] = READ("statement", "tt", "SELECT api.statement($1, $2)"),
     [STORE_REFUND] = WRITE("refund", "tittttht",
                            "SELECT api.refund($1, $2, $3, $4, $5, $6, $7, $8)"),

@@ -6,6 +6,7 @@
 #include "client/lib/strbuf.h"
 #include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
+#include "server/flow/render.h"
 #include "server/flow/request.h"
 
 static void clear(struct db_slot *db)
@@ -116,6 +117,26 @@ int db_page(const struct flow *f, const char *const *allowed, struct db_page *re
     return limit == NULL
                ? 0
                : request_int("limit", limit, 1, LIST_PAGE_MAX, &ret->limit, err);
+}
+
+int db_page_by_number(const struct flow *f, struct db_page *ret, struct err *err)
+{
+    static const char *const none[] = {NULL};
+    int64_t id;
+    if (db_page(f, none, ret, err) != 0)
+        return -1;
+    return ret->cursor == NULL
+               ? 0
+               : request_int("cursor", ret->cursor, 0, INT64_MAX, &id, err);
+}
+
+enum flow_turn db_reply(struct flow *f)
+{
+    if (db_failed(f))
+        return db_fail(f);
+    json_t *out = render_times(db_of(f)->json);
+    render_all_money(out, world_of(f)->currency);
+    return flow_reply_json(f, 200, out);
 }
 
 int db_query_time(const struct flow *f, const char *name, struct store_arg *ret,

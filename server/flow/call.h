@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "client/lib/digest.h"
+#include "client/lib/jsonx.h"
 #include "server/db/store.h"
 #include "server/flow/flow.h"
 #include "server/flow/world.h"
@@ -70,6 +71,20 @@ int db_query_time(const struct flow *f, const char *name, struct store_arg *ret,
 
 /* Refuses any query parameter, or answers the error. */
 bool db_no_query(struct flow *f, struct err *err);
+/* No query, and a body by this table. */
+#define DB_BODY(f, fields, ret, err) \
+    (db_no_query(f, err) &&          \
+     jsonx_decode((f)->rq->body, fields, JSONX_COUNT(fields), ret, "", err) == 0)
+/* A reader of a list without filters: {"cursor", "limit"}, the cursor a number. */
+int db_page_by_number(const struct flow *f, struct db_page *ret,
+                      struct err *err) MUST_USE;
+/* The database's answer with its times and its money as the wire has them; 200. */
+enum flow_turn db_reply(struct flow *f);
+/* The kind `kind` of two steps: one that asks the database, one that answers. */
+#define DB_FLOW(kind, first, ask, answer)                                             \
+    static const struct flow_step kind##_steps[] = {{first, ask}, {"reply", answer}}; \
+    const struct flow_kind kind =                                                     \
+        FLOW_KIND_DONE(#kind, struct db_state, kind##_steps, db_done)
 /* The asker's scope: its id for a tenant, NULL (everything) for an administrator. */
 const char *db_tenant_scope(const struct flow *f);
 const char *db_provider_scope(const struct flow *f);

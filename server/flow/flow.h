@@ -57,7 +57,8 @@ enum flow_role {
     ROLE_TENANT = 1 << 1,
     ROLE_PROVIDER = 1 << 2,
     ROLE_ADMIN = 1 << 3,
-    ROLE_AGENT = 1 << 4, /* mutual TLS, spiffe URI */
+    ROLE_AGENT = 1 << 4,   /* mutual TLS, spiffe URI */
+    ROLE_WAITING = 1 << 5, /* an administrator who is not approved: no route has it */
 };
 #define ROLE_KEYED (ROLE_TENANT | ROLE_PROVIDER | ROLE_ADMIN)
 #define ROLE_ANY   (ROLE_ANON | ROLE_KEYED | ROLE_AGENT)

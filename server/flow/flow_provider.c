@@ -31,9 +31,7 @@ static enum flow_turn create_write(struct flow *f)
     struct create *s = f->state;
     struct db_idem idem;
     struct err err;
-    if (!db_no_query(f, &err) ||
-        jsonx_decode(f->rq->body, fields, JSONX_COUNT(fields), &b, "", &err) != 0 ||
-        request_name("/name", b.name, &err) != 0)
+    if (!DB_BODY(f, fields, &b, &err) || request_name("/name", b.name, &err) != 0)
         return flow_fail(f, &err);
     secret_make(SECRET_API_KEY, s->secret, s->hash);
     db_idem(f, &idem);
@@ -77,10 +75,7 @@ static enum flow_turn list_reply(struct flow *f)
                         : flow_reply_json(f, 200, render_times(db_of(f)->json));
 }
 
-static const struct flow_step providers_steps[] = {{"read", providers_read},
-                                                   {"reply", list_reply}};
-const struct flow_kind flow_provider_list =
-    FLOW_KIND_DONE("flow_provider_list", struct db_state, providers_steps, db_done);
+DB_FLOW(flow_provider_list, "read", providers_read, list_reply);
 
 /* ---- join codes ---- */
 
@@ -102,9 +97,7 @@ static enum flow_turn join_write(struct flow *f)
     struct create *s = f->state;
     struct db_idem idem;
     struct err err;
-    if (!db_no_query(f, &err) ||
-        jsonx_decode(f->rq->body, fields, JSONX_COUNT(fields), &b, "", &err) != 0 ||
-        request_name("/node", b.node, &err) != 0)
+    if (!DB_BODY(f, fields, &b, &err) || request_name("/node", b.node, &err) != 0)
         return flow_fail(f, &err);
     secret_make(SECRET_JOIN, s->secret, s->hash);
     db_idem(f, &idem);
@@ -147,8 +140,7 @@ static enum flow_turn reattest_write(struct flow *f)
     struct create *s = f->state;
     struct db_idem idem;
     struct err err;
-    if (!db_no_query(f, &err) ||
-        jsonx_decode(f->rq->body, fields, JSONX_COUNT(fields), &b, "", &err) != 0)
+    if (!DB_BODY(f, fields, &b, &err))
         return flow_fail(f, &err);
     secret_make(SECRET_JOIN, s->secret, s->hash);
     db_idem(f, &idem);
@@ -168,13 +160,9 @@ const struct flow_kind flow_node_reattest =
 
 static enum flow_turn nodes_read(struct flow *f)
 {
-    static const char *const none[] = {NULL};
     struct db_page page;
     struct err err;
-    int64_t id;
-    if (db_page(f, none, &page, &err) != 0 ||
-        (page.cursor != NULL &&
-         request_int("cursor", page.cursor, 0, INT32_MAX, &id, &err) != 0))
+    if (db_page_by_number(f, &page, &err) != 0)
         return flow_fail(f, &err);
     return db_call(f, STORE_NODE_LIST,
                    STORE_ARGS(S_TEXT(db_provider_scope(f)), DB_PAGE(page)));
@@ -194,10 +182,7 @@ static enum flow_turn nodes_reply(struct flow *f)
     return flow_reply_json(f, 200, reply);
 }
 
-static const struct flow_step nodes_steps[] = {{"read", nodes_read},
-                                               {"reply", nodes_reply}};
-const struct flow_kind flow_node_list =
-    FLOW_KIND_DONE("flow_node_list", struct db_state, nodes_steps, db_done);
+DB_FLOW(flow_node_list, "read", nodes_read, nodes_reply);
 
 /* ---- prices ---- */
 
@@ -242,10 +227,7 @@ static enum flow_turn prices_reply(struct flow *f)
     return flow_reply_json(f, 200, reply);
 }
 
-static const struct flow_step prices_steps[] = {{"read", prices_read},
-                                                {"reply", prices_reply}};
-const struct flow_kind flow_price_list =
-    FLOW_KIND_DONE("flow_price_list", struct db_state, prices_steps, db_done);
+DB_FLOW(flow_price_list, "read", prices_read, prices_reply);
 
 struct price_body {
     const char *site, *node, *gpu;

@@ -210,7 +210,8 @@ static const char *role_name(enum flow_role role)
     case ROLE_PROVIDER: return "provider";
     case ROLE_ADMIN: return "admin";
     case ROLE_AGENT: return "agent";
-    case ROLE_ANON: break;
+    case ROLE_ANON:
+    case ROLE_WAITING: break;
     }
     return "anonymous";
 }

@@ -104,6 +104,8 @@ extern const struct flow_kind flow_usage;
 extern const struct flow_kind flow_admin_create;
 /* GET /v1/admins: admin */
 extern const struct flow_kind flow_admin_list;
+/* POST /v1/admins/{name}/approve: admin */
+extern const struct flow_kind flow_admin_approve;
 /* DELETE /v1/admins/{name}: admin */
 extern const struct flow_kind flow_admin_remove;
 /* GET /v1/terms: admin */
@@ -126,6 +128,8 @@ extern const struct flow_kind flow_payout_act;
 extern const struct flow_kind flow_payout_file_new;
 /* GET /v1/payout-files/{id}: admin */
 extern const struct flow_kind flow_payout_file_get;
+/* POST /v1/payout-results: admin */
+extern const struct flow_kind flow_payout_results;
 /* GET /v1/statement: provider */
 extern const struct flow_kind flow_statement;
 /* POST /v1/reservations/{id}/refund: admin */

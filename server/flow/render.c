@@ -102,6 +102,29 @@ json_t *render_issuer(const json_t *document)
                      "address", json_object_get(document, "address"));
 }
 
+void render_all_money(json_t *v, const char *currency)
+{
+    json_t *item;
+    const char *name;
+    void *next;
+    size_t i;
+    json_array_foreach(v, i, item) render_all_money(item, currency);
+    if (!json_is_object(v))
+        return;
+    json_object_foreach_safe(v, next, name, item)
+    {
+        size_t len = strlen(name);
+        if (len > 6 && strcmp(name + len - 6, "_micro") == 0) {
+            char from[64], to[64];
+            snprintf(from, sizeof(from), "%s", name);
+            snprintf(to, sizeof(to), "%.*s", (int)(len - 6), name);
+            render_money(v, from, to, currency);
+        } else {
+            render_all_money(item, currency);
+        }
+    }
+}
+
 static void copy(json_t *to, const json_t *from, const char *name)
 {
     json_t *v = json_object_get(from, name);

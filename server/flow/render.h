@@ -20,6 +20,8 @@ void render_money(json_t *obj, const char *micro_name, const char *name,
 void render_taxes(json_t *obj, const char *currency);
 /* The issuer as the document of an invoice or a credit note names it. */
 json_t *render_issuer(const json_t *document);
+/* Every member NAME_micro, at any depth, as money NAME. */
+void render_all_money(json_t *v, const char *currency);
 /* Parts per million as the number clients see. */
 json_t *render_ppm(int64_t ppm);
 

@@ -146,7 +146,8 @@ int world_auth_lookup(void *env, const uint8_t key_hash[32], struct flow_princip
     *ret =
         (struct flow_principal){.role = strcmp(role, "tenant") == 0     ? ROLE_TENANT
                                         : strcmp(role, "provider") == 0 ? ROLE_PROVIDER
-                                                                        : ROLE_ADMIN};
+                                        : strcmp(role, "admin") == 0    ? ROLE_ADMIN
+                                                                        : ROLE_WAITING};
     copy_text(ret->name, sizeof(ret->name), member(key, "name"));
     copy_text(ret->tenant_id, sizeof(ret->tenant_id), member(key, "tenant_id"));
     copy_text(ret->provider_id, sizeof(ret->provider_id), member(key, "provider_id"));

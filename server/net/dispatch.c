@@ -155,7 +155,11 @@ static int check_role(struct passage *p)
                            : "an API key is needed (Authorization: Bearer)");
     }
     p->d->stats.forbidden++;
-    return err_set(&p->err, ERR_FORBIDDEN, "not allowed for this kind of account");
+    return err_set(&p->err, ERR_FORBIDDEN, "%s",
+                   role == ROLE_WAITING
+                       ? "this administrator waits for another one's approval "
+                         "(neargpu admin user approve)"
+                       : "not allowed for this kind of account");
 }
 
 /* One media range of an Accept list against a type we would answer with. */
@@ -338,7 +342,8 @@ static void name_client(struct passage *p)
     case ROLE_ANON: break;
     case ROLE_TENANT: kind = "tenant"; break;
     case ROLE_PROVIDER: kind = "provider"; break;
-    case ROLE_ADMIN: kind = "admin"; break;
+    case ROLE_ADMIN:
+    case ROLE_WAITING: kind = "admin"; break;
     case ROLE_AGENT: kind = "agent"; break;
     }
     char text[NAME_BYTES_MAX + 12];

@@ -67,7 +67,7 @@ BEGIN
       FROM (SELECT * FROM event x
              WHERE (xid, id) > (v_xid, v_id) AND xid < pg_snapshot_xmin(pg_current_snapshot())
                AND (p_tenant IS NULL OR x.tenant_id = p_tenant)
-               AND (p_provider IS NULL
+               AND (p_provider IS NULL OR x.provider_id = p_provider
                     OR EXISTS (SELECT FROM node n WHERE n.id = x.node_id AND n.provider_id = p_provider)
                     OR EXISTS (SELECT FROM booking b JOIN node n ON n.id = b.node_id
                                 WHERE b.reservation_id = x.reservation_id AND n.provider_id = p_provider))
@@ -79,7 +79,7 @@ END $$;
 CREATE OR REPLACE FUNCTION api.world_keys()
 RETURNS TABLE (hash text, role text, tenant_id uuid, provider_id uuid, name text, id uuid)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    SELECT encode(k.hash, 'hex'), k.role, k.tenant_id, k.provider_id, coalesce(t.name, p.name, k.label), k.id
+    SELECT encode(k.hash, 'hex'), CASE WHEN k.pending THEN 'pending' ELSE k.role END, k.tenant_id, k.provider_id, coalesce(t.name, p.name, k.label), k.id
       FROM api_key k LEFT JOIN tenant t ON t.id = k.tenant_id LEFT JOIN provider p ON p.id = k.provider_id
      WHERE k.revoked_at IS NULL
 $$;

@@ -75,11 +75,16 @@ LANGUAGE sql STABLE AS $$
                || CASE WHEN c.tax_ppm IS NULL THEN jsonb_build_object('taxes', ng.log_taxes(ng.credit_note_taxes_json(c.number)))
                        ELSE jsonb_build_object('tax_ppm', c.tax_ppm) END
           FROM ng.credit_note c WHERE c.number = p_ref)
-    WHEN 'payout' THEN (
-        SELECT jsonb_build_object('type', 'payout', 'id', p.id::text, 'provider', p.provider_id, 'currency', p.currency,
+    WHEN 'payout' THEN (SELECT CASE WHEN p_ref LIKE '%/returned' THEN
+        jsonb_build_object('type', 'payout_returned', 'id', p.id::text, 'provider', p.provider_id, 'currency', p.currency,
+                   'amount_micro', p.amount_micro::text, 'confirmed_by', p.confirmed_by, 'confirmed_at', ng.log_time(p.confirmed_at),
+                   'returned_by', p.ended_by, 'returned_at', ng.log_time(p.ended_at), 'reason', p.reason,
+                   'fee_micro', p.fee_micro::text, 'fee_by', p.fee_by)
+        ELSE jsonb_build_object('type', 'payout', 'id', p.id::text, 'provider', p.provider_id, 'currency', p.currency,
                    'amount_micro', p.amount_micro::text, 'requested_by', p.requested_by, 'requested_at', ng.log_time(p.requested_at),
-                   'approved_by', p.approved_by, 'approved_at', ng.log_time(p.approved_at), 'file', p.file_id::text)
-          FROM ng.payout p WHERE p.id = p_ref::bigint AND p.file_id IS NOT NULL)
+                   'approved_by', p.approved_by, 'approved_at', ng.log_time(p.approved_at), 'file', p.file_id::text) END
+          FROM ng.payout p
+         WHERE p.id = split_part(p_ref, '/', 1)::bigint AND p.file_id IS NOT NULL AND (p.state = 'returned' OR p_ref NOT LIKE '%/returned'))
     WHEN 'agreed' THEN (
         SELECT jsonb_build_object('type', 'agreed', 'reservation', a.reservation_id, 'generation', a.generation,
                    'tenant', r.tenant_id, 'at', ng.log_time(a.at), 'from', ng.log_time(lower(a.during)),
@@ -228,6 +233,8 @@ CREATE OR REPLACE VIEW report.check_log AS
             SELECT 'ledger', 'credit_note', number, issued_at FROM ng.credit_note
             UNION ALL
             SELECT 'ledger', 'payout', p.id::text, f.at FROM ng.payout p JOIN ng.payout_file f ON f.id = p.file_id
+            UNION ALL
+            SELECT 'ledger', 'payout', p.id || '/returned', p.ended_at FROM ng.payout p WHERE p.state = 'returned'
             UNION ALL
             SELECT 'ledger', 'quote', id::text, created_at FROM ng.quote
              WHERE created_at > (SELECT applied_at FROM public.neargpu_migration WHERE name = 'sql/migrations/0015_witness.sql')

@@ -1,42 +1,7 @@
 -- Payouts: asked for by one administrator, approved by another, sent in a file to the bank,
--- and then done or returned. Settings of the market and of providers that money out needs,
--- administrators by name, and a provider's statement of a month.
-
-CREATE OR REPLACE FUNCTION api.admin_create(p_name text, p_key_hash bytea, p_principal text, p_idem text, p_hash bytea)
-RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-DECLARE v_id uuid;
-BEGIN
-    IF idem_old(p_principal, p_idem, p_hash) IS NOT NULL THEN
-        PERFORM refuse(6, format('an administrator named %s was made by this request: remove it and begin anew', p_name));
-    END IF;
-    BEGIN
-        INSERT INTO api_key (hash, role, label) VALUES (p_key_hash, 'admin', p_name::slug) RETURNING id INTO v_id;
-    EXCEPTION WHEN unique_violation THEN
-        PERFORM refuse(6, format('an administrator named %s is there already', p_name));
-    END;
-    PERFORM tell('key.changed', NULL, NULL, NULL);
-    RETURN idem_new(p_principal, p_idem, p_hash, jsonb_build_object('id', v_id, 'name', p_name));
-END $$;
-CREATE OR REPLACE FUNCTION api.admin_list() RETURNS jsonb
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    SELECT jsonb_build_object('admins', coalesce(jsonb_agg(jsonb_build_object('name', label, 'id', id, 'created_us', us(created_at)) ORDER BY label), '[]'))
-      FROM api_key WHERE role = 'admin' AND revoked_at IS NULL
-$$;
--- Never the last one.
-CREATE OR REPLACE FUNCTION api.admin_remove(p_name text, p_who text) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-BEGIN
-    PERFORM pg_advisory_xact_lock(hashtext('neargpu.admins'));
-    IF p_name = p_who THEN
-        PERFORM refuse(6, 'nobody removes himself: ask another administrator');
-    END IF;
-    UPDATE api_key SET revoked_at = now() WHERE role = 'admin' AND label = p_name AND revoked_at IS NULL;
-    IF NOT FOUND THEN
-        PERFORM refuse(5, format('no administrator is named %s', left(p_name, 60)));
-    END IF;
-    PERFORM tell('key.changed', NULL, NULL, NULL);
-    RETURN '{}';
-END $$;
+-- and then done or returned, or done and returned after that; what the bank says of them is
+-- read from its files. Settings of the market and of providers that money out needs, and a
+-- provider's statement of a month.
 
 -- ---- settings ----
 
@@ -75,8 +40,12 @@ $$;
 CREATE OR REPLACE FUNCTION api.provider_bank(p_provider uuid, p_bank jsonb, p_registration text) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 BEGIN
-    IF p_bank IS NOT NULL AND NOT is_bank(p_bank) THEN
+    IF p_bank IS NOT NULL AND currency() = 'JPY' AND NOT is_bank(p_bank) THEN
         PERFORM refuse(20, 'a bank account is a bank of 4 digits, a branch of 3, a type, a number of 7 and a holder in half-width kana');
+    ELSIF p_bank IS NOT NULL AND currency() <> 'JPY' AND p_bank ? 'iban' AND NOT is_iban(p_bank->>'iban') THEN
+        PERFORM refuse(20, format('%s is no IBAN: its length or its check digits are wrong', left(p_bank->>'iban', 40)));
+    ELSIF p_bank IS NOT NULL AND currency() <> 'JPY' AND NOT is_bank_abroad(p_bank) THEN
+        PERFORM refuse(20, 'a bank account is a holder and an IBAN, or a holder, an account and the bank''s name or BIC, in plain Latin letters');
     ELSIF p_registration IS NOT NULL AND NOT is_registration(p_registration) THEN
         PERFORM refuse(20, 'a registration number is T and 13 digits, the first of which is the check digit of the others');
     END IF;
@@ -96,11 +65,28 @@ END $$;
 
 -- ---- payouts ----
 
+-- As the command line prints it: "0 JPY", "1200.50 USD".
+CREATE OR REPLACE FUNCTION ng.money_text(p_micro bigint, p_currency text) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN p_micro < 0 THEN '-' ELSE '' END || div(abs(p_micro::numeric), 1000000)
+        || CASE WHEN length(f.digits) > 0 THEN '.' ELSE '' END || f.digits || ' ' || p_currency
+      FROM (SELECT rpad(rtrim(x.six, '0'), greatest(x.digits, length(rtrim(x.six, '0'))), '0') AS digits
+              FROM (SELECT lpad((abs(p_micro::numeric) % 1000000)::text, 6, '0') AS six,
+                           coalesce((SELECT exponent FROM ng.currency_exponent WHERE currency = p_currency), 0) AS digits) x) f
+$$;
+-- What becomes of a payout is told to its provider.
+CREATE OR REPLACE FUNCTION ng.tell_payout(p ng.payout) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO ng.event (kind, provider_id, payload)
+    VALUES ('payout.' || p.state, p.provider_id, jsonb_build_object('payout', p.id, 'currency', p.currency, 'amount_micro', p.amount_micro,
+        'reason', p.reason, 'fee_micro', p.fee_micro, 'fee_by', p.fee_by))
+$$;
 CREATE OR REPLACE FUNCTION ng.payout_json(p ng.payout) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object('id', p.id, 'provider', (SELECT name FROM ng.provider WHERE id = p.provider_id), 'currency', p.currency,
         'amount_micro', p.amount_micro, 'state', p.state, 'requested_by', p.requested_by, 'created_us', ng.us(p.requested_at),
-        'approved_by', p.approved_by, 'ended_by', p.ended_by, 'ended_us', ng.us(p.ended_at), 'file', p.file_id, 'reason', p.reason, 'bank', p.bank)
+        'approved_by', p.approved_by, 'ended_by', p.ended_by, 'ended_us', ng.us(p.ended_at), 'file', p.file_id, 'reason', p.reason, 'bank', p.bank,
+        'confirmed_by', p.confirmed_by, 'confirmed_us', ng.us(p.confirmed_at), 'fee_micro', p.fee_micro, 'fee_by', p.fee_by)
 $$;
 CREATE OR REPLACE FUNCTION api.payout_list(p_provider uuid, p_cursor text, p_limit bigint) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
@@ -133,7 +119,7 @@ BEGIN
     SELECT * INTO v FROM provider WHERE name = p_provider;
     IF NOT FOUND THEN
         PERFORM refuse(5, format('no provider is named %s', left(p_provider, 60)));
-    ELSIF v.bank IS NULL AND currency() = 'JPY' THEN
+    ELSIF v.bank IS NULL OR is_bank_abroad(v.bank) = (currency() = 'JPY') THEN
         PERFORM refuse(6, format('%s has not said where to: neargpu provider bank set', v.name));
     ELSIF EXISTS (SELECT FROM payout WHERE provider_id = v.id AND currency = currency() AND state IN ('requested', 'approved')) THEN
         PERFORM refuse(6, format('a payout to %s is under way', v.name));
@@ -143,47 +129,88 @@ BEGIN
     IF v_amount % v_minor <> 0 THEN
         PERFORM refuse(20, format('a payout is in whole minor units of %s', currency()));
     ELSIF v_amount <= 0 OR v_amount > v_have THEN
-        PERFORM refuse(7, format('%s micro are available to %s', v_have, v.name));
+        PERFORM refuse(7, format('%s is available to %s', money_text(v_have, currency()), v.name));
     END IF;
     INSERT INTO payout (provider_id, currency, amount_micro, bank, requested_by) VALUES (v.id, currency(), v_amount, v.bank, p_who) RETURNING * INTO v_payout;
     RETURN idem_new(p_principal, p_idem, p_hash, payout_json(v_payout));
 END $$;
 
--- approve, reject, done, returned: p_reason is for reject and returned. Who asked for it does
--- not approve it: the table does not take it.
-CREATE OR REPLACE FUNCTION api.payout_act(p_id bigint, p_act text, p_reason text, p_who text) RETURNS jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+-- Why a part of one is not taken back: what is left of it would be neither paid nor owed.
+CREATE OR REPLACE FUNCTION ng.payout_part(v ng.payout, p_amount bigint) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT format('payout %s is %s, not %s: it comes back whole or not at all; the bank''s fee is said beside it', v.id,
+        ng.money_text(v.amount_micro, v.currency), ng.money_text(p_amount, v.currency))
+$$;
+-- Rejected, done or returned, and the money with it. One that comes back after it was
+-- confirmed is first confirmed no more: both transfers are reversed as they were made. What
+-- the bank takes for that is the provider's or the market's. The caller holds the billing lock.
+CREATE OR REPLACE FUNCTION ng.payout_end(v ng.payout, p_state text, p_reason text, p_fee bigint, p_fee_by text, p_who text)
+RETURNS ng.payout LANGUAGE plpgsql AS $$
+DECLARE
+    v_was ng.transfer;
+    v_bank integer := ng.account_of('bank', NULL, NULL, v.currency);
+    v_ref text := 'payout/' || v.id;
+    v_kind text;
+BEGIN
+    IF p_state = 'done' THEN
+        PERFORM ng.must_post(clock_timestamp(), 'payout_done', ng.account_of('payout_clearing', NULL, NULL, v.currency), v_bank, v.currency,
+            v.amount_micro, NULL, v_ref);
+        UPDATE ng.payout SET confirmed_by = p_who, confirmed_at = clock_timestamp(), state = p_state, ended_by = p_who,
+            ended_at = clock_timestamp() WHERE id = v.id;
+    ELSE
+        UPDATE ng.payout SET state = p_state, ended_by = p_who, ended_at = clock_timestamp(), reason = coalesce(p_reason, ''),
+            fee_micro = p_fee, fee_by = CASE WHEN p_fee > 0 THEN p_fee_by END WHERE id = v.id;
+    END IF;
+    IF p_state = 'returned' THEN
+        FOREACH v_kind IN ARRAY CASE v.state WHEN 'done' THEN '{payout_done,payout}'::text[] ELSE '{payout}' END LOOP
+            SELECT * INTO STRICT v_was FROM ng.transfer WHERE kind = v_kind AND ref = v_ref;
+            IF NOT ng.post('payout_back', v_was.cr, v_was.dr, v.currency, v_was.amount_micro, NULL,
+                v_ref || CASE v_kind WHEN 'payout' THEN '' ELSE '/done' END, v_was.id) THEN
+                PERFORM ng.refuse(6, format('payout %s came back already', v.id));
+            END IF;
+        END LOOP;
+        PERFORM ng.must_post(clock_timestamp(), 'payout_fee', CASE p_fee_by WHEN 'market' THEN ng.account_of('fee', NULL, NULL, v.currency)
+            ELSE ng.account_of('provider_available', NULL, v.provider_id, v.currency) END, v_bank, v.currency, p_fee, NULL, v_ref);
+    END IF;
+    SELECT * INTO v FROM ng.payout WHERE id = v.id;
+    PERFORM ng.tell_payout(v);
+    RETURN v;
+END $$;
+
+-- approve, reject, done, returned: p_reason is for reject and returned, p_amount (what came
+-- back), p_fee and p_fee_by for returned. Who asked for it does not approve it: the table
+-- does not take it.
+DROP FUNCTION IF EXISTS api.payout_act(bigint, text, text, text);
+CREATE OR REPLACE FUNCTION api.payout_act(p_id bigint, p_act text, p_reason text, p_amount bigint, p_fee bigint, p_fee_by text, p_who text)
+RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
     v payout;
-    v_from text := CASE p_act WHEN 'approve' THEN 'requested' WHEN 'reject' THEN 'requested or approved' ELSE 'sent' END;
+    v_from text[] := CASE p_act WHEN 'approve' THEN '{requested}'::text[] WHEN 'reject' THEN '{requested,approved}'
+        WHEN 'done' THEN '{sent}' ELSE '{sent,done}' END;
     v_to text := CASE p_act WHEN 'approve' THEN 'approved' WHEN 'reject' THEN 'rejected' ELSE p_act END;
-    v_sent transfer;
 BEGIN
     PERFORM billing_lock();
     SELECT * INTO v FROM payout WHERE id = p_id FOR UPDATE;
     IF NOT FOUND THEN
         PERFORM refuse(5, format('there is no payout %s', p_id));
+    ELSIF p_act <> 'returned' AND (p_amount IS NOT NULL OR p_fee IS NOT NULL OR p_fee_by IS NOT NULL) THEN
+        PERFORM refuse(20, 'an amount and a fee are for what came back');
+    ELSIF p_amount <> v.amount_micro THEN
+        PERFORM refuse(6, payout_part(v, p_amount));
+    ELSIF p_fee > v.amount_micro OR p_fee % minor_micro(v.currency) <> 0 THEN
+        PERFORM refuse(20, format('a bank''s fee is in whole minor units, and not more than %s', money_text(v.amount_micro, v.currency)));
     ELSIF v.state = v_to THEN
         RETURN payout_json(v);
-    ELSIF position(v.state IN v_from) = 0 THEN
-        PERFORM refuse(6, format('payout %s is %s, not %s', p_id, v.state, v_from));
+    ELSIF NOT v.state = ANY (v_from) THEN
+        PERFORM refuse(6, format('payout %s is %s, not %s', p_id, v.state, array_to_string(v_from, ' or ')));
     ELSIF p_act = 'approve' AND v.requested_by = p_who THEN
         PERFORM refuse(4, format('payout %s was asked for by you: another administrator approves it', p_id));
     END IF;
     IF p_act = 'approve' THEN
-        UPDATE payout SET state = 'approved', approved_by = p_who, approved_at = clock_timestamp() WHERE id = p_id;
-    ELSE
-        UPDATE payout SET state = v_to, ended_by = p_who, ended_at = clock_timestamp(), reason = coalesce(p_reason, '') WHERE id = p_id;
+        UPDATE payout SET state = 'approved', approved_by = p_who, approved_at = clock_timestamp() WHERE id = p_id RETURNING * INTO v;
+        RETURN payout_json(v);
     END IF;
-    IF p_act = 'done' THEN
-        PERFORM must_post(clock_timestamp(), 'payout_done', account_of('payout_clearing', NULL, NULL, v.currency),
-            account_of('bank', NULL, NULL, v.currency), v.currency, v.amount_micro, NULL, 'payout/' || p_id);
-    ELSIF p_act = 'returned' THEN
-        SELECT * INTO STRICT v_sent FROM transfer WHERE kind = 'payout' AND ref = 'payout/' || p_id;
-        PERFORM post('payout_back', v_sent.cr, v_sent.dr, v.currency, v.amount_micro, NULL, 'payout/' || p_id, v_sent.id);
-    END IF;
-    SELECT * INTO v FROM payout WHERE id = p_id;
-    RETURN payout_json(v);
+    RETURN payout_json(payout_end(v, v_to, p_reason, coalesce(p_fee, 0), coalesce(p_fee_by, 'provider'), p_who));
 END $$;
 
 CREATE OR REPLACE FUNCTION ng.payout_file_json(f ng.payout_file) RETURNS jsonb
@@ -225,7 +252,8 @@ BEGIN
         EXCEPTION WHEN check_violation THEN
             PERFORM refuse(7, format('payout %s is more than what is available by now: reject it', v.id));
         END;
-        UPDATE payout SET state = 'sent', file_id = f.id WHERE id = v.id;
+        UPDATE payout SET state = 'sent', file_id = f.id WHERE id = v.id RETURNING * INTO v;
+        PERFORM tell_payout(v);
     END LOOP;
     RETURN idem_new(p_principal, p_idem, p_hash, payout_file_json(f));
 END $$;
@@ -240,11 +268,97 @@ BEGIN
     RETURN payout_file_json(f);
 END $$;
 
+-- ---- what the bank says ----
+
+-- The payout that a line of a bank's file is about: the one it names, or of this account and
+-- amount the only one that can become that state, or is it. Anything else refuses the file.
+CREATE OR REPLACE FUNCTION ng.payout_of_line(p jsonb) RETURNS ng.payout
+LANGUAGE plpgsql AS $$
+DECLARE
+    v ng.payout;
+    v_ids bigint[];
+    v_account jsonb := jsonb_strip_nulls(jsonb_build_object('bank', p->'bank', 'branch', p->'branch', 'type', p->'type', 'number', p->'number'));
+    v_where text := format('line %s', p->>'line');
+BEGIN
+    IF p->>'payout' IS NULL THEN
+        SELECT array_agg(id) INTO v_ids FROM ng.payout
+         WHERE bank @> v_account AND amount_micro = (p->>'amount_micro')::bigint
+           AND state = ANY (CASE p->>'state' WHEN 'done' THEN '{sent}'::text[] ELSE '{sent,done}' END);
+        IF v_ids IS NULL THEN
+            SELECT array_agg(id) INTO v_ids FROM ng.payout
+             WHERE bank @> v_account AND amount_micro = (p->>'amount_micro')::bigint AND state = p->>'state';
+        END IF;
+        IF coalesce(array_length(v_ids, 1), 0) <> 1 THEN
+            PERFORM ng.refuse(6, format('%s: %s payouts of this amount to this account can be meant: say done or returned by hand', v_where,
+                coalesce(array_length(v_ids, 1), 0)));
+        END IF;
+    END IF;
+    SELECT * INTO v FROM ng.payout WHERE id = coalesce((p->>'payout')::bigint, v_ids[1]) FOR UPDATE;
+    IF NOT FOUND THEN
+        PERFORM ng.refuse(6, format('%s: there is no payout %s', v_where, p->>'payout'));
+    ELSIF v_account <> '{}' AND NOT coalesce(v.bank @> v_account, false) THEN
+        PERFORM ng.refuse(6, format('%s: payout %s was not to this account', v_where, v.id));
+    ELSIF (p->>'amount_micro')::bigint <> v.amount_micro THEN
+        PERFORM ng.refuse(6, format('%s: %s', v_where, ng.payout_part(v, (p->>'amount_micro')::bigint)));
+    ELSIF v.state <> p->>'state' AND (v.state, p->>'state') NOT IN (('sent', 'done'), ('sent', 'returned'), ('done', 'returned')) THEN
+        PERFORM ng.refuse(6, format('%s: payout %s is %s: it cannot become %s', v_where, v.id, v.state, p->>'state'));
+    END IF;
+    RETURN v;
+END $$;
+-- A bank's file, whole or not at all, and its bytes once: p_lines [{line, payout or null,
+-- state, reason, on, amount_micro, bank, branch, type, number}] as billing/core/bankresult
+-- read them, its sums being right. What was never approved and sent is not paid by it.
+CREATE OR REPLACE FUNCTION api.payout_results(p_format text, p_client text, p_sha256 bytea, p_lines jsonb, p_principal text, p_idem text,
+    p_hash bytea, p_who text)
+RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE
+    v_reply jsonb := idem_old(p_principal, p_idem, p_hash);
+    v_file payout_result;
+    v payout;
+    v_line jsonb;
+    v_changed boolean;
+    v_out jsonb := '[]';
+BEGIN
+    IF v_reply IS NOT NULL THEN
+        RETURN v_reply;
+    END IF;
+    PERFORM billing_lock();
+    SELECT * INTO v_file FROM payout_result WHERE sha256 = p_sha256;
+    IF FOUND THEN
+        PERFORM refuse(6, format('this file was read on %s UTC by %s: nothing in it is done again',
+            to_char(v_file.at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), v_file.read_by));
+    ELSIF p_format = 'zengin' AND currency() <> 'JPY' THEN
+        PERFORM refuse(6, format('a Zengin file is in yen, and this market is in %s', currency()));
+    ELSIF p_client IS DISTINCT FROM (SELECT bank->>'client' FROM market) AND p_format = 'zengin' THEN
+        PERFORM refuse(6, format('the file is for client %s of the bank: that is not this market', p_client));
+    END IF;
+    INSERT INTO payout_result (read_by, sha256, format, count) VALUES (p_who, p_sha256, p_format, jsonb_array_length(p_lines)) RETURNING * INTO v_file;
+    FOR v_line IN SELECT * FROM jsonb_array_elements(p_lines) LOOP
+        v := payout_of_line(v_line);
+        IF EXISTS (SELECT FROM payout_result_line WHERE result_id = v_file.id AND payout_id = v.id) THEN
+            PERFORM refuse(6, format('line %s: payout %s stands in the file twice', v_line->>'line', v.id));
+        ELSIF (v_line->>'on')::date > (now() + interval '1 day')::date THEN
+            PERFORM refuse(20, format('line %s: %s has not come yet', v_line->>'line', v_line->>'on'));
+        END IF;
+        v_changed := v.state <> v_line->>'state';
+        IF v_changed THEN
+            v := payout_end(v, v_line->>'state', v_line->>'reason', 0, NULL, p_who);
+        END IF;
+        INSERT INTO payout_result_line (result_id, line, payout_id, state, on_day, reason, changed)
+        VALUES (v_file.id, (v_line->>'line')::integer, v.id, v_line->>'state', (v_line->>'on')::date, coalesce(v_line->>'reason', ''), v_changed);
+        v_out := v_out || jsonb_build_object('line', (v_line->>'line')::integer, 'payout', v.id, 'provider',
+            (SELECT name FROM provider WHERE id = v.provider_id), 'amount_micro', v.amount_micro, 'state', v.state, 'changed', v_changed,
+            'on', v_line->'on', 'reason', coalesce(v_line->>'reason', ''));
+    END LOOP;
+    RETURN idem_new(p_principal, p_idem, p_hash, jsonb_build_object('id', v_file.id, 'format', p_format, 'count', v_file.count,
+        'changed', (SELECT count(*) FROM payout_result_line WHERE result_id = v_file.id AND changed), 'lines', v_out));
+END $$;
+
 -- ---- the provider's statement ----
 
 CREATE OR REPLACE FUNCTION ng.provider_sum(p_provider uuid, p_currency text, p_until timestamptz) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
-    SELECT coalesce(jsonb_object_agg(substr(a.kind, 10) || '_micro',
+    SELECT '{"pending_micro": 0, "available_micro": 0, "reserve_micro": 0}' || coalesce(jsonb_object_agg(substr(a.kind, 10) || '_micro',
                (SELECT coalesce(sum(CASE WHEN t.cr = a.id THEN t.amount_micro ELSE -t.amount_micro END), 0)
                   FROM ng.transfer t WHERE a.id IN (t.cr, t.dr) AND t.at < p_until)), '{}')
       FROM ng.account a WHERE a.provider_id = p_provider AND a.currency = p_currency
@@ -275,7 +389,8 @@ BEGIN
                 FROM (SELECT reservation_id, site_id, sum(quantity_ms) AS ms, sum(amount_micro) AS gross, sum(fee_micro) AS fee FROM usage
                        WHERE provider_id = p_provider AND currency = currency() AND at >= v_from AND at < v_to GROUP BY 1, 2) u
                 JOIN site s ON s.id = u.site_id),
-            'moved', (SELECT coalesce(jsonb_object_agg(kind, amount), '{}') FROM ( -- seen by the provider; what stays with it is 0
+            'moved', '{"capture": 0, "refund": 0, "sla": 0, "payout": 0, "payout_back": 0, "payout_fee": 0}'
+                || (SELECT coalesce(jsonb_object_agg(kind, amount), '{}') FROM ( -- seen by the provider; what stays with it is 0
                 SELECT kind, sum(CASE WHEN in_ THEN amount_micro ELSE 0 END - CASE WHEN out_ THEN amount_micro ELSE 0 END) AS amount
                   FROM moved GROUP BY kind) k),
             'settled', (SELECT coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'at_us', us(s.at), 'captures', s.captures, 'gross_micro', s.gross_micro,
@@ -288,21 +403,24 @@ BEGIN
                 FROM (SELECT split_part(ref, '/', 1) AS number, reservation_id, sum(amount_micro) AS amount FROM moved WHERE kind = 'refund' GROUP BY 1, 2) m),
             'payouts', (SELECT coalesce(jsonb_agg(jsonb_build_object('id', substr(m.ref, 8), 'at_us', us(m.at), 'kind', m.kind,
                     'amount_micro', CASE WHEN m.in_ THEN m.amount_micro ELSE -m.amount_micro END) ORDER BY m.id), '[]')
-                FROM moved m WHERE m.kind IN ('payout', 'payout_back'))));
+                FROM moved m WHERE m.kind IN ('payout', 'payout_back', 'payout_fee'))));
 END $$;
 
--- Each payout's transfers are those of its state, and another approved it.
+-- Each payout's transfers are those of its way, and another approved it.
 CREATE OR REPLACE VIEW report.check_payout AS
     SELECT p.id AS payout, p.state, p.amount_micro, t.sent, t.done, t.back
       FROM ng.payout p
       CROSS JOIN LATERAL (
           SELECT coalesce(sum(x.amount_micro) FILTER (WHERE x.kind = 'payout'), 0) AS sent,
                  coalesce(sum(x.amount_micro) FILTER (WHERE x.kind = 'payout_done'), 0) AS done,
-                 coalesce(sum(x.amount_micro) FILTER (WHERE x.kind = 'payout_back'), 0) AS back
-            FROM ng.transfer x WHERE x.kind IN ('payout', 'payout_done', 'payout_back') AND x.ref = 'payout/' || p.id) t
+                 coalesce(sum(x.amount_micro) FILTER (WHERE x.kind = 'payout_back'), 0) AS back,
+                 coalesce(sum(x.amount_micro) FILTER (WHERE x.kind = 'payout_fee'), 0) AS fee
+            FROM ng.transfer x
+           WHERE x.kind IN ('payout', 'payout_done', 'payout_back', 'payout_fee') AND x.ref IN ('payout/' || p.id, 'payout/' || p.id || '/done')) t
      WHERE t.sent <> p.amount_micro * (p.state IN ('sent', 'done', 'returned'))::integer
-        OR t.done <> p.amount_micro * (p.state = 'done')::integer OR t.back <> p.amount_micro * (p.state = 'returned')::integer
-        OR p.approved_by = p.requested_by
+        OR t.done <> p.amount_micro * (p.confirmed_by IS NOT NULL)::integer
+        OR t.back <> p.amount_micro * (p.state = 'returned')::integer * (1 + (p.confirmed_by IS NOT NULL)::integer)
+        OR t.fee <> p.fee_micro OR p.approved_by = p.requested_by
     UNION ALL
     SELECT f.id, 'file', f.total_micro, p.sum, p.count, f.count
       FROM ng.payout_file f

@@ -119,17 +119,39 @@ CREATE VIEW report.refunds AS
      GROUP BY 1, 2, 3, 4;
 COMMENT ON COLUMN report.refunds.amount IS 'currency';
 
+-- Payouts by the day they moved: one that came back after it was confirmed is no more paid.
+CREATE VIEW report.payouts AS
+    SELECT date_trunc('day', t.at, 'UTC') AS day, v.name AS provider, t.currency,
+           count(*) FILTER (WHERE t.kind = 'payout') AS payouts,
+           trim_scale(coalesce(sum(t.amount_micro) FILTER (WHERE t.kind = 'payout'), 0) / 1e6) AS sent,
+           trim_scale(coalesce(sum(CASE t.kind WHEN 'payout_done' THEN t.amount_micro ELSE -t.amount_micro END)
+               FILTER (WHERE t.kind = 'payout_done' OR t.kind = 'payout_back' AND t.ref LIKE '%/done'), 0) / 1e6) AS confirmed,
+           count(*) FILTER (WHERE t.kind = 'payout_back' AND t.ref NOT LIKE '%/done') AS returns,
+           trim_scale(coalesce(sum(t.amount_micro) FILTER (WHERE t.kind = 'payout_back' AND t.ref NOT LIKE '%/done'), 0) / 1e6) AS returned,
+           trim_scale(coalesce(sum(t.amount_micro) FILTER (WHERE t.kind = 'payout_fee'), 0) / 1e6) AS bank_fees
+      FROM ng.transfer t
+      JOIN ng.payout p ON p.id = split_part(t.ref, '/', 2)::bigint JOIN ng.provider v ON v.id = p.provider_id
+     WHERE t.kind IN ('payout', 'payout_done', 'payout_back', 'payout_fee') AND t.at >= report.since() AND t.at < report.until()
+     GROUP BY 1, 2, 3;
+COMMENT ON COLUMN report.payouts.sent IS 'currency';
+COMMENT ON COLUMN report.payouts.confirmed IS 'currency';
+COMMENT ON COLUMN report.payouts.returned IS 'currency';
+COMMENT ON COLUMN report.payouts.bank_fees IS 'currency';
+
 -- What the platform kept: fees less what it gave back of them, less its own expenses, each
--- as its account moved.
+-- as its account moved. What a bank took for a payout's return is out of the fees.
 CREATE VIEW report.margin AS
     WITH other AS (
         SELECT date_trunc('day', t.at, 'UTC') AS day, t.currency,
                sum(CASE WHEN d.kind = 'fee' THEN t.amount_micro WHEN c.kind = 'fee' THEN -t.amount_micro ELSE 0 END) AS fee_back,
                sum(CASE WHEN d.kind = 'sla_expense' THEN t.amount_micro WHEN c.kind = 'sla_expense' THEN -t.amount_micro ELSE 0 END) AS sla,
                sum(CASE WHEN d.kind = 'promo_expense' THEN t.amount_micro WHEN c.kind = 'promo_expense' THEN -t.amount_micro ELSE 0 END) AS promo
-          FROM ng.transfer t JOIN ng.account d ON d.id = t.dr JOIN ng.account c ON c.id = t.cr
-         WHERE t.kind IN ('reversal', 'refund', 'refund_fee', 'refund_tax', 'sla', 'sla_fee', 'promo', 'promo_used', 'promo_back', 'chargeback')
-           AND t.at >= report.since() AND t.at < report.until()
+          FROM (SELECT * FROM ng.transfer
+                 WHERE kind IN ('reversal', 'refund', 'refund_fee', 'refund_tax', 'sla', 'sla_fee', 'promo', 'promo_used', 'promo_back', 'chargeback')
+                UNION ALL
+                SELECT * FROM ng.transfer WHERE kind = 'payout_fee') t
+          JOIN ng.account d ON d.id = t.dr JOIN ng.account c ON c.id = t.cr
+         WHERE t.at >= report.since() AND t.at < report.until()
          GROUP BY 1, 2),
     earned AS (
         SELECT day, currency, sum(gross_micro) AS gross, sum(fee_micro) AS fee FROM ng.roll_money
@@ -168,5 +190,7 @@ INSERT INTO report.catalog (name, description, time_column, days, period, filter
      '{"kind": "line", "x": "day", "y": ["discount"], "series": "gpu_model", "mean": true}'),
     ('refunds', 'money that went back to tenants, by day, tenant and kind of transfer', 'day', 366, true,
      '{tenant,currency}', 'day, tenant, kind', '{}', '{"kind": "line", "x": "day", "y": ["amount"], "series": "kind"}'),
+    ('payouts', 'money sent to providers, confirmed, and come back, by day and provider', 'day', 366, true,
+     '{provider,currency}', 'day, provider, currency', '{}', '{"kind": "line", "x": "day", "y": ["sent"], "series": "provider"}'),
     ('margin', 'what the platform kept of its fees after what it gave back and its expenses, by day', 'day', 366, true,
      '{currency}', 'day, currency', '{money}', '{"kind": "line", "x": "day", "y": ["fee", "margin"]}');

@@ -290,8 +290,28 @@ static void act(struct run *x, int i, const char *what)
 {
     run_expect(x, "00000",
                "SELECT api.payout_act((SELECT id FROM ng.payout ORDER BY id OFFSET %d "
-               "LIMIT 1), '%s', 'x', 'two')",
+               "LIMIT 1), '%s', 'x', NULL, NULL, NULL, 'two')",
                i, what);
+}
+
+/* Sent, or paid long ago: with the bank's fee for it, whoever bears that. */
+static void come_back(struct run *x, int i)
+{
+    struct history *h = &x->h;
+    struct run_payout *p = &x->payout[i];
+    int64_t *available = h_provider(h, p->provider, "available"), *from, fee = 0,
+            most = p->amount / h->minor;
+    bool ours = run_pick(x, 2);
+    if (run_pick(x, 2))
+        fee = (1 + run_pick(x, most < 100000 ? (int)most : 100000)) * h->minor;
+    run_expect(x, "00000",
+               "SELECT api.payout_act((SELECT id FROM ng.payout ORDER BY id OFFSET %d "
+               "LIMIT 1), 'returned', 'x', %" PRId64 ", %" PRId64 ", '%s', 'one')",
+               i, p->amount, fee, ours ? "market" : "provider");
+    from = p->state == 's' ? h_market(h, "payout_clearing") : h_market(h, "bank");
+    h_post(from, available, p->amount);
+    h_post(ours ? h_market(h, "fee") : available, h_market(h, "bank"), fee);
+    p->state = 'f';
 }
 
 static void send_file(struct run *x)
@@ -342,13 +362,13 @@ static void payout(struct run *x)
             bool reject = run_pick(x, 6) == 0;
             act(x, i, reject ? "reject" : "approve");
             p->state = reject ? 'f' : 'a';
-        } else if (p->state == 's' && what == 3) {
-            bool done = run_pick(x, 3) > 0;
-            act(x, i, done ? "done" : "returned");
-            h_post(h_market(h, "payout_clearing"),
-                   done ? h_market(h, "bank") : h_provider(h, p->provider, "available"),
-                   p->amount);
-            p->state = 'f';
+        } else if (p->state == 's' && what == 3 && run_pick(x, 3) > 0) {
+            act(x, i, "done");
+            h_post(h_market(h, "payout_clearing"), h_market(h, "bank"), p->amount);
+            p->state = 'd';
+        } else if (what == 3 &&
+                   (p->state == 's' || (p->state == 'd' && run_pick(x, 9) == 0))) {
+            come_back(x, i);
         }
     }
 }

@@ -321,6 +321,7 @@ static void set_up_model(void)
 #define BANK                                                                  \
     "{\"bank\": \"0001\", \"branch\": \"012\", \"type\": \"1\", \"number\": " \
     "\"1234567\", \"holder\": \"A\", \"client\": \"0123456789\"}"
+#define ABROAD "{\"holder\": \"A\", \"iban\": \"DE89370400440532013000\"}"
 
 void run_plant(void)
 {
@@ -349,7 +350,8 @@ void run_plant(void)
         "INSERT INTO ng.spot_terms SELECT id, ng.currency(), 1, 60000000 FROM "
         "ng.node; INSERT INTO ng.sla_terms VALUES (10000, '10 minutes', 100000), "
         "(50000, '10 minutes', 250000), (200000, '10 minutes', 500000); SELECT "
-        "api.provider_bank(id, '" BANK "', NULL) FROM ng.provider; SELECT "
+        "api.provider_bank(id, CASE ng.currency() WHEN 'JPY' THEN '" BANK
+        "'::jsonb ELSE '" ABROAD "' END, NULL) FROM ng.provider; SELECT "
         "api.market_set(NULL, NULL, NULL, '" BANK "', NULL)");
     for (int p = 0; p < H_PROVIDERS; p++)
         h->order[p] = (int)ledger_int(

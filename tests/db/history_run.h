@@ -15,7 +15,7 @@ struct run_topup {
 struct run_payout {
     int provider;
     int64_t amount;
-    char state; /* requested, approved, sent, finished */
+    char state; /* requested, approved, sent, done, finished */
 };
 struct run {
     struct ledger l;

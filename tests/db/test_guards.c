@@ -138,7 +138,10 @@ mutables[] = {
     {"settle_parked", "settlement_id", false},
     {"settle_cursor", "transfer_id,ppm,net_micro,reserve_micro", false},
     {"settle_less", "micro", false},
-    {"payout", "state,approved_by,approved_at,file_id,ended_by,ended_at,reason", false},
+    {"payout",
+     "state,approved_by,approved_at,file_id,confirmed_by,confirmed_at,ended_by,ended_"
+     "at,reason,fee_micro,fee_by",
+     false},
     {"refund_share", "gross_micro,fee_micro", false},
     {"incident", "to_at,closed_by", false},
     {"promo_grant", "used_micro,back_micro", false},

@@ -340,6 +340,17 @@ static const struct breach {
                "'JPY', 1000000, 'a', 'sent', 'b', now(), 1 FROM ng.provider LIMIT 1"},
     {"payout", "INSERT INTO ng.payout_file (made_by, pay_on, currency, count, "
                "total_micro) VALUES ('a', now(), 'JPY', 1, 1)"},
+    {"payout",
+     "INSERT INTO ng.payout (provider_id, currency, amount_micro, "
+     "requested_by, state, approved_by, approved_at, ended_by, ended_at, "
+     "confirmed_by, confirmed_at, file_id) SELECT id, 'JPY', 1000000, 'a', "
+     "'done', 'b', now(), 'a', now(), 'a', now(), 1 FROM ng.provider LIMIT 1"},
+    {"admins",
+     "INSERT INTO ng.api_key (hash, role, label, created_at) VALUES (sha256('1'), "
+     "'admin', 'one', now() - interval '2 days'), (sha256('2'), 'admin', 'two', now() "
+     "- "
+     "interval '1 day'); INSERT INTO ng.api_key (hash, role, label, made_by, alone) "
+     "VALUES (sha256('3'), 'admin', 'three', 'one', true)"},
     {"credit_note", "UPDATE ng.reservation SET refunded_micro = 1 WHERE id = " R1},
     {"credit_note", NOTE_SQL("000001")},
     {"credit_note",

@@ -48,6 +48,16 @@ static int64_t market_has(const char *kind)
         free(sql_);                                                                   \
     } while (0)
 
+/* What it says when it is refused; the next call's overwrites it. */
+static const char *refusal(const char *sql)
+{
+    static char text[400];
+    PGresult *r = PQexec(l.pg, sql);
+    snprintf(text, sizeof(text), "%s", PQresultErrorMessage(r));
+    PQclear(r);
+    return text;
+}
+
 /* Two hours' lease of 2 GPUs at 1000 JPY, used for 1,800,001 ms: 500,000,278 micro, fee
  * 25,000,014. */
 static void used(const char *id, int first, int64_t ms)
@@ -121,13 +131,16 @@ START_TEST(payouts)
     REFUSED("NG006",
             "SELECT api.payout_request('acme', 1000000, 'a', NULL, NULL, 'x')");
     /* Nobody approves what he asked for: neither the function nor the table. */
-    REFUSED("NG004", "SELECT api.payout_act(1, 'approve', NULL, 'admin')");
+    REFUSED("NG004",
+            "SELECT api.payout_act(1, 'approve', NULL, NULL, NULL, NULL, 'admin')");
     REFUSED("23514", "UPDATE ng.payout SET state = 'approved', approved_by = "
                      "'admin', approved_at = now()");
     REFUSED("23514", "UPDATE ng.payout SET state = 'sent', file_id = 1");
-    REFUSED("NG006", "SELECT api.payout_act(1, 'done', NULL, 'hanako')");
+    REFUSED("NG006",
+            "SELECT api.payout_act(1, 'done', NULL, NULL, NULL, NULL, 'hanako')");
     REFUSED("NG006", "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x')");
-    ledger_sql(&l, "SELECT api.payout_act(1, 'approve', NULL, 'hanako')");
+    ledger_sql(&l,
+               "SELECT api.payout_act(1, 'approve', NULL, NULL, NULL, NULL, 'hanako')");
     REFUSED("NG006", "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x')");
     ledger_sql(&l, "SELECT api.market_set(NULL, NULL, NULL, " BANK
                    " || '{\"client\": \"0123456789\"}'::jsonb, NULL)");
@@ -138,18 +151,107 @@ START_TEST(payouts)
     REFUSED("23514", "UPDATE ng.payout SET state = 'approved', file_id = NULL");
     ck_assert_int_eq(balance("provider_available", "acme"), 264);
     ck_assert_int_eq(market_has("payout_clearing"), 1425 * YEN);
-    ledger_sql(&l, "SELECT api.payout_act(1, 'returned', 'no such account', 'admin')");
+    ledger_sql(&l, "SELECT api.payout_act(1, 'returned', 'no such account', NULL, "
+                   "NULL, NULL, 'admin')");
     ck_assert_int_eq(balance("provider_available", "acme"), 1425000264);
     ck_assert_int_eq(market_has("payout_clearing"), 0);
     ledger_sql(
         &l, "SELECT api.payout_request('acme', 1000000000, 'a', NULL, NULL, 'admin')");
-    ledger_sql(&l, "SELECT api.payout_act(2, 'approve', NULL, 'hanako'), "
-                   "api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x'), "
-                   "api.payout_act(2, 'done', NULL, 'admin'), "
-                   "api.payout_act(2, 'done', NULL, 'admin')");
+    ledger_sql(&l,
+               "SELECT api.payout_act(2, 'approve', NULL, NULL, NULL, NULL, 'hanako'), "
+               "api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x'), "
+               "api.payout_act(2, 'done', NULL, NULL, NULL, NULL, 'admin'), "
+               "api.payout_act(2, 'done', NULL, NULL, NULL, NULL, 'admin')");
     ck_assert_int_eq(market_has("bank"), 1000 * YEN - 10000 * YEN);
     ck_assert_int_eq(balance("provider_available", "acme"), 425000264);
     ledger_check(&l);
+}
+END_TEST
+
+START_TEST(one_comes_back)
+{
+    /* After it was confirmed: whole, both transfers reversed, the bank's fee the
+     * provider's. */
+    ck_assert_ptr_nonnull(
+        strstr(refusal("SELECT api.payout_act(2, 'returned', 'x', 400000000, NULL, "
+                       "NULL, 'admin')"),
+               "payout 2 is 1000 JPY, not 400 JPY: it comes back whole"));
+    REFUSED("NG020", "SELECT api.payout_act(2, 'returned', 'x', NULL, 1001000000, "
+                     "NULL, 'admin')");
+    REFUSED("NG020", "SELECT api.payout_act(2, 'done', NULL, NULL, 1000000, NULL, "
+                     "'admin')");
+    ledger_sql(&l, "SELECT api.payout_act(2, 'returned', 'closed', 1000000000, "
+                   "880000000, 'provider', 'hanako')");
+    ck_assert_int_eq(market_has("bank"), 880 * YEN - 10000 * YEN);
+    ck_assert_int_eq(market_has("payout_clearing"), 0);
+    ck_assert_int_eq(balance("provider_available", "acme"), 545000264);
+    ck_assert_int_eq(
+        ledger_int(&l, "SELECT count(*) FROM ng.transfer b JOIN ng.transfer o ON o.id "
+                       "= b.reverses AND (o.dr, o.cr, o.amount_micro) = (b.cr, b.dr, "
+                       "b.amount_micro) WHERE b.kind = 'payout_back' AND b.ref LIKE "
+                       "'payout/2%%'"),
+        2);
+    char *got = ledger_text(
+        &l, "SELECT concat_ws(' ', state, confirmed_by, ended_by, reason, fee_micro / "
+            "1000000, fee_by) FROM ng.payout WHERE id = 2");
+    ck_assert_str_eq(got, "returned admin hanako closed 880 provider");
+    free(got);
+    REFUSED("NG006", "SELECT api.payout_act(2, 'done', NULL, NULL, NULL, NULL, 'x')");
+    ledger_check(&l);
+}
+END_TEST
+
+START_TEST(and_is_told)
+{
+    /* Its provider, in the order of things; another hears nothing. */
+    char *got = ledger_text(
+        &l, "SELECT string_agg(concat(e->>'kind', ' ', e->'payload'->>"
+            "'payout'), ', ' ORDER BY n) FROM jsonb_array_elements(api."
+            "events(NULL, (SELECT id FROM ng.provider WHERE name = 'acme'), "
+            "NULL, 1000)->'events') WITH ORDINALITY AS x(e, n) WHERE "
+            "e->>'kind' LIKE 'payout.%%'");
+    ck_assert_str_eq(got, "payout.sent 1, payout.returned 1, payout.sent 2, "
+                          "payout.done 2, payout.returned 2");
+    free(got);
+    ck_assert_int_eq(
+        ledger_int(&l,
+                   "SELECT count(*) FROM jsonb_array_elements(api.events(NULL, (SELECT "
+                   "id FROM ng.provider WHERE name = 'zero'), NULL, 1000)->'events') e "
+                   "WHERE e->>'kind' LIKE 'payout.%%'"),
+        0);
+    /* Statement, report and log have it. */
+    got = ledger_text(
+        &l, "SELECT concat_ws(' ', s->'moved'->>'payout', s->'moved'->>'payout_back', "
+            "s->'moved'->>'payout_fee', jsonb_array_length(s->'payouts')) FROM "
+            "api.statement((SELECT id FROM ng.provider WHERE name = 'acme'), "
+            "to_char(now() AT TIME ZONE 'Asia/Tokyo', 'YYYY-MM')) s");
+    ck_assert_str_eq(got, "-2425000000 2425000000 -880000000 5");
+    free(got);
+    got = ledger_text(&l, "SELECT concat_ws(' ', payouts, sent, confirmed, returns, "
+                          "returned, bank_fees) FROM report.payouts");
+    ck_assert_str_eq(got, "2 2425 0 2 2425 880");
+    free(got);
+    got = ledger_text(&l, "SELECT string_agg(ref, ' ' ORDER BY id) FROM ng.log_todo "
+                          "WHERE kind = 'payout'");
+    ck_assert_str_eq(got, "1 1/returned 2 2/returned");
+    free(got);
+    got = ledger_text(&l, "SELECT concat_ws(' ', b->>'type', b->>'confirmed_by', "
+                          "b->>'returned_by', b->>'fee_micro') FROM "
+                          "ng.log_body('payout', '2/returned') b");
+    ck_assert_str_eq(got, "payout_returned admin hanako 880000000");
+    free(got);
+    /* As before for the tests below. */
+    ledger_sql(&l,
+               "SELECT ng.post('reversal', ng.account_of('bank', NULL, NULL, 'JPY'), "
+               "ng.account_of('provider_available', NULL, (SELECT id FROM "
+               "ng.provider WHERE name = 'acme'), 'JPY'), 'JPY', 880000000, NULL, "
+               "NULL, (SELECT id FROM ng.transfer WHERE kind = 'payout_fee'))");
+    ledger_sql(&l,
+               "SELECT api.payout_request('acme', 1000000000, 'a', NULL, NULL, "
+               "'admin'), api.payout_act(3, 'approve', NULL, NULL, NULL, NULL, "
+               "'hanako'), api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x')");
+    ledger_sql(&l, "SELECT api.payout_act(3, 'done', NULL, NULL, NULL, NULL, 'admin')");
+    ck_assert_int_eq(balance("provider_available", "acme"), 425000264);
 }
 END_TEST
 
@@ -255,6 +357,16 @@ static const struct attack {
     {"UPDATE ng.payout SET amount_micro = 1", "23001"},
     {"UPDATE ng.payout SET bank = '{}'", "23001"},
     {"UPDATE ng.payout SET state = 'done' WHERE state = 'returned'", "23514"},
+    {"UPDATE ng.payout SET confirmed_by = 'x' WHERE state = 'done'", "23514"},
+    {"UPDATE ng.payout SET confirmed_by = NULL, confirmed_at = NULL WHERE state = "
+     "'done'",
+     "23514"},
+    {"UPDATE ng.payout SET state = 'returned', fee_micro = amount_micro + 1, fee_by = "
+     "'market' WHERE state = 'done'",
+     "23514"},
+    {"UPDATE ng.payout SET fee_micro = 1, fee_by = 'market' WHERE state = 'returned'",
+     "23514"},
+    {"UPDATE ng.payout SET reason = 'y' WHERE state = 'returned'", "23514"},
     {"UPDATE ng.payout SET approved_by = 'x'", "23514"},
     {"DELETE FROM ng.payout", "23001"},
     {"TRUNCATE ng.payout CASCADE", "23001"},
@@ -414,21 +526,64 @@ static void give_back(void)
     }
 }
 
+static void act(int64_t id, const char *what, int64_t fee, const char *by)
+{
+    ledger_sql(&l,
+               "SELECT api.payout_act(%" PRId64 ", '%s', 'x', NULL, NULLIF(%" PRId64
+               ", 0), NULLIF('%s', ''), '%s')",
+               id, what, fee, by, strcmp(what, "approve") == 0 ? "two" : "one");
+}
+
+/* The bank's word of a payout that is sent or done: by hand, maybe with its fee, or in
+ * its file. */
+static void bank_says(int64_t id, int64_t micro, bool back)
+{
+    int64_t fee = back && pick(2) ? (1 + pick((int)(micro / YEN))) * YEN : 0;
+    bool ours = pick(2);
+    if (fee > 0 || pick(2))
+        act(id, back ? "returned" : "done", fee,
+            fee == 0 ? "" : (ours ? "market" : "provider"));
+    else
+        ledger_sql(&l,
+                   "SELECT api.payout_results('csv', NULL, sha256('%" PRId64
+                   "/%d'), '[{\"line\": 2, \"payout\": %" PRId64 ", \"state\": "
+                   "\"%s\"}]', 'a', NULL, NULL, 'two')",
+                   id, back, id, back ? "returned" : "done");
+    if (back)
+        m.paid -= micro - (ours ? 0 : fee);
+}
+
 static void pay(void)
 {
     int64_t some = balance("provider_available", "rand") / YEN * YEN;
     if (some == 0)
         return;
     ledger_sql(&l, "SELECT api.payout_request('rand', NULL, 'a', NULL, NULL, 'one')");
-    char *id = ledger_text(&l, "SELECT max(id) FROM ng.payout");
-    ledger_sql(&l, "SELECT api.payout_act(%s, 'approve', NULL, 'two')", id);
+    int64_t id = ledger_int(&l, "SELECT max(id) FROM ng.payout");
+    if (pick(6) == 0) {
+        act(id, "reject", 0, "");
+        return;
+    }
+    act(id, "approve", 0, "");
     ledger_sql(&l, "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'one')");
-    bool done = pick(2);
-    ledger_sql(&l, "SELECT api.payout_act(%s, '%s', '', 'one')", id,
-               done ? "done" : "returned");
-    if (done)
-        m.paid += some;
-    free(id);
+    m.paid += some;
+    if (pick(3) > 0)
+        bank_says(id, some, pick(3) == 0);
+}
+
+/* Of one that was sent or paid long ago. */
+static void bank_speaks(void)
+{
+    char *row = ledger_text(
+        &l, "SELECT coalesce((SELECT concat_ws(' ', id, amount_micro, (state = "
+            "'done')::int) FROM ng.payout WHERE state IN ('sent', 'done') AND "
+            "provider_id = (SELECT id FROM ng.provider WHERE name = 'rand') ORDER BY "
+            "(id * 7919) %% 101 LIMIT 1), '')");
+    int64_t id, micro;
+    int done;
+    if (sscanf(row, "%" SCNd64 " %" SCNd64 " %d", &id, &micro, &done) == 3)
+        bank_says(id, micro, done == 1 || pick(2));
+    free(row);
 }
 
 static void settle(void)
@@ -451,10 +606,12 @@ START_TEST(histories)
             lease();
         else if (what < 6)
             give_back();
-        else if (what < 9)
+        else if (what < 8)
             settle();
-        else
+        else if (what < 9)
             pay();
+        else
+            bank_speaks();
         ck_assert_int_eq(balance("provider_pending", "rand") +
                              balance("provider_available", "rand") +
                              balance("provider_reserve", "rand"),
@@ -481,6 +638,8 @@ int main(int argc, char **argv)
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, settlement);
     tcase_add_test(tc, payouts);
+    tcase_add_test(tc, one_comes_back);
+    tcase_add_test(tc, and_is_told);
     tcase_add_test(tc, refunds);
     tcase_add_test(tc, the_bank_takes_it_back);
     tcase_add_loop_test(tc, owner_cannot_break_it, 0,

@@ -163,7 +163,17 @@ static void plant(void)
               "ng.dataset d;"
               "SELECT ng.post('sla', ng.account_of('sla_expense', NULL, NULL, 'JPY'), "
               "ng.account_of('wallet', id, NULL, 'JPY'), 'JPY', 10000000, NULL, "
-              "'sla/1') FROM ng.tenant WHERE name = 'ann'");
+              "'sla/1') FROM ng.tenant WHERE name = 'ann';"
+              /* Sent, confirmed, come back for a fee of 2 that the market bears. */
+              "INSERT INTO ng.payout (provider_id, currency, amount_micro, "
+              "requested_by) SELECT id, 'JPY', 9000000, 'a' FROM ng.provider WHERE "
+              "name = 'acme'; SELECT ng.post(k, ng.account_of(dr, NULL, NULL, 'JPY'), "
+              "ng.account_of(cr, NULL, NULL, 'JPY'), 'JPY', yen * 1000000, NULL, ref) "
+              "FROM (VALUES ('payout', 'rounding', 'payout_clearing', 9, 'payout/1'), "
+              "('payout_done', 'payout_clearing', 'bank', 9, 'payout/1'), "
+              "('payout_back', 'bank', 'payout_clearing', 9, 'payout/1/done'), "
+              "('payout_back', 'payout_clearing', 'rounding', 9, 'payout/1'), "
+              "('payout_fee', 'fee', 'bank', 2, 'payout/1')) x(k, dr, cr, yen, ref)");
     ledger_once(&l);
 }
 
@@ -283,8 +293,11 @@ static const struct {
      "concat_ws(' ', gross::real, fee::real, fee_back::real, sla::real, promo::real, "
      "margin::real, of_gross)",
      "margin", "day = t.d()"},
-    {"0 10 -10", "concat_ws(' ', fee::real, sla::real, margin::real)", "margin",
-     "day = date_trunc('day', now(), 'UTC')"},
+    {"acme 1 9 0 1 9 2",
+     "concat_ws(' ', provider, payouts, sent, confirmed, returns, returned, bank_fees)",
+     "payouts", "true"},
+    {"0 2 10 -12", "concat_ws(' ', fee::real, fee_back::real, sla::real, margin::real)",
+     "margin", "day = date_trunc('day', now(), 'UTC')"},
     {"capacity, match, money, orders, use", "string_agg(rollup, ', ' ORDER BY rollup)",
      "freshness", "fresh_as_of > now() - interval '10 min' AND marked = 0"},
 };
@@ -342,7 +355,7 @@ START_TEST(filters)
     static const struct {
         const char *want, *what;
     } t[] = {
-        {"29", "count(*) FROM report.catalog"},
+        {"30", "count(*) FROM report.catalog"},
         {"0", "count(*) FROM report.catalog WHERE json_array_length(report.run(name, "
               "CASE WHEN period THEN timestamptz '2026-01-01' END)->'rows') = 0"},
         /* the period and the filters go inside of sums */

@@ -19,12 +19,35 @@ login() { cli "$1" login --server "https://$addr" --ca "$run/s/pki/ca.pem" --api
 login admin "$run/s/admin.key"
 cli admin admin user add hanako --key-file "$run/hanako.key"
 is "a second administrator" "$code" 0
+is "nobody else was there to ask, and it is said" "$(grep -c "needs nobody's approval" <<<"$body")" 1
 sleep 1
 login hanako "$run/hanako.key"
 cli admin admin user add hanako
 is "a name once" "$code" 6
 cli admin admin user list
 is "both" "$(grep -cE '^(admin|hanako) ' <<<"$body")" 2
+# A third waits for the second's yes: by himself the first gets no second pair of eyes.
+cli admin admin user add taro --key-file "$run/taro.key"
+is "a third" "$code" 0
+is "waits, and it is said" "$(grep -c 'opens nothing until another administrator approves' <<<"$body")" 1
+sleep 1
+ask "$run/taro.key" GET /v1/admins
+is "his key opens nothing yet" "$code" 403
+is "and says why" "$(get .detail | grep -c 'waits for another')" 1
+cli taro login --server "https://$addr" --ca "$run/s/pki/ca.pem" --api-key-file "$run/taro.key"
+is "nor is he let in" "$code" 4
+cli admin admin user approve taro
+is "not by who made him" "$code" 4
+cli hanako admin user approve taro
+is "by another" "$code" 0
+sleep 1
+login taro "$run/taro.key"
+cli taro admin audit
+is "the audit log has all" "$(grep -cE 'admin:admin .*POST /v1/admins +201|admin:hanako .*POST /v1/admins/taro/approve +200' <<<"$body")" 3
+cli hanako admin user list
+is "who made and approved him" "$(grep -cE '^taro .* admin +hanako ' <<<"$body")" 1
+cli admin admin user rm taro
+is "he goes again" "$code" 0
 cli admin admin user rm admin
 is "nobody removes himself" "$code" 6
 cli admin admin provider create seller --key-file "$run/seller.key"
@@ -47,6 +70,10 @@ cli lab provider bank
 is "tenants have no bank" "$code" 4
 
 # ---- a payout ----
+cli admin admin payout request seller
+is "nothing is there yet, in money" "$code $(grep -c '0 JPY is available to seller' <<<"$body")" "7 1"
+cli seller provider statement --month "$(TZ=Asia/Tokyo date +%Y-%m)"
+is "a statement of nothing has zeros" "$(grep -cE '^Closing: (pending|available|reserve) +0 JPY' <<<"$body")" 3
 sql "SELECT ng.post('settle', ng.account_of('provider_pending', NULL, id, 'JPY'), ng.account_of('provider_available', NULL, id, 'JPY'), 'JPY', 5000000500, NULL, 'x') FROM ng.provider" >/dev/null
 cli admin admin payout request seller --amount 6000
 is "more than there is" "$code" 7
@@ -77,7 +104,57 @@ is "the provider sees both" "$(grep -cE ' (returned|rejected) ' <<<"$body")" 2
 cli seller provider statement --month "$(TZ=Asia/Tokyo date +%Y-%m)"
 is "a statement that adds up" "$code" 0
 cli seller provider statement --month 2026-13
-is "no such month" "$code" 2
+is "no such month" "$code $(grep -c "'2026-13' is no month: YYYY-MM" <<<"$body")" "2 1"
+
+# ---- what the bank says ----
+# One of each kind is sent, paid by the bank's own file, which is ours with results in it.
+sql "SELECT ng.post('settle', ng.account_of('provider_pending', NULL, id, 'JPY'), ng.account_of('provider_available', NULL, id, 'JPY'), 'JPY', 2000000000, NULL, 'y') FROM ng.provider" >/dev/null
+cli admin admin payout request seller --amount 3000
+cli hanako admin payout approve 3
+cli admin admin payout file --on 2026-11-30 --to "$run/h"
+cli admin admin payout request seller --amount 1500
+cli hanako admin payout approve 4
+cli admin admin payout file --on 2026-11-30 --to "$run/i"
+# results FROM TO RESULT TRAILER: the bank's answer to our file.
+results() {
+    python3 - "$@" <<'PY'
+import sys
+b = bytearray(open(sys.argv[1], "rb").read())
+b[122 + 111] = ord(sys.argv[3])
+b[244:244 + 55] = sys.argv[4].encode()
+open(sys.argv[2], "wb").write(b)
+PY
+}
+results "$run/h" "$run/bad" 0 8000001000000003000000001000000002999000000000000000000
+cli admin admin payout results "$run/bad"
+is "sums that do not agree" "$code $(grep -c 'the trailer says of what was paid' <<<"$body")" "2 1"
+results "$run/h" "$run/paid" 0 8000001000000003000000001000000003000000000000000000000
+cli admin admin payout results "$run/paid"
+is "paid" "$code $(grep -cE ' 3 +seller +3000 JPY +done +yes' <<<"$body")" "0 1"
+cli hanako admin payout results "$run/paid"
+is "a file once, whoever reads it" "$code $(grep -c 'was read on .* by admin: nothing in it is done again' <<<"$body")" "6 1"
+results "$run/h" "$run/back" 2 8000001000000003000000000000000000000000001000000003000
+cli hanako admin payout results "$run/back"
+is "come back after it was paid" "$code $(grep -cE ' 3 +seller +3000 JPY +returned +yes +no such account' <<<"$body")" "0 1"
+is "all of it is there again" "$(sql "SELECT sum(balance_micro) FROM ng.account WHERE kind = 'provider_available'")" 5500000500
+printf 'payout,state,date,reason\r\n4,done,2026-11-20,\r\n9,done,,\r\n' >"$run/c.csv"
+cli admin admin payout results "$run/c.csv"
+is "one that is not there refuses all" "$code $(sql 'SELECT state FROM ng.payout WHERE id = 4')" "6 sent"
+printf 'payout,state,date,reason\r\n4,done,2026-11-20,\r\n' >"$run/d.csv"
+cli admin admin payout results "$run/d.csv"
+is "CSV" "$code $(sql 'SELECT state FROM ng.payout WHERE id = 4')" "0 done"
+cli admin admin payout returned 4 --reason closed --amount 1000
+is "no part of it" "$code $(grep -c 'is 1500 JPY, not 1000 JPY: it comes back whole' <<<"$body")" "6 1"
+cli admin admin payout returned 4 --reason closed --fee 880
+is "returned with the bank's fee" "$code $(grep -cE "^Bank's fee +880 JPY" <<<"$body")" "0 1"
+cli seller provider payouts
+is "the provider sees the fee" "$(grep -cE '^ *4 +1500 JPY +returned .* 880 JPY +closed' <<<"$body")" 1
+cli seller provider statement --month "$(TZ=Asia/Tokyo date +%Y-%m)"
+is "it adds up with a fee in it" "$code $(grep -cE "^Banks' fees for that +-880 JPY" <<<"$body")" "0 1"
+cli admin admin report payouts
+is "the report" "$code $(grep -cE ' seller +JPY +3 +9500 +0 +3 +9500 +880' <<<"$body")" "0 1"
+told=$(timeout 3 curl -sS -N --cacert "$run/s/pki/ca.pem" -H "Authorization: Bearer $(cat "$run/seller.key")" -H 'Last-Event-ID: 0:0' "https://$addr/v1/events")
+is "the provider was told" "$(grep -oE 'payout\.[a-z]+' <<<"$told" | sort -u | tr '\n' ' ')" "payout.done payout.rejected payout.returned payout.sent "
 
 # ---- tenants' money ----
 cli admin admin withdraw lab --amount 1001

@@ -109,6 +109,21 @@ START_TEST(test_random_against_libc)
 }
 END_TEST
 
+START_TEST(test_days)
+{
+    static const char *const good[] = {"2026-11-30", "2028-02-29", "1970-01-01",
+                                       "9999-12-31"};
+    static const char *const bad[] = {"",           "2026-11-31",  "2026-02-29",
+                                      "2026-13-01", "2026-00-10",  "2026-11-00",
+                                      "26-11-30",   "2026-11-30 ", "2026-11-3",
+                                      "2026/11/30", "2026-11-3x"};
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+        ck_assert_msg(timefmt_is_day(good[i]), "refused '%s'", good[i]);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        ck_assert_msg(!timefmt_is_day(bad[i]), "accepted '%s'", bad[i]);
+}
+END_TEST
+
 START_TEST(test_offset)
 {
     char text[TIMEFMT_MAX];
@@ -192,7 +207,7 @@ START_TEST(test_durations_refused)
 }
 END_TEST
 
-UNIT_MAIN("timefmt",
-          UNIT_CASE(test_parse) UNIT_CASE(test_refused)
-              UNIT_CASE(test_random_against_libc) UNIT_CASE(test_offset)
-                  UNIT_CASE(test_durations) UNIT_CASE(test_durations_refused))
+UNIT_MAIN("timefmt", UNIT_CASE(test_parse) UNIT_CASE(test_refused)
+                         UNIT_CASE(test_random_against_libc) UNIT_CASE(test_offset)
+                             UNIT_CASE(test_days) UNIT_CASE(test_durations)
+                                 UNIT_CASE(test_durations_refused))
