@@ -54,7 +54,7 @@ static void plant(void)
                    "LIKE 's_' ORDER BY name");
     ledger_sql(&l, "SELECT api.market_set(NULL, NULL, NULL, '{\"bank\": \"0005\", "
                    "\"branch\": \"012\", \"type\": \"1\", \"number\": \"1234567\", "
-                   "\"holder\": \"A\", \"client\": \"0123456789\"}')");
+                   "\"holder\": \"A\", \"client\": \"0123456789\"}', NULL)");
     ledger_sql(&l, "SELECT api.payout_request('s' || n, 1000000 * CASE n WHEN 4 THEN "
                    "300 ELSE 100 * n END, 'a', NULL, NULL, 'one') FROM "
                    "generate_series(1, 6) n");
