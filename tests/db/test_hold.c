@@ -329,6 +329,17 @@ START_TEST(changed)
         ledger_check(&l);
     }
     ck_assert_int_eq(wallet("changed"), (1000 - 55) * HOUR_MICRO);
+    /* With a shorter window what is paid for stays so. */
+    ledger_sql(&l, "UPDATE ng.market SET hold_window_us = 21600000000");
+    ledger_sql(&l,
+               "SELECT api.resv_extend(tenant_id, id, ng.us(t.t0() + '500 h'), 0, "
+               "false, ng.us(t.t0() + '32 h')) FROM ng.reservation WHERE id = "
+               "lpad('%d', 32, '0')::uuid",
+               number);
+    ck_assert_int_eq(wallet("changed"), (1000 - 55) * HOUR_MICRO);
+    roll(52.5);
+    ck_assert_int_eq(wallet("changed"), (1000 * 2 - 117) * HOUR_MICRO / 2);
+    ledger_check(&l);
 }
 END_TEST
 
