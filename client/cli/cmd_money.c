@@ -100,6 +100,10 @@ int cmd_wallet(struct cli *c, struct err *err)
         {"RESERVATION", "reservation", RENDER_TEXT, NULL},
         {"REFERENCE", "reference", RENDER_TEXT, NULL},
     };
+    static const struct render_col ends[] = {
+        {"YOUR MONEY DOES NOT REACH THE END OF", "reservation", RENDER_TEXT, NULL},
+        {"BUT UNTIL", "paid_until", RENDER_TIME, NULL},
+    };
     json_t *reply = NULL;
     struct strbuf out = STRBUF_INIT;
     if (cli_get(c, "/v1/wallet", &reply, err) < 0)
@@ -113,6 +117,11 @@ int cmd_wallet(struct cli *c, struct err *err)
                            ? 3
                            : 2;
         render_card(reply, card, count, &c->render, &out);
+        const json_t *low = json_object_get(reply, "low");
+        if (c->render.format == RENDER_TABLE && json_array_size(low) > 0) {
+            strbuf_addc(&out, '\n');
+            render_rows(low, ends, RENDER_COUNT_OF(ends), &c->render, &out);
+        }
         if (c->render.format == RENDER_TABLE && json_array_size(transfers) > 0) {
             strbuf_addc(&out, '\n');
             drop_own_references(transfers);

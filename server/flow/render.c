@@ -26,6 +26,7 @@ static const struct {
     {"until_us", "until"},
     {"since_us", "since"},
     {"predicted_us", "predicted_start"},
+    {"paid_until_us", "paid_until"},
 };
 
 static const char *instant_name(const char *name)

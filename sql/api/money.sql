@@ -13,6 +13,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
         'held_micro', coalesce((SELECT balance_micro FROM h), 0),
         'promo_micro', coalesce((SELECT balance_micro FROM account WHERE kind = 'promo' AND tenant_id = p_tenant AND currency = currency()), 0),
         'budget', budget_json(p_tenant),
+        'low', (SELECT coalesce(jsonb_agg(jsonb_build_object('reservation', r.id, 'paid_until_us', us(coalesce(r.paid_until, upper(r.during))))
+                    ORDER BY r.paid_until, r.id), '[]')
+                  FROM reservation r WHERE r.tenant_id = p_tenant AND r.funds_low_at IS NOT NULL AND r.state IN ('confirmed', 'active')),
         'transfers', coalesce((SELECT jsonb_agg(jsonb_build_object('id', x.id, 'at_us', us(x.at), 'kind', x.kind,
                 'amount_micro', CASE WHEN x.cr = (SELECT id FROM w) THEN x.amount_micro ELSE -x.amount_micro END,
                 'reservation', x.reservation_id, 'ref', x.ref) ORDER BY x.id DESC)

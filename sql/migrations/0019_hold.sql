@@ -8,4 +8,5 @@ ALTER TABLE ng.reservation
     ADD COLUMN paid_until timestamptz,   -- up to where its price is held; null: to its end
     ADD COLUMN hold_due_at timestamptz,  -- when billd next looks whether to hold more
     ADD COLUMN funds_low_at timestamptz; -- since when the tenant's money does not reach
+CREATE INDEX reservation_low ON ng.reservation (tenant_id) WHERE funds_low_at IS NOT NULL;
 CREATE INDEX reservation_hold_due ON ng.reservation (hold_due_at) WHERE hold_due_at IS NOT NULL;

@@ -86,6 +86,7 @@ start=$(seconds .start)
 paid=$(seconds .hold.paid_until)
 is "what is there is held" "$(awk "BEGIN {print int($paid - $start)}")" 36
 like "show says so" "$(near lab show "$id")" "*your money reaches until*"
+like "and the wallet" "$(near lab wallet)" "*YOUR MONEY DOES NOT REACH THE END OF*$id*"
 like "the event says so" "$(event funds.low)" '*"why": "the wallet"*'
 ends() { [ "$(seconds .end)" = "$paid" ]; }
 wait_for 25 ends || bad "its end is not what is paid: $(seconds .end), $paid"
