@@ -13,6 +13,7 @@
 #include "client/agent/sshsrv.h"
 #include "client/agent/trim.h"
 #include "client/agent/warden.h"
+#include "client/agent/witness.h"
 #include "client/lib/clock.h"
 #include "client/lib/fsx.h"
 #include "client/lib/jsonx.h"
@@ -308,6 +309,22 @@ static enum log_level level_of(const char *name)
     return LOG_LVL_INFO;
 }
 
+/* A node whose witness cannot be is a node all the same. */
+static void open_witness(struct agent *a)
+{
+    const struct witness_conf c = {.state_dir = a->conf.state_dir,
+                                   .market = a->id.market,
+                                   .spiffe_id = a->id.spiffe_id,
+                                   .interval_us = a->conf.witness_interval_us};
+    struct err err;
+    if (c.interval_us == 0)
+        return;
+    if (witness_open(&c, &a->witness, &err) != 0)
+        log_error("the market's log is not cosigned: %s", err.text);
+    else
+        log_info("witness %s", witness_vkey(a->witness));
+}
+
 static int open_state(struct agent *a, struct err *err)
 {
     if (fsx_mkdirs(a->conf.state_dir, 0700, err) != 0 ||
@@ -318,6 +335,7 @@ static int open_state(struct agent *a, struct err *err)
         spool_open(a->conf.state_dir, a->id.receipt_key, &a->spool, err) != 0)
         return -1;
     agent_load_time(a);
+    open_witness(a);
     return enforce_cgroup_new(a->conf.cgroup_base, &a->enforce, err);
 }
 
@@ -406,6 +424,7 @@ void agent_free(struct agent *a)
         return;
     warden_free(a->warden);
     sshsrv_free(a->sshsrv);
+    witness_free(a->witness);
     leases_free(a->leases);
     free_event(a->turn_timer);
     free_event(a->sample_timer);

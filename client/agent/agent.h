@@ -25,6 +25,7 @@
 struct leases;
 struct warden;
 struct sshsrv;
+struct witness;
 
 struct agent {
     struct event_base *base;
@@ -48,8 +49,9 @@ struct agent {
     struct enforce *enforce;
     struct spool *spool;
     struct leases *leases;
-    struct warden *warden; /* NULL: nobody is told anything (tests) */
-    struct sshsrv *sshsrv; /* NULL: no SSH here */
+    struct warden *warden;   /* NULL: nobody is told anything (tests) */
+    struct sshsrv *sshsrv;   /* NULL: no SSH here */
+    struct witness *witness; /* NULL: it is none */
 
     struct event *turn_timer, *sample_timer;
     bool wake_again; /* agent_wake() was called during a turn */

@@ -68,6 +68,11 @@ const struct conf_key settings_keys[] = {
      24 * US_PER_HOUR},
     {"probe_samples", CONF_INT, AT(probe_samples), "9",
      "Round trips of one measurement.", 1, 100},
+    {"witness_interval", CONF_DURATION, AT(witness_interval_us), "60s",
+     "How often the market's log is looked at and its newest head cosigned "
+     "(docs/log.md); "
+     "0: never.",
+     0, 24 * US_PER_HOUR},
     {"job_user", CONF_STRING, AT(job_user), "nobody",
      "User under whom jobs run; never root.", 0, 0},
     {"front_user", CONF_STRING, AT(front_user), NULL,

@@ -23,6 +23,7 @@ struct settings {
     char *windows_utc_offset;
     char *probe_source;
     int64_t probe_interval_us, probe_samples;
+    int64_t witness_interval_us; /* 0: it is no witness */
     char *job_user, *front_user, *cgroup_base;
     int64_t job_output_max_mib;
     int64_t max_gpus_per_tenant, max_duration_us;

@@ -9,6 +9,7 @@
 #include "client/agent/leases.h"
 #include "client/agent/sshsrv.h"
 #include "client/agent/warden_impl.h"
+#include "client/agent/witness.h"
 #include "client/lib/clock.h"
 #include "client/lib/countersign.h"
 #include "client/lib/digest.h"
@@ -62,7 +63,11 @@ static json_t *observed(const struct agent *a)
                                     now, windows, ADVERT_WINDOWS_MAX);
     b.leases = leases_json(a->leases);
     b.ssh = sshsrv_observed(&a->conf);
-    return advert_sync_body(&b);
+    json_t *body = advert_sync_body(&b);
+    json_t *log = a->witness != NULL ? witness_says(a->witness, clock_boot_us()) : NULL;
+    if (log != NULL)
+        json_object_set_new(body, "log", log);
+    return body;
 }
 
 static void push(evutil_socket_t fd, short what, void *arg)
@@ -111,6 +116,10 @@ int warden_take_reply(struct warden *w, const json_t *doc, struct err *err)
     /* What it says of receipts is not signed: they stay until a countersign came. */
     post_soon(w); /* what running leases have written since the last poll */
     agent_take_desired(w->a, &want, clock_boot_us());
+    int64_t now;
+    if (w->a->witness != NULL && agent_now(w->a, &now))
+        witness_takes(w->a->witness, json_object_get(body, "log"), clock_boot_us(),
+                      now);
     arm(w->push, 0); /* the front waits for it */
     return 0;
 }

@@ -88,6 +88,7 @@ enum cli_cmd {
     CMD_ADMIN_REPORT,
     CMD_ADMIN_STATUS,
     CMD_ADMIN_AUDIT,
+    CMD_ADMIN_WITNESS_LIST,
     CMD_DISPUTE,
     CMD_CREDIT_NOTE_LIST,
     CMD_CREDIT_NOTE_SHOW,
@@ -252,7 +253,7 @@ cli_fn cmd_budget_set, cmd_budget_show, cmd_budget_rm, cmd_admin_promo_grant,
     cmd_admin_promo_list, cmd_admin_incident_open, cmd_admin_incident_close,
     cmd_admin_incident_list, cmd_admin_sla_credit, cmd_admin_fx_set, cmd_admin_fx_list,
     cmd_admin_tax_list, cmd_admin_tax_rate, cmd_admin_tax_class;
-cli_fn cmd_witness, cmd_billing;
+cli_fn cmd_witness, cmd_admin_witness_list, cmd_billing;
 
 /* Reservations, for several families (cmd_resv.c). */
 int cli_print_reservation(struct cli *c, const json_t *resv, struct err *err) MUST_USE;

@@ -1,6 +1,7 @@
 /* witness: looks at the newest heads of the market's logs as `verify` does, and when
  * they extend those seen before, cosigns them (c2sp.org/tlog-cosignature) and gives the
- * market the cosignatures, for others to see that they are shown the same log. */
+ * market the cosignatures, for others to see that they are shown the same log; and
+ * admin witness list: who does. */
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,27 @@ static int look(struct cli *c, const struct witness *w, struct err *err)
                  (unsigned long long)h.logs[0].size,
                  (unsigned long long)h.logs[1].size);
     heads_done(&h);
+    return rc;
+}
+
+int cmd_admin_witness_list(struct cli *c, struct err *err)
+{
+    static const struct render_col cols[] = {
+        {"WITNESS", "name", RENDER_TEXT, NULL},
+        {"SITE", "site", RENDER_TEXT, NULL},
+        {"NODE", "node", RENDER_TEXT, NULL},
+        {"LOG", "log", RENDER_TEXT, NULL},
+        {"RECORDS", "size", RENDER_INT, NULL},
+        {"AGE", "age_s", RENDER_SECONDS, NULL},
+        {"REFUSED", "refused", RENDER_TIME, NULL},
+        {"WHY", "why", RENDER_TEXT, NULL},
+    };
+    json_t *reply = NULL;
+    int rc = cli_get(c, "/v1/log/witnesses", &reply, err);
+    if (rc == 0)
+        rc = cli_print_list(c, reply, "witnesses", cols, RENDER_COUNT_OF(cols),
+                            "nobody cosigns the log", err);
+    json_decref(reply);
     return rc;
 }
 

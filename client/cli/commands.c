@@ -132,6 +132,8 @@ EXAMPLES(usage_ex,
           "What the nodes signed, gap by gap, and whether the chain is whole."});
 EXAMPLES(audit_ex, {"neargpu admin audit --actor tenant:kagaku-lab --from 2026-11-01",
                     "What this tenant has asked for since then."});
+EXAMPLES(witness_list_ex, {"neargpu admin witness list",
+                           "Who cosigns the log, and how long ago each did."});
 EXAMPLES(wallet_ex, {"neargpu wallet", "Money there is, money held, and what moved."});
 EXAMPLES(invoice_list_ex, {"neargpu invoice list", "All invoices."});
 EXAMPLES(invoice_show_ex,
@@ -523,6 +525,11 @@ static const struct opt_command commands[CMD_COUNT] = {
          "Every request that may change something and every one refused for want of a "
          "right, newest first. Bodies and keys are never kept.",
          OPTS(audit_opts), ARGS(0, 0), EX(audit_ex)},
+    [CMD_ADMIN_WITNESS_LIST] =
+        {"admin witness list", "", "list who cosigns the verifiable log",
+         "Agents do so by themselves, one row a log; what one refused to cosign is "
+         "told with the time.",
+         NULL, 0, ARGS(0, 0), EX(witness_list_ex)},
 };
 
 const struct opt_program cli_program = {

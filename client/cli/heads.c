@@ -1,6 +1,9 @@
 /* heads: see heads.h. */
 #include "client/cli/heads.h"
 
+#include "client/cli/query.h"
+
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -121,13 +124,16 @@ static int see_root(struct cli *c, char root[JWS_KID_MAX], struct err *err)
 /* --- the newest heads --- */
 
 /* The newest head of a log, with the proof that it extends the one of `from` leaves. */
-static int fetch(struct cli *c, const char *log, uint64_t from, json_t **ret,
-                 struct err *err)
+static int fetch(struct cli *c, const char *log, uint64_t from, const char *witness,
+                 json_t **ret, struct err *err)
 {
     struct strbuf path = STRBUF_INIT;
-    strbuf_addf(&path, "/v1/log/checkpoint?log=%s", log);
-    if (from > 0)
-        strbuf_addf(&path, "&from=%llu", (unsigned long long)from);
+    char size[24];
+    strbuf_adds(&path, "/v1/log/checkpoint");
+    cli_query(&path, "log", log);
+    snprintf(size, sizeof(size), "%llu", (unsigned long long)from);
+    cli_query(&path, "from", from > 0 ? size : NULL);
+    cli_query(&path, "witness", witness);
     int rc = cli_get(c, strbuf_str(&path), ret, err);
     strbuf_done(&path);
     return rc;
@@ -136,7 +142,7 @@ static int fetch(struct cli *c, const char *log, uint64_t from, json_t **ret,
 static int follow(struct cli *c, struct bundle_log *log, json_t **ret_head,
                   struct err *err)
 {
-    if (fetch(c, log->name, log->size, ret_head, err) != 0)
+    if (fetch(c, log->name, log->size, NULL, ret_head, err) != 0)
         return -1;
     const char *note = json_string_value(json_object_get(*ret_head, "checkpoint"));
     if (note != NULL && note[0] != '\0')
@@ -183,7 +189,7 @@ static int check_witnessed(struct cli *c, const struct bundle_log *log,
         return err_prefix(err, "log %s, cosignature", log->name);
     seen.size = head.size;
     seen.root = head.root;
-    rc = fetch(c, log->name, head.size, &newest, err);
+    rc = fetch(c, log->name, head.size, NULL, &newest, err);
     if (rc == 0 && bundle_follow(newest, &seen, err) != 0)
         rc = err_prefix(err, "witness %s was shown another log", witness.name);
     json_decref(newest);
@@ -194,16 +200,27 @@ int heads_witnessed(struct cli *c, const struct heads *h, int i, const char *onl
                     size_t *ret_count, struct err *err)
 {
     const json_t *row;
+    json_t *told = json_incref(h->fetched[i]);
     size_t n;
+    int rc = 0;
     *ret_count = 0;
-    json_array_foreach(json_object_get(h->fetched[i], "witnessed"), n, row)
+    if (only != NULL) { /* it need not be one of the newest that are told unasked */
+        char *name = xstrndup(only, strcspn(only, "+"));
+        json_decref(told);
+        told = NULL;
+        rc = fetch(c, h->logs[i].name, 0, name, &told, err);
+        free(name);
+    }
+    json_array_foreach(json_object_get(told, "witnessed"), n, row)
     {
         const char *vkey = json_string_value(json_object_get(row, "vkey"));
         if (only != NULL && (vkey == NULL || strcmp(vkey, only) != 0))
             continue;
-        if (check_witnessed(c, &h->logs[i], row, err) != 0)
-            return -1;
+        rc = check_witnessed(c, &h->logs[i], row, err);
+        if (rc != 0)
+            break;
         ++*ret_count;
     }
-    return 0;
+    json_decref(told);
+    return rc;
 }

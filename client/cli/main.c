@@ -107,6 +107,7 @@ static cli_fn *const handlers[CMD_COUNT] = {
     [CMD_ADMIN_REPORT] = cmd_admin_report,
     [CMD_ADMIN_STATUS] = cmd_admin_status,
     [CMD_ADMIN_AUDIT] = cmd_admin_audit,
+    [CMD_ADMIN_WITNESS_LIST] = cmd_admin_witness_list,
 };
 
 static int zone_utc(int64_t us)

@@ -402,7 +402,7 @@ enum store_op {
                          actor|null, "METHOD /path…"|null, part of a path|null, PAGE)
                          -> {audit:[{at_us, actor, address, action, status,
                          request_id}], next}, newest first */
-    STORE_LOG_CHECKPOINT, /* (log, from_size) -> {log, vkey, size, checkpoint, tiles:
+    STORE_LOG_CHECKPOINT, /* (log, from_size, witness|null) -> {log, vkey, size, checkpoint, tiles:
                              [{level, index, hashes: hex}]}: those that prove that it
                              extends the log of from_size leaves (0: none) */
     STORE_LOG_NOTE,    /* (log, size, witness) -> {note, vkey}: a head and the witness's
@@ -410,8 +410,9 @@ enum store_op {
     STORE_LOG_COSIGN,  /* (log, size, witness, line) -> {log, size, witness}; once */
     STORE_WITNESS_ADD, /* (name, vkey, tenant_id|null, provider_id|null) -> {name, vkey,
                           added_us} */
-    STORE_WITNESS_LIST, /* (nodes too?) -> {witnesses:[{name, vkey, added_us, last_us}
-                           and of a node {node, site, size, refused_us, refused}]} */
+    STORE_WITNESS_LIST, /* (nodes too?) -> {witnesses:[{name, vkey, added_us, last_us,
+                           age_s} and of a node {node, site, log, size, refused_us,
+                           why}]} */
     STORE_AGENT_LOG, /* (node_id, {sizes?:{NAME: size}, cosignatures:[{log, size}]}) ->
                         {heads:[{log, vkey, size, checkpoint, tiles}], notes:[{log,
                         size, note}]}: of `sizes` what proves that they are extended */

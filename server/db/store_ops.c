@@ -202,7 +202,7 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
     [STORE_AUDIT_LIST] = READ("audit_list", "tiitttti",
                               "SELECT api.audit_list($1, $2, $3, $4, $5, $6, $7, $8)"),
     [STORE_LOG_CHECKPOINT] =
-        READ("log_checkpoint", "ti", "SELECT api.log_checkpoint($1, $2)"),
+        READ("log_checkpoint", "tit", "SELECT api.log_checkpoint($1, $2, $3)"),
     [STORE_LOG_NOTE] = READ("log_note", "tit", "SELECT api.log_note($1, $2, $3)"),
     [STORE_LOG_COSIGN] =
         AGAIN("log_cosign", "titt", "SELECT api.log_cosign($1, $2, $3, $4)"),

@@ -111,10 +111,12 @@ static enum flow_turn sync_check(struct flow *f)
     struct world_node *n = world_node_of(w, &f->rq->who);
     struct err err;
     if (!db_no_query(f, &err) ||
-        observed_parse(f->rq->body, w->currency, f->now_us, &s->seen, &err) != 0 ||
-        (s->seen.log != NULL &&
-         sync_log_parse(s->seen.log, f->rq->who.uri, &s->log, &err) != 0))
+        observed_parse(f->rq->body, w->currency, f->now_us, &s->seen, &err) != 0)
         return flow_fail(f, &err);
+    /* A lease is worth more than a witness: what is wrong there is only told. */
+    if (s->seen.log != NULL &&
+        sync_log_parse(s->seen.log, f->rq->who.uri, &s->log, &err) != 0)
+        s->log.reply = json_pack("{s:s}", "error", err.text);
     flow_drop_body(f);
     note_peer(f, s->seen.store);
     int64_t wait_us = s->seen.wait_us < WAIT_MAX_US ? s->seen.wait_us : WAIT_MAX_US;

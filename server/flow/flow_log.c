@@ -20,7 +20,7 @@ struct checkpoint_flow {
 
 static enum flow_turn checkpoint_read(struct flow *f)
 {
-    static const char *const names[] = {"log", "from", NULL};
+    static const char *const names[] = {"log", "from", "witness", NULL};
     struct checkpoint_flow *s = f->state;
     const char *log = flow_query(f, "log"), *from = flow_query(f, "from");
     struct err err;
@@ -32,7 +32,9 @@ static enum flow_turn checkpoint_read(struct flow *f)
         err_set(&err, ERR_BAD_REQUEST, "log: expected usage or ledger");
         return flow_fail(f, &err);
     }
-    return db_call(f, STORE_LOG_CHECKPOINT, STORE_ARGS(S_TEXT(log), S_INT(s->from)));
+    return db_call(
+        f, STORE_LOG_CHECKPOINT,
+        STORE_ARGS(S_TEXT(log), S_INT(s->from), S_TEXT(flow_query(f, "witness"))));
 }
 
 static enum flow_turn checkpoint_reply(struct flow *f)

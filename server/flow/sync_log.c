@@ -178,7 +178,15 @@ json_t *sync_log_take(struct sync_log *l, const json_t *answer)
          */
         (void)!log_prove_extension(head, from, &err);
     }
+    json_t *good = right_ones(l, json_object_get(answer, "notes")), *row,
+           *taken = json_array(), *refused = json_array();
+    json_array_foreach(good, i, row) json_array_append_new(
+        taken, json_pack("{s:O, s:O}", "log", json_object_get(row, "log"), "size",
+                         json_object_get(row, "size")));
+    json_array_foreach(l->refused, i, row)
+        json_array_append(refused, json_object_get(row, "log"));
     json_decref(l->reply);
-    l->reply = json_pack("{s:O}", "heads", heads);
-    return right_ones(l, json_object_get(answer, "notes"));
+    l->reply = json_pack("{s:O, s:o, s:o}", "heads", heads, "taken", taken, "refused",
+                         refused);
+    return good;
 }

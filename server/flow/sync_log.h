@@ -23,8 +23,8 @@ int sync_log_parse(const json_t *said, const char *spiffe_id, struct sync_log *r
                    struct err *err) MUST_USE;
 void sync_log_done(struct sync_log *l);
 
-/* What STORE_AGENT_LOG answered: makes the reply, and returns the cosignatures that are
- * right, for STORE_AGENT_COSIGN; caller owns. */
+/* What STORE_AGENT_LOG answered: makes the reply, which says what of it was taken, and
+ * returns the cosignatures that are right, for STORE_AGENT_COSIGN; caller owns. */
 json_t *sync_log_take(struct sync_log *l, const json_t *answer);
 
 #endif

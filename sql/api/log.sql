@@ -277,8 +277,10 @@ LANGUAGE sql STABLE AS $$
       FROM ng.log g LEFT JOIN ng.log_checkpoint c ON c.log = g.name AND c.size = g.size
      WHERE g.name = p_log
 $$;
--- Each witness's newest cosignature of a log, newest first, 16 at most.
-CREATE OR REPLACE FUNCTION ng.log_witnessed(p_log text) RETURNS jsonb
+-- Each witness's newest cosignature of a log, newest first, 16 at most; the one that is
+-- named in any case.
+DROP FUNCTION IF EXISTS ng.log_witnessed(text);
+CREATE OR REPLACE FUNCTION ng.log_witnessed(p_log text, p_witness text) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT coalesce(jsonb_agg(jsonb_build_object('witness', x.name, 'vkey', x.vkey, 'size', x.size, 'at_us', ng.us(x.at),
                'checkpoint', c.note || x.line) ORDER BY x.at DESC), '[]')
@@ -286,26 +288,29 @@ LANGUAGE sql STABLE AS $$
               FROM ng.witness w
               CROSS JOIN LATERAL (SELECT g.log, g.size, g.line, g.at FROM ng.log_cosign g
                                    WHERE g.witness = w.name AND g.log = p_log ORDER BY g.size DESC LIMIT 1) s
-             ORDER BY s.at DESC LIMIT 16) x
+             ORDER BY coalesce(w.name = p_witness, false) DESC, s.at DESC LIMIT 16) x
       JOIN ng.log_checkpoint c ON c.log = x.log AND c.size = x.size
 $$;
 -- The same of agents.
-CREATE OR REPLACE FUNCTION ng.log_witnessed_nodes(p_log text) RETURNS jsonb
+CREATE OR REPLACE FUNCTION ng.log_witnessed_nodes(p_log text, p_witness text) RETURNS jsonb
 LANGUAGE sql STABLE AS $$
     SELECT coalesce(jsonb_agg(jsonb_build_object('witness', x.name, 'vkey', x.vkey, 'size', x.size, 'at_us', ng.us(x.at),
                'checkpoint', c.note || x.line) ORDER BY x.at DESC), '[]')
-      FROM (SELECT * FROM ng.node_witness WHERE log = p_log AND at IS NOT NULL ORDER BY at DESC LIMIT 16) x
+      FROM ((SELECT * FROM ng.node_witness WHERE log = p_log AND at IS NOT NULL ORDER BY at DESC LIMIT 16)
+            UNION
+            SELECT * FROM ng.node_witness WHERE log = p_log AND at IS NOT NULL AND name = p_witness) x
       JOIN ng.log_checkpoint c ON c.log = x.log AND c.size = x.size
 $$;
 -- The newest signed head, and with p_from the tiles that prove it extends the log of that size.
-CREATE OR REPLACE FUNCTION api.log_checkpoint(p_log text, p_from bigint) RETURNS jsonb
+DROP FUNCTION IF EXISTS api.log_checkpoint(text, bigint);
+CREATE OR REPLACE FUNCTION api.log_checkpoint(p_log text, p_from bigint, p_witness text) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE v jsonb := log_head(p_log);
 BEGIN
     IF v IS NULL THEN
         PERFORM refuse(5, format('there is no log %s: usage and ledger are', left(p_log, 40)));
     END IF;
-    RETURN v || jsonb_build_object('log', p_log, 'witnessed', log_witnessed(p_log) || log_witnessed_nodes(p_log), 'tiles', CASE WHEN p_from > 0 THEN
+    RETURN v || jsonb_build_object('log', p_log, 'witnessed', log_witnessed(p_log, p_witness) || log_witnessed_nodes(p_log, p_witness), 'tiles', CASE WHEN p_from > 0 THEN
         log_tiles(p_log, ARRAY[p_from - 1], (v->>'size')::bigint) ELSE '[]' END);
 END $$;
 
@@ -383,11 +388,12 @@ CREATE OR REPLACE FUNCTION api.witness_list(p_nodes boolean) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT jsonb_build_object('witnesses', coalesce(jsonb_agg(x.row ORDER BY x.name), '[]'))
       FROM (SELECT w.name, jsonb_build_object('name', w.name, 'vkey', w.vkey, 'added_us', us(w.added_at),
-                       'last_us', (SELECT us(max(at)) FROM log_cosign WHERE witness = w.name)) AS row
-              FROM witness w
+                       'last_us', us(g.at), 'age_s', extract(epoch FROM now() - g.at)::bigint) AS row
+              FROM witness w CROSS JOIN LATERAL (SELECT max(at) AS at FROM log_cosign WHERE witness = w.name) g
             UNION ALL
             SELECT k.name, jsonb_build_object('name', k.name, 'vkey', k.vkey, 'added_us', us(k.added_at), 'last_us', us(k.at),
-                       'node', n.name, 'site', s.name, 'log', k.log, 'size', k.size, 'refused_us', us(k.refused_at), 'refused', k.refused)
+                       'age_s', extract(epoch FROM now() - k.at)::bigint, 'node', n.name, 'site', s.name, 'log', k.log, 'size', k.size,
+                       'refused_us', us(k.refused_at), 'why', k.refused)
               FROM node_witness k JOIN node n ON n.id = k.node_id JOIN site s ON s.id = n.site_id
              WHERE p_nodes) x
 $$;
