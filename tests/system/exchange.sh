@@ -5,82 +5,17 @@
 # while the lease goes on; he sees no other's jobs and cannot give it on.
 # Usage: exchange.sh [BUILD_DIR]. Exit 77 unless root and jq are there.
 set -uo pipefail
-build=${1:-${NEARGPU_BUILD_DIR:-$PWD}}
-build=$(readlink -f "$build")
-here=$(dirname "$(readlink -f "$0")")
-[ "$(id -u)" = 0 ] || { echo "exchange: needs root for leases"; exit 77; }
-for program in jq curl ssh-keygen; do
-    command -v $program >/dev/null || { echo "exchange: $program is not installed"; exit 77; }
-done
-run=$(mktemp -d /srv/neargpu-exch.XXXXXX)
-chmod 755 "$run"
-# shellcheck source=tests/system/market.sh
-. "$here/market.sh"
+# shellcheck source=tests/system/node_lib.sh
+. "$(dirname "$(readlink -f "$0")")/node_lib.sh"
+node_needs ssh-keygen
 sites="n1"
-finish() {
-    local status=$?
-    trap - EXIT INT TERM
-    market_stop
-    rm -rf "$run"
-    exit $status
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-failed=0
-ok() { echo "ok: $*"; }
-bad() {
-    echo "FAILED: $*"
-    failed=$((failed + 1))
-}
-is() { # is WHAT GOT WANTED
-    if [ "$2" = "$3" ]; then ok "$1"; else bad "$1: '$2', not '$3'"; fi
-}
-like() { # like WHAT GOT PATTERN
-    # shellcheck disable=SC2053 # a pattern is meant
-    if [[ $2 == $3 ]]; then ok "$1"; else bad "$1: '$2' is not like '$3'"; fi
-}
-die() {
-    bad "$*"
-    tail -n 20 "$run"/neargpud.log "$run"/agents/*/log 2>/dev/null
-    exit 1
-}
-near() { timeout 60 "$neargpu" --account "$@"; }
-
-mkdir -p "$run/dev" "$run/agents/n1"
-server_start || die "neargpud did not start"
-login admin "$run/server/admin.key" || die "login failed"
-as admin admin site add tokyo --city Tokyo --lat 35.6895 --lon 139.6917 --residency jp >/dev/null || die "no site"
-as admin -o json admin provider create owner | jq -r .api_key | secret "$run/owner.key"
-login owner "$run/owner.key"
-for i in 0 1; do mknod -m 666 "$run/dev/nvidia$i" c $gpu_major $((236 + i)); done
-jq -n --arg dev "$run/dev/nvidia" --argjson major $gpu_major '
-    {gpus: [range(2) | {uuid: "GPU-n1-\(.)", model: "H100-SXM5-80GB", memory_mib: 81559,
-      device: "\($dev)\(.)", major: $major, minor: (236 + .)}]}' >"$run/agents/n1/gpus.json"
-cat >"$run/agents/n1/agent.conf" <<TXT
-server = $server_url
-state_dir = $run/agents/n1/state
-runtime_dir = $run/agents/n1/run
-listen = 127.0.0.1:0
-inventory = sim
-sim_file = $run/agents/n1/gpus.json
-price_per_gpu_hour = 2
-currency = USD
-TXT
-as owner -o json provider join-code --site tokyo --node n1 | jq -r .code | secret "$run/n1.join"
-"$neargpu_agent" enroll --conf "$run/agents/n1/agent.conf" --ca "$run/server/pki/ca.pem" --join-code-file "$run/n1.join" >>"$run/agents/n1/log" 2>&1 || die "no enrolment"
-agent_start n1
-is_up() { [ "$(as admin -o json provider nodes | jq '[.nodes[] | select(.state == "up" and .gpus == 2)] | length')" = 1 ]; }
-wait_for 30 is_up || die "the node did not sync"
-tenant_create lab 1000 || die "no tenant"
+node_market "$run/dev/nvidia" 236 </dev/null
 tenant_create bob 1000 || die "no second tenant"
 near bob key list >/dev/null
 ssh-keygen -q -t ed25519 -N '' -C third -f "$run/third"
 near bob -o json key list | jq -r '.keys[0].key' >"$run/bob.pub"
 
-id=$(near lab -o json reserve --yes --gpu H100 --gpus 2 --for 10m | jq -r .id)
-is_active() { [ "$(near lab -o json show "$id" | jq -r .state)" = active ]; }
-wait_for 15 is_active || die "not active"
+node_reserve 2
 is "its tenant has both GPUs" "$(near lab run "$id" -- /bin/sh -c 'ls /dev | grep -c nvidia[0-9]')" 2
 
 # ---- what is given, and what the claims say
@@ -177,5 +112,4 @@ logged() { [ "$(as admin -o json admin audit | grep -c /v1/token-exchange)" -gt 
 wait_for 10 logged && ok "the audit log has it" || bad "the audit log: $(as admin -o json admin audit | head -c 600)"
 is "without tokens" "$(as admin -o json admin audit | grep -c eyJ)" 0
 
-[ "$failed" = 0 ] || { tail -n 30 "$run/agents/n1/log"; echo "$failed failed"; exit 1; }
-echo "exchange: all held"
+node_done

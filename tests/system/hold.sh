@@ -5,47 +5,10 @@
 # a top-up in time the next one goes on.
 # Usage: hold.sh [BUILD_DIR]. Exit 77 unless root and jq are there.
 set -uo pipefail
-build=${1:-${NEARGPU_BUILD_DIR:-$PWD}}
-build=$(readlink -f "$build")
-here=$(dirname "$(readlink -f "$0")")
-[ "$(id -u)" = 0 ] || { echo "hold: needs root for leases"; exit 77; }
-for program in jq curl; do
-    command -v $program >/dev/null || { echo "hold: $program is not installed"; exit 77; }
-done
-run=$(mktemp -d /srv/neargpu-hold.XXXXXX)
-chmod 755 "$run"
-# shellcheck source=tests/system/market.sh
-. "$here/market.sh"
+# shellcheck source=tests/system/node_lib.sh
+. "$(dirname "$(readlink -f "$0")")/node_lib.sh"
+node_needs
 sites="fukuoka"
-finish() {
-    local status=$?
-    trap - EXIT INT TERM
-    market_stop
-    rm -rf "$run"
-    exit $status
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-failed=0
-ok() { echo "ok: $*"; }
-bad() {
-    echo "FAILED: $*"
-    failed=$((failed + 1))
-}
-is() { # is WHAT GOT WANTED
-    if [ "$2" = "$3" ]; then ok "$1"; else bad "$1: '$2', not '$3'"; fi
-}
-like() { # like WHAT GOT PATTERN
-    # shellcheck disable=SC2053 # a pattern is meant
-    if [[ $2 == $3 ]]; then ok "$1"; else bad "$1: '$2' is not like '$3'"; fi
-}
-die() {
-    bad "$*"
-    tail -n 20 "$run"/neargpud.log "$run"/billd.log "$run"/agents/*/log 2>/dev/null
-    exit 1
-}
-near() { timeout 60 "$neargpu" --account "$@"; }
 show() { near lab -o json show "$id" | jq -r "$1"; }
 seconds() { # seconds JQ-OF-A-TIME…: of the reservation, to a thousandth
     show "$1 | sub(\"Z\$\"; \"\") | split(\".\") | (.[0] + \"Z\" | fromdate) + ((\"0.\" + (.[1] // \"0\")) | tonumber)"

@@ -4,92 +4,28 @@
 # the end of everything in it, and nothing left.
 # Usage: image.sh [BUILD_DIR]. Exit 77 unless root and podman runs here.
 set -uo pipefail
-build=${1:-${NEARGPU_BUILD_DIR:-$PWD}}
-build=$(readlink -f "$build")
-here=$(dirname "$(readlink -f "$0")")
-export PATH="$PATH:/usr/sbin:/sbin"
+# shellcheck source=tests/system/node_lib.sh
+. "$(dirname "$(readlink -f "$0")")/node_lib.sh"
 # shellcheck source=tests/system/podman_lib.sh
 . "$here/podman_lib.sh"
 podman_skip image
-run=$(mktemp -d /srv/neargpu-image.XXXXXX)
-chmod 755 "$run"
-# shellcheck source=tests/system/market.sh
-. "$here/market.sh"
+node_needs
 sites="n1"
 node=/dev/ngtest-$$-nvidia # runc binds a node by its own name only
 podman_options overlay
-
-finish() {
-    local status=$?
-    trap - EXIT INT TERM
-    podman_down
-    market_stop
+end_first() { podman_down; }
+end_last() {
     rm -f "$node"[01]
-    [ -n "${NEARGPU_IMAGE_KEEP:-}" ] || rm -rf "$run"
-    exit $status
+    [ "$failed" = 0 ] || cat "$run/said"
 }
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-failed=0
-ok() { echo "ok: $*"; }
-bad() {
-    echo "FAILED: $*"
-    failed=$((failed + 1))
-}
-is() { # is WHAT GOT WANTED
-    if [ "$2" = "$3" ]; then ok "$1"; else bad "$1: '$2', not '$3'"; fi
-}
-like() { # like WHAT GOT PATTERN
-    # shellcheck disable=SC2053 # a pattern is meant
-    if [[ $2 == $3 ]]; then ok "$1"; else bad "$1: '$2' is not like '$3'"; fi
-}
-die() {
-    bad "$*"
-    tail -n 20 "$run"/neargpud.log "$run"/agents/*/log 2>/dev/null
-    exit 1
-}
-near() { "$neargpu" --account lab "$@"; }
 in_image() { timeout 60 "$neargpu" --account lab run "$id" --image localhost/ngtest:1 "$@"; }
 
 podman_image localhost/ngtest:1 || { cat "$run/podman/log"; echo "image: podman cannot make an image here"; exit 77; }
-server_start || die "neargpud did not start"
-login admin "$run/server/admin.key" || die "login failed"
-as admin admin site add tokyo --city Tokyo --lat 35.6895 --lon 139.6917 --residency jp >/dev/null || die "no site"
-as admin -o json admin provider create owner | jq -r .api_key | secret "$run/owner.key"
-login owner "$run/owner.key"
-mkdir -p "$run/dev" "$run/agents/n1"
-for i in 0 1; do mknod -m 666 "$node$i" c $gpu_major $((230 + i)); done
-jq -n --arg dev "$node" --argjson major $gpu_major '
-    {gpus: [range(2) | {uuid: "GPU-n1-\(.)", model: "H100-SXM5-80GB", memory_mib: 81559,
-      device: "\($dev)\(.)", major: $major, minor: (230 + .)}]}' >"$run/agents/n1/gpus.json"
-cat >"$run/agents/n1/agent.conf" <<EOF
-server = $server_url
-state_dir = $run/agents/n1/state
-runtime_dir = $run/agents/n1/run
-listen = 127.0.0.1:0
-inventory = sim
-sim_file = $run/agents/n1/gpus.json
-price_per_gpu_hour = 2
-currency = USD
+node_market "$node" 230 <<TXT
 podman = $(command -v podman)
 image_store = $run/podman/store
-EOF
-as owner -o json provider join-code --site tokyo --node n1 | jq -r .code | secret "$run/n1.join"
-"$neargpu_agent" enroll --conf "$run/agents/n1/agent.conf" --ca "$run/server/pki/ca.pem" --join-code-file "$run/n1.join" >>"$run/agents/n1/log" 2>&1 || die "no enrolment"
-agent_start n1
-is_up() { [ "$(as admin -o json provider nodes | jq '[.nodes[] | select(.state == "up" and .gpus == 2)] | length')" = 1 ]; }
-wait_for 30 is_up || die "the node did not sync"
-tenant_create lab 1000 || die "no tenant"
-near -o json reserve --yes --gpu H100 --gpus 1 --for 10m >"$run/r.json" || die "no reservation: $(cat "$run/r.json")"
-id=$(jq -r .id "$run/r.json")
-is_active() { [ "$(near -o json show "$id" | jq -r .state)" = active ]; }
-wait_for 15 is_active || die "not active"
-case $(jq -r '.allocations[0].gpus[0].uuid? // .allocations[0].gpus[0]' "$run/r.json") in
-*-0) mine=0 other=1 ;;
-*-1) mine=1 other=0 ;;
-*) die "which GPU? $(cat "$run/r.json")" ;;
-esac
+TXT
+node_reserve 1
 
 # ---- what it sees
 is "exit status" "$(in_image -- sh -c 'exit 7' >/dev/null 2>&1; echo $?)" 7
@@ -115,12 +51,12 @@ like "no capabilities, no new privileges, filtered" "$(grep -E '^(CapEff|CapBnd|
 is "nothing of it in the node's own podman" "$(podman ps -aq 2>/dev/null | wc -l)" 0
 kill -9 "$agent_pid"
 agent_start n1
-is_back() { near run "$id" --list; }
+is_back() { near lab run "$id" --list; }
 wait_for 20 is_back || bad "the agent is not back"
 [ -d "/proc/$pid" ] && ok "a restart of the agent is not noticed" || bad "the container is gone"
 
 # ---- the end
-near cancel "$id" --yes >/dev/null 2>&1 || bad "cancel"
+near lab cancel "$id" --yes >/dev/null 2>&1 || bad "cancel"
 gone() { [ ! -d "/proc/$pid" ]; }
 wait_for 10 gone && ok "the end ends it" || bad "it runs on"
 none() { [ -z "$(find /sys/fs/cgroup -type d -name "$id")" ]; }
@@ -128,5 +64,4 @@ wait_for 10 none && ok "no cgroup is left" || bad "left: $(find /sys/fs/cgroup -
 grep -q QUARANTINED "$run/agents/n1/log" && bad "quarantined"
 findmnt | grep -q "$run" && bad "mounts are left"
 
-[ "$failed" = 0 ] || { tail -n 30 "$run/agents/n1/log"; cat "$run/said"; echo "$failed failed"; exit 1; }
-echo "image: all as promised"
+node_done

@@ -4,42 +4,12 @@
 # it ends. Usage: node_identity.sh [BUILD_DIR]. Exit 77 unless root.
 # shellcheck disable=SC2154 # market.sh sets server_url and agent_pid
 set -uo pipefail
-build=${1:-${NEARGPU_BUILD:-${NEARGPU_BUILD_DIR:-$PWD}}}
-build=$(readlink -f "$build")
-here=$(dirname "$(readlink -f "$0")")
-[ "$(id -u)" = 0 ] || { echo "node_identity: needs root for agents and jobs"; exit 77; }
-export PATH="$PATH:/usr/sbin:/sbin"
-run=$(mktemp -d /srv/neargpu-ident.XXXXXX)
-# shellcheck source=tests/system/market.sh
-. "$here/market.sh"
-sites=fukuoka
+# shellcheck source=tests/system/node_lib.sh
+. "$(dirname "$(readlink -f "$0")")/node_lib.sh"
+node_needs
+sites="fukuoka"
 twin=$run/agents/twin
-
-finish() {
-    local status=$?
-    trap - EXIT INT TERM
-    [ -e "$twin/agent.conf" ] && "$neargpu_agent" cleanup --conf "$twin/agent.conf" >/dev/null 2>&1
-    market_stop
-    [ -n "${NEARGPU_IDENT_KEEP:-}" ] || rm -rf "$run"
-    exit $status
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-failed=0
-ok() { echo "ok: $*"; }
-bad() {
-    echo "FAILED: $*"
-    failed=$((failed + 1))
-}
-is() { # is WHAT GOT WANTED
-    if [ "$2" = "$3" ]; then ok "$1"; else bad "$1: '$2', not '$3'"; fi
-}
-die() {
-    bad "$*"
-    tail -n 20 "$run"/neargpud.log "$run"/agents/*/log 2>/dev/null
-    exit 1
-}
+end_first() { [ -e "$twin/agent.conf" ] && "$neargpu_agent" cleanup --conf "$twin/agent.conf" >/dev/null 2>&1; }
 db() { psql -X -q -A -t -h "$run/server/run" -U postgres -d neargpu -c "$1"; }
 
 mkdir -p "$run/server"
@@ -165,5 +135,4 @@ as fukuoka-gpu --yes admin node unban fukuoka-1 >/dev/null 2>&1 && bad "a provid
 as admin admin node unban fukuoka-1 >/dev/null && ok "the ban ends" || bad "the ban does not end"
 wait_for 90 node_is up && ok "and it is up again" || bad "it is not up after the ban"
 
-[ $failed = 0 ] && echo "node_identity: all held"
-exit $((failed > 0))
+node_done

@@ -5,55 +5,17 @@
 # tenant's key, after the end. The login user exists in a private mount namespace only.
 # Usage: ssh_market.sh [BUILD_DIR]. Exit 77 unless root and sshd, jq and python3 are there.
 set -uo pipefail
-build=${1:-${NEARGPU_BUILD_DIR:-$PWD}}
-build=$(readlink -f "$build")
-here=$(dirname "$(readlink -f "$0")")
-export PATH="$PATH:/usr/sbin:/sbin"
-[ "$(id -u)" = 0 ] || { echo "ssh_market: needs root for leases and sshd"; exit 77; }
-for program in sshd ssh ssh-keygen jq curl python3 unshare; do
-    command -v $program >/dev/null || { echo "ssh_market: $program is not installed"; exit 77; }
-done
-if [ -z "${NEARGPU_SSH_INSIDE:-}" ]; then
-    NEARGPU_SSH_INSIDE=1 exec unshare --mount --propagation private "$0" "$build"
+if [ -z "${NEARGPU_SSH_INSIDE:-}" ] && [ "$(id -u)" = 0 ] && command -v unshare >/dev/null; then
+    NEARGPU_SSH_INSIDE=1 exec unshare --mount --propagation private "$0" "$@"
 fi
-run=$(mktemp -d /srv/neargpu-sshm.XXXXXX)
-chmod 755 "$run"
-# shellcheck source=tests/system/market.sh
-. "$here/market.sh"
+# shellcheck source=tests/system/node_lib.sh
+. "$(dirname "$(readlink -f "$0")")/node_lib.sh"
+node_needs sshd ssh ssh-keygen python3 unshare
 sites="n1"
 user=neargpu-ssh
 uid=64999
 made_dir=
-finish() {
-    local status=$?
-    trap - EXIT INT TERM
-    market_stop
-    [ -z "$made_dir" ] || rmdir /run/sshd 2>/dev/null
-    [ -n "${NEARGPU_SSH_KEEP:-}" ] || rm -rf "$run"
-    exit $status
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-failed=0
-ok() { echo "ok: $*"; }
-bad() {
-    echo "FAILED: $*"
-    failed=$((failed + 1))
-}
-is() { # is WHAT GOT WANTED
-    if [ "$2" = "$3" ]; then ok "$1"; else bad "$1: '$2', not '$3'"; fi
-}
-like() { # like WHAT GOT PATTERN
-    # shellcheck disable=SC2053 # a pattern is meant
-    if [[ $2 == $3 ]]; then ok "$1"; else bad "$1: '$2' is not like '$3'"; fi
-}
-die() {
-    bad "$*"
-    tail -n 20 "$run"/neargpud.log "$run"/agents/*/log "$run"/sshd.log 2>/dev/null
-    exit 1
-}
-near() { timeout 60 "$neargpu" --account "$@"; }
+end_last() { [ -z "$made_dir" ] || rmdir /run/sshd 2>/dev/null; }
 
 # ---- a login user of this namespace, sshd with the drop-in as it is shipped
 for file in passwd group shadow; do
@@ -64,7 +26,7 @@ echo "$user:x:$uid:$uid::/:/bin/sh" >>"$run/passwd"
 echo "$user:x:$uid:" >>"$run/group"
 echo "$user:*:19000::::::" >>"$run/shadow"
 for file in passwd group shadow; do mount --bind "$run/$file" /etc/$file || die "bind $file"; done
-mkdir -p "$run/bin" "$run/dev" "$run/agents/n1"
+mkdir -p "$run/bin"
 install -m 755 "$build/client/agent/neargpu-agent" "$run/bin/neargpu-agent"
 neargpu_agent=$run/bin/neargpu-agent
 for key in host second other; do ssh-keygen -q -t ed25519 -N '' -C "$key" -f "$run/$key"; done
@@ -86,43 +48,17 @@ TXT
 remember sshd $!
 
 # ---- the market: one site, one node that takes ssh, two tenants
-server_start || die "neargpud did not start"
-login admin "$run/server/admin.key" || die "login failed"
-as admin admin site add tokyo --city Tokyo --lat 35.6895 --lon 139.6917 --residency jp >/dev/null || die "no site"
-as admin -o json admin provider create owner | jq -r .api_key | secret "$run/owner.key"
-login owner "$run/owner.key"
-for i in 0 1; do mknod -m 666 "$run/dev/nvidia$i" c $gpu_major $((226 + i)); done
-jq -n --arg dev "$run/dev/nvidia" --argjson major $gpu_major '
-    {gpus: [range(2) | {uuid: "GPU-n1-\(.)", model: "H100-SXM5-80GB", memory_mib: 81559,
-      device: "\($dev)\(.)", major: $major, minor: (226 + .)}]}' >"$run/agents/n1/gpus.json"
-cat >"$run/agents/n1/agent.conf" <<TXT
-server = $server_url
-state_dir = $run/agents/n1/state
-runtime_dir = $run/agents/n1/run
-listen = 127.0.0.1:0
-inventory = sim
-sim_file = $run/agents/n1/gpus.json
-price_per_gpu_hour = 2
-currency = USD
+node_market "$run/dev/nvidia" 226 <<TXT
 ssh_user = $user
 ssh_port = $port
 ssh_host_key = $run/host.pub
 TXT
-as owner -o json provider join-code --site tokyo --node n1 | jq -r .code | secret "$run/n1.join"
-"$neargpu_agent" enroll --conf "$run/agents/n1/agent.conf" --ca "$run/server/pki/ca.pem" --join-code-file "$run/n1.join" >>"$run/agents/n1/log" 2>&1 || die "no enrolment"
-agent_start n1
-is_up() { [ "$(as admin -o json provider nodes | jq '[.nodes[] | select(.state == "up" and .gpus == 2)] | length')" = 1 ]; }
-wait_for 30 is_up || die "the node did not sync"
-tenant_create lab 1000 || die "no tenant"
 tenant_create rival 1000 || die "no second tenant"
 near rival key add "$run/other.pub" 2>/dev/null || bad "key add of the other tenant"
 is "login has added the account's own key" "$(near lab -o json key list | jq '.keys | length')" 1
 jkt=$(near lab -o json key list | jq -r '.keys[0].jkt')
 
-near lab -o json reserve --yes --gpu H100 --gpus 1 --for 10m >"$run/r.json" || die "no reservation"
-id=$(jq -r .id "$run/r.json")
-is_active() { [ "$(near lab -o json show "$id" | jq -r .state)" = active ]; }
-wait_for 15 is_active || die "not active"
+node_reserve 1
 is "where the node takes ssh" "$(near lab -o json show "$id" | jq -r '.allocations[0].ssh | "\(.user) \(.port) \(.host_key)"')" "$user $port $(cat "$run/host.pub")"
 
 # ---- inside
@@ -159,5 +95,4 @@ is "the other key is not" "$(plain second 'echo in')" in
 near lab cancel "$id" --yes >/dev/null || bad "cancel"
 wait_for 30 refused second && ok "after the end the key is refused" || bad "after the end: $(plain second true)"
 
-[ "$failed" = 0 ] || { tail -n 30 "$run/agents/n1/log" "$run/sshd.log"; echo "$failed failed"; exit 1; }
-echo "ssh_market: all held"
+node_done
