@@ -574,17 +574,20 @@ CREATE OR REPLACE VIEW report.check_whole AS
         OR r.state = 'waiting' AND (count(b.id) > 0 OR r.held_micro <> r.captured_micro + r.released_micro)
         OR r.state IN ('held', 'confirmed') AND (count(b.id) = 0 OR bool_or(isempty(b.during)))
         OR r.state = 'held' AND r.held_micro <> 0;
--- Never more than use times price; less only when the hold ended it.
+-- Never more than use times price, of the time that is promised (a minute is allowed: the end
+-- may have been moved to before what a clock that is ahead told); less only when the hold
+-- ended it, so that a node that tells more than time has passed shows.
 CREATE OR REPLACE VIEW report.check_amount AS
     SELECT m.reservation_id AS reservation, m.node_id AS node, m.gpu_ms, m.amount_micro, e.expected_micro, m.fee_micro
       FROM ng.meter m JOIN ng.reservation v ON v.id = m.reservation_id
       CROSS JOIN LATERAL (
-          SELECT (sum(upper(b.gpus) - lower(b.gpus)) * (extract(epoch FROM upper(v.during) - lower(v.during)) * 1000))::bigint AS max_gpu_ms,
+          SELECT sum(upper(b.gpus) - lower(b.gpus)) * 1000 AS gpus_ms, extract(epoch FROM upper(v.during) - lower(v.during)) AS s,
                  max(b.per_gpu_hour_micro) AS price, coalesce(max(b.fee_ppm), v.fee_ppm) AS fee_ppm
             FROM ng.booking b WHERE b.reservation_id = m.reservation_id AND b.node_id = m.node_id) w
       CROSS JOIN LATERAL (
-          SELECT coalesce(ng.money_mul(least(m.gpu_ms, w.max_gpu_ms), w.price, 3600000), 0) AS expected_micro) e
-     WHERE m.amount_micro > e.expected_micro
+          SELECT coalesce(ng.money_mul(least(m.gpu_ms, (w.gpus_ms * w.s)::bigint), w.price, 3600000), 0) AS expected_micro,
+                 coalesce(ng.money_mul(least(m.gpu_ms, (w.gpus_ms * (w.s + 60))::bigint), w.price, 3600000), 0) AS most_micro) e
+     WHERE m.amount_micro > e.most_micro
         OR (m.amount_micro < e.expected_micro AND v.held_micro > v.captured_micro + v.released_micro)
         OR m.fee_micro <> ng.money_mul(m.amount_micro, w.fee_ppm, 1000000);
 CREATE OR REPLACE VIEW report.check_double_booking AS

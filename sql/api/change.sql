@@ -118,6 +118,8 @@ LANGUAGE plpgsql AS $$
 BEGIN
     IF p_end <= p_now OR p_end <= lower(r.during) THEN
         PERFORM ng.refuse(6, 'the new end must be after now and after the start: cancel it instead');
+    ELSIF ng.resv_price(r.id, p_end) < r.captured_micro THEN -- a node's clock may be a minute ahead
+        PERFORM ng.refuse(6, 'use after the new end was charged already: choose one that is a minute away, or cancel it');
     END IF;
     IF r.state = 'confirmed' AND lower(r.during) > p_now + interval '1 day 1 minute' THEN
         PERFORM ng.resv_cut(r.id, p_end);

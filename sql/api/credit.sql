@@ -660,7 +660,9 @@ BEGIN
         VALUES ('node', v.node_id, 'provider', v.since, v.until, format('node %s was not there for %s of %s minutes of the lease',
             v.name, v.gap_ms / 60000, v.promised_ms / 60000), 'market', 'market', v.id)
         RETURNING * INTO i;
-        IF (SELECT r.captured_micro > taken_back(r) FROM reservation r WHERE r.id = v.id) THEN
+        -- An incident all the same where nothing is left to give back, or a part of it is none.
+        IF (SELECT least(money_mul((SELECT coalesce(sum(gross), 0)::bigint FROM sla_base(i, r.id)), v_ppm, 1000000),
+                         r.captured_micro - taken_back(r)) > 0 FROM reservation r WHERE r.id = v.id) THEN
             PERFORM sla_post(i, v.id, v_ppm, NULL, 'market');
         END IF;
         v_count := v_count + 1;

@@ -140,6 +140,8 @@ void h_transitions(struct history *h, int64_t grace);
 /* One whole round of billing. */
 void h_bill(struct history *h);
 void h_rate(struct history *h);
+/* Nodes that told more than time had passed, and still may be paid for it: they show. */
+int h_lies(const struct history *h);
 /* False: nothing to invoice. */
 bool h_invoice(struct history *h, int tenant, int64_t until);
 /* Refund of a reservation, as much as is left at most. */

@@ -74,6 +74,20 @@ void h_rate(struct history *h)
     }
 }
 
+int h_lies(const struct history *h)
+{
+    int count = 0;
+    for (int i = 0; i < h->resv_count; i++)
+        for (int k = 0; k < h->resv[i].nodes; k++) {
+            const struct h_resv *r = &h->resv[i];
+            const struct h_chain *c = &r->chain[k];
+            int64_t ms = min64(c->ms, c->gpus * ((r->end - r->start) / 1000));
+            count += c->amount < h_round((__int128)ms * c->price, 3600000) &&
+                     r->held > r->captured + r->released;
+        }
+    return count;
+}
+
 static bool over(const struct h_resv *r)
 {
     return r->state == H_ENDED || r->state == H_CANCELLED || r->state == H_FAILED;

@@ -244,6 +244,8 @@ static void move_end(struct run *x)
     bool later = run_pick(x, 2);
     if (later)
         end = r->end + INT64_C(1000) * (1 + run_pick(x, 2 * 3600000));
+    else if (run_pick(x, 3) == 0) /* nearer than a clock may be ahead */
+        end = first + INT64_C(1000) * (1 + run_pick(x, 30000));
     else
         end = first + INT64_C(1000) +
               (r->end - first) / 1000 * run_pick(x, 1000) / 1000 * 1000;
@@ -386,11 +388,16 @@ static void receipt(struct run *x)
     struct h_chain *c = &r->chain[k];
     if (c->empty || c->torn || c->open_count == H_RECEIPTS || r->start >= h->now)
         return;
-    int64_t until = r->end < h->now ? r->end : h->now, last = c->sent_ms;
+    /* Its clock may be ahead of the market's; and one in thirty lies. */
+    int64_t now = h->now + (run_pick(x, 4) ? 0 : run_pick(x, 59) * SEC_US),
+            until = r->end < now ? r->end : now, last = c->sent_ms;
+    bool lies = run_pick(x, 30) == 0;
     int64_t most = c->gpus * ((until - r->start) / 1000);
     int64_t ms = last, seq = c->seq + 1;
     if (c->seq > 0 && most > last)
         ms += run_pick(x, 3) ? (most - last) * run_pick(x, 1001) / 1000 : most - last;
+    if (c->seq > 0 && lies)
+        ms += INT64_C(1000) * run_pick(x, 2 * 3600000);
     bool end = c->seq > 0 && run_pick(x, r->state == H_ACTIVE ? 8 : 2) == 0;
     const char *kind = c->seq == 0 ? "ready" : end ? "teardown" : "interval";
     int trick = run_pick(x, 12);

@@ -283,6 +283,32 @@ START_TEST(errors_are_one_line)
 }
 END_TEST
 
+/* A node's clock may be a minute ahead: what it told is charged, and the end is not
+ * moved to before that. */
+START_TEST(an_end_before_what_was_charged)
+{
+    ledger_sql(&l, "SELECT t.tenant('ahead', 'UTC', 100000000000)");
+    char *got = ledger_text(
+        &l, "SELECT t.book(lpad('40', 32, '0')::uuid, 'ahead', now() - interval '1 h', "
+            "now() + interval '1 h', ARRAY[t.node('n3', 'tokyo', 'acme', 1)], "
+            "ARRAY[0], ARRAY[1], 3600000000)");
+    ck_assert_str_eq(got, "ok");
+    free(got);
+    receipt(40, 1, "ready", 0);
+    receipt(40, 2, "interval", 3650000);
+    ledger_once(&l);
+    ck_assert_str_eq(testdb_state(l.pg,
+                                  "SELECT api.resv_extend(NULL, lpad('40', 32, "
+                                  "'0')::uuid, ng.us(now()) + 10000000, 0, false, "
+                                  "ng.us(now()))"),
+                     "NG006");
+    ledger_sql(&l,
+               "SELECT api.resv_extend(NULL, lpad('40', 32, '0')::uuid, ng.us(now()) "
+               "+ 60000000, 0, false, ng.us(now()))");
+    ledger_check(&l);
+}
+END_TEST
+
 START_TEST(top_up_is_reversed_once)
 {
     char id[24], *got;
@@ -455,6 +481,7 @@ int main(void)
     tcase_add_test(tc, receivable_is_collected);
     tcase_add_test(tc, errors_are_one_line);
     tcase_add_test(tc, top_up_is_reversed_once);
+    tcase_add_test(tc, an_end_before_what_was_charged);
     tcase_add_test(tc, clock_set_back);
     tcase_add_test(tc, credit_line);
     tcase_add_test(tc, use_needs_time);

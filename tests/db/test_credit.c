@@ -334,6 +334,49 @@ START_TEST(the_market_sees_gaps_itself)
 }
 END_TEST
 
+/* A tenth of 4 micro-yen is nothing; and of two providers' nodes one has given back all
+ * that it earned. Both are incidents, and hold up nobody's round. */
+START_TEST(an_outage_that_is_worth_nothing)
+{
+    tenant("small", 10000);
+    char *a = new_id(), *b = new_id(), *got;
+    ledger_sql(
+        &l,
+        "SELECT t.book('%s', 'small', now() - interval '1 h', now() + interval '1 "
+        "s', ARRAY[t.node('cheap', 'tokyo', 'acme', 1)], ARRAY[0], ARRAY[1], 8)",
+        a);
+    ledger_sql(
+        &l,
+        "SELECT t.book('%s', 'small', now() - interval '1 h', now() + interval '1 "
+        "s', ARRAY[t.node('two', 'tokyo', 'acme', 1), t.node('one', 'tokyo', "
+        "'zero', 1)], ARRAY[0, 0], ARRAY[1, 1], 1000" JPY ")",
+        b);
+    use(b, 1800000);
+    got = ledger_text(&l, "SELECT api.incident_open('{\"what\": \"node\", \"name\": "
+                          "\"one\", \"reason\": \"x\"}', 'a', 'a', NULL, NULL)->>'id'");
+    ledger_sql(&l,
+               "SELECT api.sla_credit('%s', '{\"reservation\": \"%s\", "
+               "\"percent_ppm\": 1000000}', 'a')",
+               got, b);
+    free(got);
+    ledger_sql(&l,
+               "INSERT INTO ng.sla_terms VALUES (10000, '10 min', 100000); INSERT "
+               "INTO ng.sla_due VALUES ('%s')",
+               b);
+    use(a, 1800000);
+    expect(
+        "3 50000000",
+        "SELECT concat_ws(' ', count(*), sum(c.amount_micro) FILTER (WHERE "
+        "i.reservation_id IS NOT NULL)) FROM ng.incident i LEFT JOIN ng.sla_credit c "
+        "ON c.incident_id = i.id JOIN ng.node n ON n.id = i.node_id WHERE n.name IN "
+        "('cheap', 'one', 'two') AND i.reservation_id IS NOT NULL");
+    ledger_sql(&l, "DELETE FROM ng.sla_terms");
+    ledger_check(&l);
+    free(a);
+    free(b);
+}
+END_TEST
+
 /* ---- exchange ---- */
 
 START_TEST(euro_become_yen_at_the_rate)
@@ -503,6 +546,7 @@ int main(void)
     tcase_add_test(tc, promo_pays_first_what_expires_first);
     tcase_add_test(tc, an_outage_is_credited_once_and_never_more_than_captured);
     tcase_add_test(tc, the_market_sees_gaps_itself);
+    tcase_add_test(tc, an_outage_that_is_worth_nothing);
     tcase_add_test(tc, euro_become_yen_at_the_rate);
     tcase_add_loop_test(tc, the_database_refuses, 0,
                         (int)(sizeof attacks / sizeof attacks[0]));
