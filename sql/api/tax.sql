@@ -156,3 +156,57 @@ BEGIN
     VALUES (v_tenant, v_meter, v_model, v_class, tstzrange(v_from, NULL), p_by);
     RETURN api.tax_list();
 END $$;
+
+-- ---- what an invoice must be when its transaction ends ----
+
+-- Net is the sum of the lines, a class's base that of its lines, its tax its rate of the
+-- base, rounded once, and the taxes are the invoice's.
+CREATE OR REPLACE FUNCTION ng.check_invoice(p_number text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v ng.invoice;
+    v_minor bigint;
+    v_lines numeric;
+    v_bases boolean;
+BEGIN
+    SELECT * INTO STRICT v FROM ng.invoice WHERE number = p_number;
+    v_minor := ng.minor_micro(v.currency);
+    SELECT sum(l.base), bool_and(l.base IS NOT DISTINCT FROM t.base_micro) INTO v_lines, v_bases
+      FROM (SELECT tax_class AS class, sum(amount_micro) AS base FROM ng.invoice_line WHERE number = p_number GROUP BY 1) l
+      FULL JOIN (SELECT class, base_micro FROM ng.invoice_tax WHERE number = p_number) t ON t.class = l.class;
+    IF v.net_micro IS DISTINCT FROM v_lines THEN
+        RAISE EXCEPTION 'invoice % is not the sum of its lines', v.number USING ERRCODE = 'check_violation';
+    ELSIF NOT v_bases THEN
+        RAISE EXCEPTION 'invoice %: the base of a tax is not the sum of its lines', v.number USING ERRCODE = 'check_violation';
+    END IF;
+    IF v.tax_micro IS DISTINCT FROM (SELECT sum(tax_micro) FROM ng.invoice_tax WHERE number = p_number)
+        OR EXISTS (SELECT FROM ng.invoice_tax t WHERE t.number = p_number
+                      AND t.tax_micro IS DISTINCT FROM ng.money_mul(t.base_micro, t.rate_ppm, 1000000 * v_minor) * v_minor) THEN
+        RAISE EXCEPTION 'invoice %: a tax is not what its rate and base give', v.number USING ERRCODE = 'check_violation';
+    END IF;
+END $$;
+-- Of the invoice's row and of its taxes.
+CREATE OR REPLACE FUNCTION ng.check_invoice_sum() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+BEGIN
+    PERFORM check_invoice(NEW.number);
+    RETURN NULL;
+END $$;
+-- Lines are looked at once a statement, not once a line, or an invoice would take the square
+-- of its lines: a statement leaves a row here, whose check is deferred as the others are.
+CREATE TABLE IF NOT EXISTS ng.invoice_check (number text NOT NULL);
+CREATE OR REPLACE FUNCTION ng.invoice_lines_made() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+BEGIN
+    INSERT INTO invoice_check SELECT DISTINCT number FROM made;
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE FUNCTION ng.check_invoice_lines() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+BEGIN
+    PERFORM check_invoice(NEW.number);
+    DELETE FROM invoice_check WHERE number = NEW.number;
+    RETURN NULL;
+END $$;
+DROP TRIGGER IF EXISTS lines_sum ON ng.invoice_line;
+CREATE OR REPLACE TRIGGER lines_made AFTER INSERT ON ng.invoice_line REFERENCING NEW TABLE AS made
+    FOR EACH STATEMENT EXECUTE FUNCTION ng.invoice_lines_made();
+DROP TRIGGER IF EXISTS lines_sum ON ng.invoice_check;
+CREATE CONSTRAINT TRIGGER lines_sum AFTER INSERT ON ng.invoice_check DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION ng.check_invoice_lines();

@@ -227,6 +227,17 @@ static const struct attack {
     {COPY_INVOICE "INSERT INTO ng.invoice_tax VALUES ('X', 'standard', 100000, 100000, "
                   "10000), ('X', 'zero', 0, 0, 0)",
      "23514"},
+    {"INSERT INTO ng.invoice_line SELECT number, 99, '', NULL, 0, 1, 'standard' FROM "
+     "ng.invoice",
+     "23514"},
+    {"INSERT INTO ng.invoice_line SELECT number, 99, '', NULL, 0, 1, 'standard' FROM "
+     "ng.invoice; DELETE FROM ng.invoice_check",
+     "23514"},
+    /* After what was right was checked already. */
+    {COPY_INVOICE "INSERT INTO ng.invoice_tax VALUES ('X', 'standard', 100000, 100000, "
+                  "10000); SET CONSTRAINTS ALL IMMEDIATE; INSERT INTO ng.invoice_line "
+                  "VALUES ('X', 2, '', NULL, 0, 1, 'standard')",
+     "23514"},
     {"INSERT INTO ng.invoice_tax SELECT number, 'exempt', 0, 0, 0 FROM ng.invoice",
      "23514"},
     {"INSERT INTO ng.invoice_tax SELECT number, 'exempt', 100000, 0, 0 FROM ng.invoice "
