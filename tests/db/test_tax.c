@@ -1,9 +1,12 @@
 /* Several rates of tax on a real database, through neargpu-billd: who and what is of
  * which class and since when, base and tax once per class, postings, charges, refunds;
- * periods end where taxes change; the sums attacked as the owner of the tables. */
+ * periods end where taxes change; the sums attacked as the owner of the tables; random
+ * histories against sums made here. */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "client/lib/strbuf.h"
 #include "client/lib/xalloc.h"
 #include "tests/db/ledger.h"
 #include "tests/unit/unit.h"
@@ -11,6 +14,7 @@
 #define R(n) "lpad('" #n "', 32, '0')::uuid"
 
 static struct ledger l;
+static unsigned seed;
 
 static void expect(const char *want, const char *sql)
 {
@@ -348,6 +352,183 @@ START_TEST(quotes)
 }
 END_TEST
 
+/* ---- random histories ---- */
+
+enum { TENANTS = 3, CLASSES = 3, STEPS = 60, LEASES = STEPS };
+static const char *const class_names[CLASSES] = {"standard", "reduced", "outside"};
+
+/* What is not invoiced yet, by tenant and class, and the rates in force. */
+struct naive {
+    unsigned seed;
+    int64_t open[TENANTS][CLASSES], ppm[CLASSES];
+    bool any[TENANTS][CLASSES];
+    int leases, owner[LEASES];
+};
+
+static int upto(struct naive *m, int n)
+{
+    return rand_r(&m->seed) % n;
+}
+
+static int64_t rounded(int64_t quantity, int64_t price, int64_t unit)
+{
+    __int128 twice = (__int128)2 * quantity * price + unit;
+    return (int64_t)(twice / (2 * (__int128)unit));
+}
+
+/* A lease on one node or both, used for any part of its time. Tenant m2 is outside. */
+static void use_some(struct naive *m)
+{
+    int tenant = upto(m, TENANTS), nodes = 1 + upto(m, 3), n = m->leases;
+    int64_t price = 1 + upto(m, 2000000000);
+    m->owner[m->leases++] = tenant;
+    ledger_sql(
+        &l,
+        "SELECT t.book(lpad('%d', 32, 'a')::uuid, 'm%d', now() - interval '3 h',"
+        " now() - interval '1 h', (ARRAY[m.a, m.b])[%d:%d], (ARRAY[%d,%d])[1:%d], "
+        "(ARRAY[1,1])[1:%d], %lld) FROM (SELECT min(id) AS a, max(id) AS b FROM "
+        "ng.node WHERE name IN ('big1', 'big2')) m",
+        n, tenant, nodes == 2 ? 2 : 1, nodes == 1 ? 1 : 2, n, n, nodes == 3 ? 2 : 1,
+        nodes == 3 ? 2 : 1, (long long)price);
+    for (int i = 0; i < 2; i++) {
+        int class = tenant == 2 ? 2 : i;
+        int64_t ms = upto(m, 7200000);
+        if ((nodes & (i + 1)) == 0)
+            continue;
+        ledger_sql(&l,
+                   "SELECT t.receipt(lpad('%d', 32, 'a')::uuid, id, 1, 'ready', 0), "
+                   "t.receipt(lpad('%d', 32, 'a')::uuid, id, 2, 'teardown', %lld) FROM "
+                   "ng.node WHERE name = 'big%d'",
+                   n, n, (long long)ms, i + 1);
+        int64_t amount = rounded(ms, price, 3600000);
+        m->open[tenant][class] += amount;
+        m->any[tenant][class] |= amount > 0;
+    }
+    ledger_once(&l);
+}
+
+static void invoice_all(struct naive *m, int tenant)
+{
+    struct strbuf want = STRBUF_INIT;
+    char name[8];
+    for (int c = 0; c < CLASSES; c++) {
+        if (!m->any[tenant][c])
+            continue;
+        int64_t base = rounded(m->open[tenant][c], 1, 1000000) * 1000000;
+        int64_t tax = rounded(base, m->ppm[c], INT64_C(1000000000000)) * 1000000;
+        strbuf_addf(&want, "%s %lld %lld %lld\n", class_names[c], (long long)m->ppm[c],
+                    (long long)base, (long long)tax);
+    }
+    memset(m->open[tenant], 0, sizeof(m->open[tenant]));
+    memset(m->any[tenant], 0, sizeof(m->any[tenant]));
+    int64_t before = ledger_int(&l, "SELECT count(*) FROM ng.invoice");
+    snprintf(name, sizeof(name), "m%d", tenant);
+    invoice(name, 0);
+    char *got = ledger_text(
+        &l,
+        "SELECT coalesce(string_agg(concat_ws(' ', class, rate_ppm, base_micro, "
+        "tax_micro) || E'\\n', '' ORDER BY array_position(ARRAY['standard', 'reduced', "
+        "'outside'], class::text)), '') FROM ng.invoice_tax WHERE number = (SELECT "
+        "number FROM ng.invoice ORDER BY number DESC LIMIT 1) AND (SELECT count(*) "
+        "FROM ng.invoice) > %lld",
+        (long long)before);
+    ck_assert_str_eq(got, want.len > 0 ? strbuf_str(&want) : "");
+    free(got);
+    strbuf_done(&want);
+}
+
+/* Rates change when nothing is open: an invoice spans no change. */
+static void change_rates(struct naive *m)
+{
+    for (int t = 0; t < TENANTS; t++)
+        invoice_all(m, t);
+    for (int c = 0; c < 2; c++) {
+        int64_t ppm = 10000 * (1 + upto(m, 10)) + 250 + 500 * c; /* never the other's */
+        if (ppm == m->ppm[c])
+            continue;
+        m->ppm[c] = ppm;
+        ledger_sql(&l,
+                   "SELECT api.tax_rate_set('{\"class\": \"%s\", \"rate_ppm\": %lld}', "
+                   "'a')",
+                   class_names[c], (long long)ppm);
+    }
+}
+
+/* Some of a lease that is invoiced, or all that is left of it. */
+static void refund_some(struct naive *m, int n)
+{
+    char *left = ledger_text(
+        &l,
+        "SELECT captured_micro - refunded_micro - credited_micro FROM ng.reservation "
+        "WHERE id = lpad('%d', 32, 'a')::uuid AND EXISTS (SELECT FROM ng.invoice_line "
+        "WHERE reservation_id = lpad('%d', 32, 'a')::uuid)",
+        n, n);
+    int64_t rest = strtoll(left, NULL, 10);
+    free(left);
+    if (rest <= 0)
+        return;
+    ledger_sql(&l,
+               "SELECT api.refund(lpad('%d', 32, 'a')::uuid, %lld, 'slow', 'market', "
+               "'a', NULL, NULL, 'admin')",
+               n,
+               (long long)(m == NULL || upto(m, 3) == 0
+                               ? rest
+                               : 1 + rand_r(&m->seed) %
+                                         (rest < 1000000000 ? rest : 1000000000)));
+}
+
+/* Of each invoice and class, what is given back so far and its tax: the rate of it, to
+ * a minor unit, and never more than was taken. */
+static void check_notes(bool all)
+{
+    char *wrong = ledger_text(
+        &l,
+        "SELECT coalesce(string_agg(number || ' ' || class, ', '), '') FROM (SELECT "
+        "i.*, n.base, n.tax FROM ng.invoice_tax i JOIN ng.invoice USING (number) JOIN "
+        "ng.tenant t ON t.id = tenant_id AND t.name ~ '^m[0-2]$' LEFT JOIN (SELECT "
+        "c.invoice, x.class, sum(x.base_micro) AS base, sum(x.tax_micro) AS tax FROM "
+        "ng.credit_note c JOIN ng.credit_note_tax x USING (number) GROUP BY 1, 2) n ON "
+        "n.invoice = number AND n.class = i.class) x WHERE tax > tax_micro OR abs(tax "
+        "- "
+        "base * rate_ppm / 1000000) > 1000000 OR %s",
+        all ? "tax IS DISTINCT FROM tax_micro" : "false");
+    ck_assert_str_eq(wrong, "");
+    free(wrong);
+}
+
+START_TEST(histories)
+{
+    struct naive m = {.seed = seed, .ppm = {120000, 80000, 0}};
+    ledger_sql(&l, "SELECT t.tenant('m0', 'Asia/Tokyo', 1000000000000), t.tenant('m1', "
+                   "'UTC', 1000000000000), t.tenant('m2', 'UTC', 1000000000000), "
+                   "t.node('big1', 'tokyo', 'acme', 60), t.node('big2', 'tokyo', "
+                   "'zero', 60)");
+    ledger_sql(&l, "UPDATE ng.node SET gpu_model = 'A10' WHERE name = 'big2'");
+    ledger_sql(&l, "UPDATE ng.sla_terms SET gap = '1000 days'"); /* no credits */
+    ledger_sql(&l, "SELECT api.tax_rule_set('{\"tenant\": \"m2\", \"class\": "
+                   "\"outside\"}', 'a')");
+    for (int step = 0; step < STEPS; step++) {
+        int what = upto(&m, 10);
+        if (what < 6)
+            use_some(&m);
+        else if (what < 8)
+            invoice_all(&m, upto(&m, TENANTS));
+        else if (what < 9)
+            change_rates(&m);
+        else if (m.leases > 0)
+            refund_some(&m, upto(&m, m.leases));
+        check_notes(false);
+    }
+    for (int t = 0; t < TENANTS; t++)
+        invoice_all(&m, t);
+    ledger_check(&l);
+    for (int n = 0; n < m.leases; n++)
+        refund_some(NULL, n);
+    check_notes(true);
+    ledger_check(&l);
+}
+END_TEST
+
 /* Said again, a rate or a rule changes nothing. */
 START_TEST(said_again)
 {
@@ -360,9 +541,12 @@ START_TEST(said_again)
 }
 END_TEST
 
-int main(void)
+int main(int argc, char **argv)
 {
     setenv("CK_FORK", "no", 1);
+    seed = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : (unsigned)time(NULL);
+    printf("seed %u\n", seed);
+    fflush(stdout);
     ledger_open(&l, NULL);
     Suite *suite = suite_create("tax");
     TCase *tc = tcase_create("tax");
@@ -379,6 +563,7 @@ int main(void)
     tcase_add_loop_test(tc, sums_cannot_be_broken, 0,
                         (int)(sizeof(attacks) / sizeof(attacks[0])));
     tcase_add_test(tc, said_again);
+    tcase_add_test(tc, histories);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
