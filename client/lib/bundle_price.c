@@ -22,7 +22,7 @@
  * of the path booking `key`. */
 struct charge {
     const char *reservation, *at;
-    int64_t key, seq, amount;
+    int64_t id, key, seq, amount;
     bool path, fee;
 };
 
@@ -61,7 +61,8 @@ static bool charge_read(const json_t *r, struct charge *ret)
     ret->at = bundle_text(r, "at");
     ret->fee = strcmp(kind, "fee") == 0;
     n = strlen(ret->reservation);
-    if (!bundle_number(r, "amount_micro", &ret->amount) ||
+    if (!bundle_number(r, "id", &ret->id) ||
+        !bundle_number(r, "amount_micro", &ret->amount) ||
         strncmp(ref, ret->reservation, n) != 0 || ref[n] != '/')
         return false;
     ref += n + 1;
@@ -181,19 +182,22 @@ static bool terms_of(const struct check *c, const struct charge *charge,
 
 /* --- what was held --- */
 
-/* What a reservation's transfers of a kind are in all, up to an instant. */
+/* What a reservation's transfers of a kind are in all, up to the one of this number:
+ * what is left of a hold is released in the instant of the last capture, and after it.
+ */
 static int64_t sum_until(const struct check *c, const char *reservation,
-                         const char *kind, const char *at)
+                         const char *kind, int64_t last)
 {
     const json_t *entry, *r;
-    int64_t sum = 0, amount;
+    int64_t sum = 0, amount, id;
     size_t i;
-    json_array_foreach(c->entries, i,
-                       entry) if (record_of(entry, "transfer", reservation, &r) &&
-                                  strcmp(bundle_text(r, "kind"), kind) == 0 &&
-                                  strcmp(bundle_text(r, "at"), at) <= 0 &&
-                                  bundle_number(r, "amount_micro", &amount)) sum +=
-        amount;
+    json_array_foreach(c->entries, i, entry)
+    {
+        if (record_of(entry, "transfer", reservation, &r) &&
+            strcmp(bundle_text(r, "kind"), kind) == 0 && bundle_number(r, "id", &id) &&
+            id <= last && bundle_number(r, "amount_micro", &amount))
+            sum += amount;
+    }
     return sum;
 }
 
@@ -201,11 +205,12 @@ static int64_t sum_until(const struct check *c, const char *reservation,
 static bool is_spent(const struct check *c, const struct bill *b)
 {
     for (size_t i = 0; i < b->count; i++) {
-        const char *at = b->first[i].at, *reservation = b->first[i].reservation;
-        int64_t held = sum_until(c, reservation, "hold", at) -
-                       sum_until(c, reservation, "release", at),
-                charged = sum_until(c, reservation, "capture", at) +
-                          sum_until(c, reservation, "fee", at);
+        const char *reservation = b->first[i].reservation;
+        int64_t id = b->first[i].id,
+                held = sum_until(c, reservation, "hold", id) -
+                       sum_until(c, reservation, "release", id),
+                charged = sum_until(c, reservation, "capture", id) +
+                          sum_until(c, reservation, "fee", id);
         if (held > 0 && charged >= held)
             return true;
     }

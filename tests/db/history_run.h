@@ -35,6 +35,9 @@ struct ledger *run_open(unsigned seed);
 void run_plant(void);
 /* So many events, then 40 days and a round of billing; compares all the while. */
 void run_steps(int steps);
+/* history_prices.c: bundles of all of it hold to the agreed prices. */
+void run_prices(struct run *r);
+void run_check_prices(void);
 void run_report(void);
 void run_close(void);
 

@@ -4,7 +4,8 @@
  * fees and terms that change in the middle; months that end; neargpu-billd killed
  * (SIGKILL) at random before its whole rounds. PostgreSQL runs with a clock that this
  * test moves, so that both know the same now. Every few steps each account is equal to
- * the micro-unit, sums to 0 by currency, and every view that must be empty is.
+ * the micro-unit, sums to 0 by currency, and every view that must be empty is. In the
+ * end every bundle holds to the agreed prices.
  *
  * test_history [SEED [STEPS]], or NEARGPU_SEED and NEARGPU_STEPS; NEARGPU_TRACE prints
  * each event. */
@@ -29,6 +30,12 @@ START_TEST(histories)
 }
 END_TEST
 
+START_TEST(prices)
+{
+    run_check_prices();
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     const char *text = argc > 1 ? argv[1] : getenv("NEARGPU_SEED"),
@@ -46,6 +53,7 @@ int main(int argc, char **argv)
     tcase_set_timeout(tc, 0);
     tcase_add_test(tc, market_is_there);
     tcase_add_test(tc, histories);
+    tcase_add_test(tc, prices);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
