@@ -402,7 +402,8 @@ enum store_op {
                          actor|null, "METHOD /path…"|null, part of a path|null, PAGE)
                          -> {audit:[{at_us, actor, address, action, status,
                          request_id}], next}, newest first */
-    STORE_LOG_CHECKPOINT, /* (log, from_size, witness|null) -> {log, vkey, size, checkpoint, tiles:
+    STORE_LOG_CHECKPOINT, /* (log, from_size, witness|null) -> {log, vkey, size,
+                             checkpoint, tiles:
                              [{level, index, hashes: hex}]}: those that prove that it
                              extends the log of from_size leaves (0: none) */
     STORE_LOG_NOTE,    /* (log, size, witness) -> {note, vkey}: a head and the witness's
