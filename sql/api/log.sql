@@ -149,6 +149,11 @@ BEGIN
         PERFORM agree(v_ids);
         UPDATE agreed_cursor SET xid = c.xid, id = c.id;
     END IF;
+    -- Events wait for whatever writes; what was charged is not shown without its price.
+    PERFORM agree(ARRAY(
+        SELECT DISTINCT t.reservation_id FROM log_todo q JOIN transfer t ON t.id = CASE WHEN q.kind = 'transfer' THEN q.ref::bigint END
+         WHERE q.kind = 'transfer' AND t.kind IN ('capture', 'fee')
+           AND NOT EXISTS (SELECT FROM agreed a WHERE a.reservation_id = t.reservation_id)));
     RETURN v_read;
 END $$;
 

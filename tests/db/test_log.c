@@ -305,6 +305,25 @@ START_TEST(test_agreed)
 }
 END_TEST
 
+/* A transaction that goes on holds up events, but no charge is logged without its
+ * price. */
+START_TEST(test_agreed_held_up)
+{
+    begin();
+    PGconn *other = testdb_connect(l.db, "postgres", "neargpu");
+    testdb_sql(other, "BEGIN; SELECT pg_current_xact_id()");
+    trade();
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(*) FROM ng.agreed"), 1);
+    expect_whole();
+    testdb_sql(other, "COMMIT");
+    PQfinish(other);
+    sequence();
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(*) FROM ng.agreed"), 1);
+    expect_clean();
+    end();
+}
+END_TEST
+
 /* Reservations of before there was such a table. */
 START_TEST(test_agreed_before)
 {
@@ -351,5 +370,5 @@ START_TEST(test_killed)
 END_TEST
 
 UNIT_MAIN("log", UNIT_CASE(test_kept) UNIT_CASE(test_found) UNIT_CASE(test_append_only)
-                     UNIT_CASE(test_agreed) UNIT_CASE(test_agreed_before)
-                         UNIT_CASE(test_killed))
+                     UNIT_CASE(test_agreed) UNIT_CASE(test_agreed_held_up)
+                         UNIT_CASE(test_agreed_before) UNIT_CASE(test_killed))
