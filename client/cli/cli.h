@@ -70,6 +70,9 @@ enum cli_cmd {
     CMD_ADMIN_INCIDENT_CLOSE,
     CMD_ADMIN_INCIDENT_LIST,
     CMD_ADMIN_SLA_CREDIT,
+    CMD_ADMIN_SLA_TERMS,
+    CMD_INCIDENTS,
+    CMD_SLA,
     CMD_ADMIN_FX_SET,
     CMD_ADMIN_FX_LIST,
     CMD_ADMIN_TAX_LIST,
@@ -251,8 +254,9 @@ cli_fn cmd_login, cmd_logout, cmd_whoami, cmd_key_list, cmd_key_add, cmd_key_rm,
     cmd_admin_payout_returned, cmd_admin_refund, cmd_admin_withdraw;
 cli_fn cmd_budget_set, cmd_budget_show, cmd_budget_rm, cmd_admin_promo_grant,
     cmd_admin_promo_list, cmd_admin_incident_open, cmd_admin_incident_close,
-    cmd_admin_incident_list, cmd_admin_sla_credit, cmd_admin_fx_set, cmd_admin_fx_list,
-    cmd_admin_tax_list, cmd_admin_tax_rate, cmd_admin_tax_class;
+    cmd_admin_incident_list, cmd_admin_sla_credit, cmd_admin_sla_terms, cmd_incidents,
+    cmd_sla, cmd_admin_fx_set, cmd_admin_fx_list, cmd_admin_tax_list,
+    cmd_admin_tax_rate, cmd_admin_tax_class;
 cli_fn cmd_witness, cmd_admin_witness_list, cmd_billing;
 
 /* Reservations, for several families (cmd_resv.c). */

@@ -271,6 +271,80 @@ int cmd_admin_sla_credit(struct cli *c, struct err *err)
     return rc;
 }
 
+int cmd_incidents(struct cli *c, struct err *err)
+{
+    return cmd_admin_incident_list(c, err);
+}
+
+/* ---- terms of credits ---- */
+
+static int print_terms(struct cli *c, const json_t *reply, struct err *err)
+{
+    static const struct render_col cols[] = {
+        {"SHARE OF THE LEASE", "share_ppm", RENDER_PPM, NULL},
+        {"AND AT LEAST", "gap_s", RENDER_SECONDS, NULL},
+        {"CREDITED", "credit_ppm", RENDER_PPM, NULL},
+    };
+    return cli_print_list(c, reply, "terms", cols, RENDER_COUNT_OF(cols),
+                          "nothing is credited of itself", err);
+}
+
+int cmd_sla(struct cli *c, struct err *err)
+{
+    json_t *reply = NULL;
+    int rc = cli_get(c, "/v1/sla-terms", &reply, err);
+    if (rc == 0)
+        rc = print_terms(c, reply, err);
+    json_decref(reply);
+    return rc;
+}
+
+/* "1%:10m:10%" */
+static int add_term(json_t *terms, const char *text, struct err *err)
+{
+    char share[32], gap[32];
+    const char *second = strchr(text, ':');
+    const char *third = second != NULL ? strchr(second + 1, ':') : NULL;
+    int64_t share_ppm, gap_us, credit_ppm;
+    if (third == NULL || second - text >= (ptrdiff_t)sizeof(share) ||
+        third - second > (ptrdiff_t)sizeof(gap))
+        return err_set(err, ERR_USAGE,
+                       "'%.60s' is not SHARE:TIME:CREDIT, as 1%%:10m:10%%", text);
+    snprintf(share, sizeof(share), "%.*s", (int)(second - text), text);
+    snprintf(gap, sizeof(gap), "%.*s", (int)(third - second - 1), second + 1);
+    if (when_parse_ppm(share, &share_ppm, err) < 0 ||
+        when_parse_span(gap, &gap_us, err) < 0 ||
+        when_parse_ppm(third + 1, &credit_ppm, err) < 0)
+        return err_prefix(err, "'%.60s'", text);
+    json_array_append_new(terms, json_pack("{s:I, s:I, s:I}", "share_ppm",
+                                           (json_int_t)share_ppm, "gap_s",
+                                           (json_int_t)(gap_us / US_PER_S),
+                                           "credit_ppm", (json_int_t)credit_ppm));
+    return 0;
+}
+
+int cmd_admin_sla_terms(struct cli *c, struct err *err)
+{
+    json_t *terms = json_array(), *reply = NULL;
+    int rc = 0;
+    if (opt_has(c->opts, "none") && c->opts->arg_count > 0)
+        rc = err_set(err, ERR_USAGE, "--none or terms");
+    for (int i = 0; rc == 0 && i < c->opts->arg_count; i++)
+        rc = add_term(terms, c->opts->args[i], err);
+    if (rc < 0 || (c->opts->arg_count == 0 && !opt_has(c->opts, "none"))) {
+        json_decref(terms);
+        return rc < 0 ? rc : cmd_sla(c, err);
+    }
+    json_t *body = json_pack("{s:o}", "terms", terms);
+    const struct cli_call call = {"POST", "/v1/sla-terms", body, NULL};
+    rc = cli_call(c, &call, &reply, err);
+    if (rc == 0)
+        rc = print_terms(c, reply, err);
+    json_decref(body);
+    json_decref(reply);
+    return rc;
+}
+
 /* ---- exchange ---- */
 
 static const struct render_col fx_cols[] = {

@@ -263,6 +263,8 @@ static const struct opt_def incident_opts[] = {
 static const struct opt_def incident_close_opts[] = {
     {"to", 0, "TIME", "When it was over. Default: now."},
 };
+static const struct opt_def sla_terms_opts[] = {
+    {"none", 0, NULL, "Nothing is credited of itself."}};
 static const struct opt_def sla_opts[] = {
     {"incident", 0, "ID", "The incident. Required."},
     {"reservation", 0, "ID", "Only this one. Default: all that it touched."},

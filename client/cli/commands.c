@@ -189,6 +189,11 @@ EXAMPLES(incident_open_ex,
           "The market's own fault."});
 EXAMPLES(incident_close_ex, {"neargpu admin incident close 7", "It is over."});
 EXAMPLES(incident_list_ex, {"neargpu admin incident list", "Newest first."});
+EXAMPLES(incidents_ex, {"neargpu incidents", "What went wrong where you had GPUs."});
+EXAMPLES(sla_show_ex, {"neargpu sla", "What comes back when a node was not there."});
+EXAMPLES(sla_terms_ex,
+         {"neargpu admin sla terms 1%:10m:10% 5%:10m:25%",
+          "A tenth comes back when 1 % of a lease and ten minutes were missing."});
 EXAMPLES(tax_list_ex, {"neargpu admin tax list", "Rates and rules, past and to come."});
 EXAMPLES(tax_rate_ex, {"neargpu admin tax rate standard 12% --from 2027-04-01",
                        "The standard rate from then on."});
@@ -460,6 +465,18 @@ static const struct opt_command commands[CMD_COUNT] = {
                               "and incident, and never "
                               "more than was captured and is not given back yet.",
                               OPTS(sla_opts), ARGS(0, 0), EX(sla_ex)},
+    [CMD_ADMIN_SLA_TERMS] =
+        {"admin sla terms", "[SHARE:TIME:CREDIT ...]", "set what is credited of itself",
+         "When a node was not there for SHARE of a lease's time and for TIME at least, "
+         "CREDIT of what was charged for it comes back; of several the highest. All "
+         "are set at once, for leases that are billed to their end from now on.",
+         OPTS(sla_terms_opts), ARGS(0, 20), EX(sla_terms_ex)},
+    [CMD_INCIDENTS] = {"incidents", "", "what went wrong where you have GPUs",
+                       "Outages that the market sees, while they last, and what "
+                       "administrators noted; and what you were credited for it.",
+                       NULL, 0, ARGS(0, 0), EX(incidents_ex)},
+    [CMD_SLA] = {"sla", "", "what is credited when a node was not there", NULL, NULL, 0,
+                 ARGS(0, 0), EX(sla_show_ex)},
     [CMD_ADMIN_FX_SET] = {"admin fx set", "BASE/QUOTE RATE", "set a rate of exchange",
                           "So much of QUOTE for 1 of BASE. A top-up in BASE is "
                           "exchanged at the newest rate.",

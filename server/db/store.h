@@ -449,7 +449,10 @@ enum store_op {
                              from_us,  to_us|null, reason, opened_by, reservation|null,
                              currency,  credits, credited_micro} */
     STORE_INCIDENT_CLOSE, /* (id, body, by) -> INCIDENT */
-    STORE_INCIDENT_LIST,  /* (cursor, limit) -> {incidents:[INCIDENT], next} */
+    STORE_INCIDENT_LIST,  /* (tenant_id|null, provider_id|null, cursor, limit) ->
+                             {incidents:[INCIDENT], next} */
+    STORE_SLA_TERMS,      /* () -> {terms:[{share_ppm, gap_s, credit_ppm}]} */
+    STORE_SLA_TERMS_SET,  /* (body) -> the same */
     STORE_SLA_CREDIT,     /* (incident, body, by) -> {incident, credits:[{reservation,
                              amount_micro, currency}]} */
     STORE_FX_SET,  /* (body, by) -> {id, base, quote, rate, source, at_us, set_by} */

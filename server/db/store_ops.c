@@ -183,7 +183,9 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
     [STORE_INCIDENT_CLOSE] =
         AGAIN("incident_close", "tjt", "SELECT api.incident_close($1, $2, $3)"),
     [STORE_INCIDENT_LIST] =
-        READ("incident_list", "ti", "SELECT api.incident_list($1, $2)"),
+        READ("incident_list", "ttti", "SELECT api.incident_list($1, $2, $3, $4)"),
+    [STORE_SLA_TERMS] = READ("sla_terms", "", "SELECT api.sla_terms()"),
+    [STORE_SLA_TERMS_SET] = AGAIN("sla_terms_set", "j", "SELECT api.sla_terms_set($1)"),
     [STORE_SLA_CREDIT] =
         WRITE("sla_credit", "tjt", "SELECT api.sla_credit($1, $2, $3)"),
     [STORE_FX_SET] = WRITE("fx_set", "jt", "SELECT api.fx_set($1, $2)"),

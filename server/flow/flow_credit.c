@@ -164,7 +164,9 @@ static enum flow_turn incident_list(struct flow *f)
     struct err err;
     if (db_page(f, none, &page, &err) != 0)
         return flow_fail(f, &err);
-    return db_call(f, STORE_INCIDENT_LIST, STORE_ARGS(DB_PAGE(page)));
+    return db_call(f, STORE_INCIDENT_LIST,
+                   STORE_ARGS(S_TEXT(db_tenant_scope(f)), S_TEXT(db_provider_scope(f)),
+                              DB_PAGE(page)));
 }
 CREDIT_KIND(incident_list, incident_list, credit_reply);
 
@@ -173,6 +175,24 @@ static enum flow_turn sla_credit(struct flow *f)
     return incident_call(f, STORE_SLA_CREDIT);
 }
 CREDIT_KIND(sla_credit, sla_credit, credit_reply);
+
+static enum flow_turn sla_terms_get(struct flow *f)
+{
+    struct err err;
+    if (!db_no_query(f, &err))
+        return flow_fail(f, &err);
+    return db_call(f, STORE_SLA_TERMS, STORE_NO_ARGS);
+}
+CREDIT_KIND(sla_terms_get, sla_terms_get, credit_reply);
+
+static enum flow_turn sla_terms_set(struct flow *f)
+{
+    struct err err;
+    if (!db_no_query(f, &err))
+        return flow_fail(f, &err);
+    return db_call(f, STORE_SLA_TERMS_SET, STORE_ARGS(S_JSON(f->rq->body)));
+}
+CREDIT_KIND(sla_terms_set, sla_terms_set, credit_reply);
 
 /* ---- exchange ---- */
 

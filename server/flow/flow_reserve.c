@@ -313,7 +313,7 @@ static enum flow_turn lost(struct flow *f)
 static enum flow_turn reserve_outcome(struct flow *f)
 {
     struct reserve *s = f->state;
-    char total[MONEY_TEXT_MAX];
+    char hold[MONEY_TEXT_MAX];
     if (s->db.status == STORE_UNKNOWN) {
         s->refusal = s->db.err;
         world_unknown(world_of(f));
@@ -331,15 +331,17 @@ static enum flow_turn reserve_outcome(struct flow *f)
         return flow_fail(f, &s->refusal);
     case STORE_BOOK_FUNDS:
         log_outcome(f, "funds");
-        money_format(s->pick.plan->total_micro, world_of(f)->currency, total);
+        money_format(plan_first_hold(world_of(f), &s->pick), world_of(f)->currency,
+                     hold);
         err_set(&s->refusal, ERR_FUNDS, "the wallet does not cover %s %s; top it up",
-                total, world_of(f)->currency);
+                hold, world_of(f)->currency);
         return refuse(f);
     case STORE_BOOK_BUDGET:
         log_outcome(f, "funds");
-        money_format(s->pick.plan->total_micro, world_of(f)->currency, total);
-        err_set(&s->refusal, ERR_BUDGET, "your budget does not cover %s %s", total,
-                world_of(f)->currency);
+        money_format(plan_first_hold(world_of(f), &s->pick), world_of(f)->currency,
+                     hold);
+        err_set(&s->refusal, ERR_BUDGET, "your budget does not cover %s %s; raise it",
+                hold, world_of(f)->currency);
         return refuse(f);
     }
     return FLOW_DONE;

@@ -61,7 +61,8 @@ extern const struct flow_kind flow_tenant_patch;
  */
 extern const struct flow_kind flow_budget_get, flow_budget_set, flow_budget_remove,
     flow_promo_grant, flow_promo_list, flow_incident_open, flow_incident_close,
-    flow_incident_list, flow_sla_credit, flow_fx_set, flow_fx_list;
+    flow_incident_list, flow_sla_credit, flow_sla_terms_get, flow_sla_terms_set,
+    flow_fx_set, flow_fx_list;
 /* POST /v1/tenants/{name}/topup: admin */
 extern const struct flow_kind flow_tenant_topup;
 /* GET /v1/whoami: keyed, agent */

@@ -107,6 +107,9 @@ struct plan_resv {
     const char *id, *tenant, *state;
     int64_t created_us;
 };
+/* What a reservation of this plan holds at first: the price of its first window
+ * (sql/api/hold.sql). */
+int64_t plan_first_hold(const struct world *w, const struct plan_pick *pick);
 json_t *plan_resv(const struct world *w, const struct plan_pick *pick,
                   const struct plan_resv *who);
 /* A quote's memory of its pick, and back. ERR_CONFLICT: a node or path is not known any

@@ -47,8 +47,7 @@ static json_t *path(const struct world *w, const struct plan_pick *pick, int i)
                      (json_int_t)(p->start_us + p->len_us), "state", "planned");
 }
 
-/* What a reservation of this plan holds at first (sql/api/hold.sql). */
-static int64_t first_hold(const struct world *w, const struct plan_pick *pick)
+int64_t plan_first_hold(const struct world *w, const struct plan_pick *pick)
 {
     const struct match_plan *p = pick->plan;
     int64_t window_us = w->hold_window_us, sum = 0, micro;
@@ -92,7 +91,7 @@ json_t *plan_resv(const struct world *w, const struct plan_pick *pick,
                           ? p->len_us
                           : w->hold_window_us;
     json_object_set_new(out, "held_micro",
-                        json_integer((json_int_t)first_hold(w, pick)));
+                        json_integer((json_int_t)plan_first_hold(w, pick)));
     json_object_set_new(out, "paid_until_us",
                         json_integer((json_int_t)(p->start_us + held_us)));
     return out;

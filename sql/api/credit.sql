@@ -480,11 +480,6 @@ BEGIN
     END IF;
     RETURN incident_json(i);
 END $$;
-CREATE OR REPLACE FUNCTION api.incident_list(p_cursor text, p_limit bigint) RETURNS jsonb
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    SELECT page('incidents', (SELECT jsonb_agg(incident_json(i) || jsonb_build_object('_key', lpad(i.id::text, 18, '0')) ORDER BY i.id DESC)
-        FROM (SELECT * FROM incident WHERE p_cursor IS NULL OR id < p_cursor::bigint ORDER BY id DESC LIMIT p_limit + 1) i), p_limit)
-$$;
 
 -- What of a reservation was captured for what an incident is about and is not given back,
 -- by who earned it.
@@ -626,7 +621,8 @@ BEGIN
 END $$;
 CREATE OR REPLACE TRIGGER sla_note AFTER UPDATE OF rest_back ON ng.reservation
     FOR EACH ROW WHEN (NEW.rest_back AND NOT OLD.rest_back AND NEW.captured_micro > 0) EXECUTE FUNCTION ng.sla_note();
--- A node that was not there for longer than the terms allow is an incident, its provider's fault, and is credited.
+-- A node that was not there for longer than the terms allow is an incident, its provider's
+-- fault, and is credited: that of the outage (incident.sql), or one of the lease's own.
 CREATE OR REPLACE FUNCTION api.billing_sla(p_limit integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
@@ -656,10 +652,14 @@ BEGIN
          WHERE v.gap_ms >= extract(epoch FROM t.gap) * 1000 AND v.gap_ms::numeric * 1000000 >= v.promised_ms::numeric * t.share_ppm
          ORDER BY t.credit_ppm DESC LIMIT 1;
         CONTINUE WHEN NOT FOUND OR EXISTS (SELECT FROM incident x WHERE x.reservation_id = v.id AND x.node_id = v.node_id);
-        INSERT INTO incident (what, node_id, fault, from_at, to_at, reason, opened_by, closed_by, reservation_id)
-        VALUES ('node', v.node_id, 'provider', v.since, v.until, format('node %s was not there for %s of %s minutes of the lease',
-            v.name, v.gap_ms / 60000, v.promised_ms / 60000), 'market', 'market', v.id)
-        RETURNING * INTO i;
+        i := outage_of(v.node_id, v.since, v.until); -- seen while it lasted, or only now
+        CONTINUE WHEN EXISTS (SELECT FROM sla_credit c WHERE c.incident_id = i.id AND c.reservation_id = v.id);
+        IF i.id IS NULL THEN
+            INSERT INTO incident (what, node_id, fault, from_at, to_at, reason, opened_by, closed_by, reservation_id)
+            VALUES ('node', v.node_id, 'provider', v.since, v.until, format('node %s was not there for %s of %s minutes of the lease',
+                v.name, v.gap_ms / 60000, v.promised_ms / 60000), 'market', 'market', v.id)
+            RETURNING * INTO i;
+        END IF;
         -- An incident all the same where nothing is left to give back, or a part of it is none.
         IF (SELECT least(money_mul((SELECT coalesce(sum(gross), 0)::bigint FROM sla_base(i, r.id)), v_ppm, 1000000),
                          r.captured_micro - taken_back(r)) > 0 FROM reservation r WHERE r.id = v.id) THEN

@@ -377,6 +377,98 @@ START_TEST(an_outage_that_is_worth_nothing)
 }
 END_TEST
 
+/* Seen while it lasts: told, listed for whom it hit, ended when the node is back; the
+ * lease's credit is for it, once, and it is nobody's incident whom it did not hit. */
+START_TEST(an_outage_is_an_incident_while_it_lasts)
+{
+    tenant("cutoff", 10000);
+    tenant("bystander", 10000);
+    ledger_sql(&l, "SELECT api.sla_terms_set('{\"terms\": [{\"share_ppm\": 10000, "
+                   "\"gap_s\": 600, \"credit_ppm\": 100000}]}')");
+    char *a = new_id(), *b = new_id(), *got = book("cutoff", a, 1000);
+    free(got);
+    int node = node_count;
+    got = book("bystander", b, 1000);
+    free(got);
+    ledger_sql(&l, "SELECT ng.resv_start_if_due(r, now()) FROM ng.reservation r WHERE "
+                   "state = 'confirmed'");
+    ledger_sql(&l,
+               "UPDATE ng.node SET last_sync_at = now() - interval '40 min' WHERE name "
+               "= 'x%d'",
+               node);
+    ledger_sql(&l, "SELECT api.nodes_overdue(ng.us(now()), 30000000, 600000000)");
+    ledger_sql(&l, "SELECT api.nodes_overdue(ng.us(now()), 30000000, 600000000)");
+    expect(
+        "1 t t market",
+        "SELECT concat_ws(' ', count(*), bool_and(to_at IS NULL), bool_and(from_at < "
+        "now() - interval '39 min'), min(opened_by)) FROM ng.incident WHERE node_id "
+        "IS NOT NULL AND reservation_id IS NULL AND opened_by = 'market'");
+    expect("cutoff",
+           "SELECT string_agg(t.name, ' ') FROM ng.event e JOIN ng.tenant t ON t.id = "
+           "e.tenant_id WHERE e.kind = 'incident.opened'");
+    static const char seen[] =
+        "SELECT jsonb_array_length(api.incident_list(id, NULL, NULL, 9)->'incidents') "
+        "FROM ng.tenant WHERE name = '%s'";
+    int64_t before = ledger_int(&l, seen, "bystander");
+    ck_assert_int_eq(ledger_int(&l, seen, "cutoff"), before + 1);
+    expect("1 0", "SELECT concat_ws(' ', sum(n) FILTER (WHERE p.name = 'acme'), sum(n) "
+                  "FILTER (WHERE p.name = 'zero')) FROM ng.provider p, LATERAL (SELECT "
+                  "count(*) AS n FROM jsonb_array_elements(api.incident_list(NULL, "
+                  "p.id, NULL, 99)->'incidents') i WHERE i->>'opened_by' = 'market' "
+                  "AND i->>'reservation' IS NULL) x");
+    ledger_sql(&l,
+               "UPDATE ng.node SET state = 'up', last_sync_at = now() WHERE name = "
+               "'x%d'",
+               node);
+    expect("1 1",
+           "SELECT concat_ws(' ', count(*) FILTER (WHERE to_at >= now() - "
+           "interval '1 min' AND closed_by = 'market'), (SELECT count(*) FROM "
+           "ng.event WHERE kind = 'incident.closed')) FROM ng.incident WHERE "
+           "node_id IS NOT NULL AND reservation_id IS NULL AND opened_by = 'market'");
+    use(a, 2400000); /* 40 of 60 minutes were used: a tenth of 666.666667 */
+    use(b, 3600000);
+    ledger_once(&l);
+    ledger_once(&l);
+    expect(
+        "1 66666667 t",
+        "SELECT concat_ws(' ', count(*), sum(c.amount_micro), bool_and(i.reason LIKE "
+        "'%has not been heard of since%')) FROM ng.sla_credit c JOIN ng.incident i "
+        "ON i.id = c.incident_id JOIN ng.reservation r ON r.id = c.reservation_id "
+        "JOIN ng.tenant t ON t.id = r.tenant_id WHERE t.name = 'cutoff'");
+    ledger_sql(&l, "SELECT api.sla_terms_set('{\"terms\": []}')");
+    ledger_check(&l);
+    free(a);
+    free(b);
+}
+END_TEST
+
+START_TEST(terms_of_credits)
+{
+    static const char *const wrong[] = {
+        "{}",
+        "{\"terms\": {}}",
+        "{\"terms\": [{\"share_ppm\": 0, \"gap_s\": 1, \"credit_ppm\": 1}]}",
+        "{\"terms\": [{\"share_ppm\": 1, \"gap_s\": 0, \"credit_ppm\": 1}]}",
+        "{\"terms\": [{\"share_ppm\": 1, \"gap_s\": 1}]}",
+        "{\"terms\": [{\"share_ppm\": 1, \"gap_s\": 1, \"credit_ppm\": 1000001}]}",
+        "{\"terms\": [{\"share_ppm\": 1, \"gap_s\": 1, \"credit_ppm\": 1, "
+        "\"x\": 1}]}",
+        "{\"terms\": [{\"share_ppm\": 1, \"gap_s\": 1, \"credit_ppm\": 1}, "
+        "{\"share_ppm\": 1, \"gap_s\": 2, \"credit_ppm\": 2}]}"};
+    char sql[300];
+    ledger_sql(&l, "SELECT api.sla_terms_set('{\"terms\": [{\"share_ppm\": 500, "
+                   "\"gap_s\": 60, \"credit_ppm\": 7}]}')");
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        snprintf(sql, sizeof(sql), "SELECT api.sla_terms_set('%s')", wrong[i]);
+        refused("NG020", sql);
+    }
+    expect("500 60 7", "SELECT concat_ws(' ', t->>'share_ppm', t->>'gap_s', "
+                       "t->>'credit_ppm') FROM "
+                       "jsonb_array_elements(api.sla_terms()->'terms') t");
+    ledger_sql(&l, "SELECT api.sla_terms_set('{\"terms\": []}')");
+}
+END_TEST
+
 /* ---- exchange ---- */
 
 START_TEST(euro_become_yen_at_the_rate)
@@ -547,6 +639,8 @@ int main(void)
     tcase_add_test(tc, an_outage_is_credited_once_and_never_more_than_captured);
     tcase_add_test(tc, the_market_sees_gaps_itself);
     tcase_add_test(tc, an_outage_that_is_worth_nothing);
+    tcase_add_test(tc, an_outage_is_an_incident_while_it_lasts);
+    tcase_add_test(tc, terms_of_credits);
     tcase_add_test(tc, euro_become_yen_at_the_rate);
     tcase_add_loop_test(tc, the_database_refuses, 0,
                         (int)(sizeof attacks / sizeof attacks[0]));
