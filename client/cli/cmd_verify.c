@@ -86,11 +86,12 @@ static json_t *result_json(const struct bundle_result *r)
     for (; (end = strchr(line, '\n')) != NULL; line = end + 1)
         json_array_append_new(breaches, json_stringn(line, (size_t)(end - line)));
     return json_pack(
-        "{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:o}", "ok", r->breach_count == 0,
-        "records", (json_int_t)r->records, "receipts", (json_int_t)r->receipts,
-        "countersigned", (json_int_t)r->countersigned, "promised",
-        (json_int_t)r->promised, "priced", (json_int_t)r->priced, "invoices",
-        (json_int_t)r->invoices, "key_known", r->pinned, "breaches", breaches);
+        "{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:o}", "ok",
+        r->breach_count == 0, "records", (json_int_t)r->records, "receipts",
+        (json_int_t)r->receipts, "countersigned", (json_int_t)r->countersigned,
+        "promised", (json_int_t)r->promised, "priced", (json_int_t)r->priced,
+        "invoices", (json_int_t)r->invoices, "credit_notes",
+        (json_int_t)r->credit_notes, "key_known", r->pinned, "breaches", breaches);
 }
 
 static int print_result(struct cli *c, const struct bundle_result *r, struct err *err)
@@ -102,6 +103,7 @@ static int print_result(struct cli *c, const struct bundle_result *r, struct err
         {"Promised", "promised", RENDER_INT, NULL},
         {"Priced", "priced", RENDER_INT, NULL},
         {"Invoices", "invoices", RENDER_INT, NULL},
+        {"Credit notes", "credit_notes", RENDER_INT, NULL},
         {"Key known", "key_known", RENDER_YES, NULL},
     };
     json_t *obj = result_json(r);

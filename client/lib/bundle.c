@@ -56,7 +56,9 @@ static void name_of(const json_t *record, char *out, size_t cap)
                  json_integer_value(json_object_get(record, "seq")));
     else
         snprintf(out, cap, "%.20s %.40s", type,
-                 bundle_text(record, strcmp(type, "invoice") == 0  ? "number"
+                 bundle_text(record, strcmp(type, "invoice") == 0 ||
+                                             strcmp(type, "credit_note") == 0
+                                         ? "number"
                                      : strcmp(type, "agreed") == 0 ? "reservation"
                                                                    : "id"));
 }
@@ -386,7 +388,7 @@ static int64_t captured(const struct check *c, const char *reservation,
     return sum;
 }
 
-static int64_t minor_of(const char *currency)
+int64_t bundle_minor(const char *currency)
 {
     int digits = money_exponent(currency);
     int64_t minor = MONEY_MICRO;
@@ -419,7 +421,7 @@ struct tax {
 static void check_tax(struct check *c, const json_t *inv, const struct tax *t)
 {
     const char *number = bundle_text(inv, "number");
-    int64_t units, minor = minor_of(bundle_text(inv, "currency"));
+    int64_t units, minor = bundle_minor(bundle_text(inv, "currency"));
     struct err err;
     if (money_mul(t->lines, 1, minor, &units, &err) != 0 || units * minor != t->base)
         bundle_breach(c, "invoice %.40s: its lines do not make its net sum", number);
@@ -557,6 +559,7 @@ int bundle_check(const json_t *bundle, const struct bundle_log known[BUNDLE_LOGS
         check_receipt(&c, row, i + 1, &chain);
     }
     bundle_check_prices(&c);
+    bundle_check_notes(&c);
     free(c.used);
     keyring_free(c.market);
     return 0;

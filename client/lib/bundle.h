@@ -3,10 +3,10 @@
  * follows the one before, is the one that was logged, and countersigned by the market's
  * keys (as the bundle's key set says under its root); every capture is the receipts'
  * use at the price that the log has as agreed; every line of an invoice is what was
- * captured for it, and its sums and tax are right. Trusts nothing in the bundle but
- * what it can compute; which keys the logs must have is the caller's to say (a bundle
- * under keys of its own proves only that it agrees with itself), and so is which root
- * the market's own keys must have. Pure. */
+ * captured for it, and its sums and tax are right; a credit note is what went back.
+ * Trusts nothing in the bundle but what it can compute; which keys the logs must have
+ * is the caller's to say (a bundle under keys of its own proves only that it agrees
+ * with itself), and so is which root the market's own keys must have. Pure. */
 #ifndef NEARGPU_BUNDLE_H
 #define NEARGPU_BUNDLE_H
 #include <jansson.h>
@@ -35,7 +35,7 @@ struct bundle_log {
 
 struct bundle_result {
     struct bundle_log logs[BUNDLE_LOGS]; /* as in this bundle; size 0: not in it */
-    size_t records, receipts, invoices;
+    size_t records, receipts, invoices, credit_notes;
     size_t countersigned;   /* receipts that the market has countersigned */
     size_t priced;          /* reservations whose charges were computed anew */
     size_t promised;        /* of them, those with a place in the log still to come */

@@ -27,6 +27,10 @@ const char *bundle_text(const json_t *obj, const char *name); /* "": it has none
 /* Micro-units and numbers beyond 2^53 stand in records as texts. */
 bool bundle_number(const json_t *obj, const char *name, int64_t *ret);
 
+int64_t bundle_minor(const char *currency); /* one minor unit in micro-units */
+
+/* bundle_note.c: credit notes are what went back, rate by rate. */
+void bundle_check_notes(struct check *c);
 /* bundle_price.c: every capture is that of its receipt's use at the price that the log
  * has as agreed. After the receipts. */
 void bundle_check_prices(struct check *c);

@@ -345,6 +345,8 @@ BEGIN
     WITH wanted AS (
         SELECT 'invoice' AS kind, p_invoice AS ref WHERE p_invoice IS NOT NULL
         UNION ALL
+        SELECT 'credit_note', number FROM credit_note WHERE reservation_id = ANY (v_resv)
+        UNION ALL
         SELECT 'transfer', id::text FROM transfer WHERE reservation_id = ANY (v_resv)
         UNION ALL
         SELECT 'agreed', reservation_id || '/' || generation FROM agreed WHERE reservation_id = ANY (v_resv)

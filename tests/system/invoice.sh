@@ -161,6 +161,13 @@ cli lab credit-note show "$note"
 is "as a table" "$(grep -cE "^(Of invoice +$number|Registration +T1234567890123| *standard +10.00 %)" <<<"$body")" 3
 cli lab -o json invoice show "$number"
 is "on the invoice too" "$(get '.credit_notes[0].number')" "$note"
+billd --once
+cli lab invoice show "$number" --bundle noted.json >/dev/null
+cli lab -o json verify noted.json
+is "the note is proved with it" "$code $(get .credit_notes)" "0 1"
+jq '(.entries[] | select(.record.kind == "refund_tax") | .record.amount_micro) = "1"' noted.json >forged.json
+cli lab verify forged.json
+is "not when less tax went back" "$(grep -c 'is not what was given back' <<<"$body")" 1
 cli admin admin terms --issuer-address '2-2 Ote\nTokyo'
 is "the issuer moves" "$code $(sql "SELECT issuer_address = E'2-2 Ote\nTokyo' FROM ng.market")" "0 t"
 billd check

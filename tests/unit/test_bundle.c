@@ -422,6 +422,74 @@ START_TEST(test_rates)
 }
 END_TEST
 
+/* A credit note with its transfers, and what is wrong with each. */
+static const struct forgery noted[] = {
+    {"note.total_micro", "\"1\"", "its total is not what was given back"},
+    {"note.taxes.0.base_micro", "\"1\"", "its taxes do not make its sums"},
+    {"note.tax_micro", "\"0\"", "its taxes do not make its sums"},
+    {"note.net_micro", "5", "a sum is malformed"},
+    {"note.taxes.0.tax_micro", "5", "a tax is malformed"},
+    {"tax.amount_micro", "\"1\"", "its total is not what was given back"},
+    {"tax.ref", "\"CN-1x\"", "its total is not what was given back"},
+    {"inv.taxes.0.rate_ppm", "50000", "give back another standard tax"},
+    {"inv.taxes.0.tax_micro", "\"9000000\"", "give back another standard tax"},
+};
+
+START_TEST(test_credit_notes)
+{
+    struct market m;
+    struct bundle_result r;
+    struct err err;
+    for (size_t i = 0; i <= sizeof(noted) / sizeof(noted[0]); i++) {
+        market_open(&m);
+        json_t *entries = json_object_get(m.bundle, "entries"), *parts = json_object();
+        json_t *inv = json_object_get(json_array_get(entries, 6), "record");
+        json_object_set(parts, "inv", inv);
+        json_object_set_new(inv, "taxes",
+                            json_loads("[{\"class\":\"standard\",\"rate_ppm\":100000,"
+                                       "\"base_micro\":\"1100000000\",\"tax_micro\":"
+                                       "\"110000000\"}]",
+                                       0, NULL));
+        json_object_set_new(
+            parts, "note",
+            json_loads("{\"type\":\"credit_note\",\"number\":\"CN-1\",\"invoice\":"
+                       "\"INV-1\",\"net_micro\":\"100000000\",\"tax_micro\":"
+                       "\"10000000\",\"total_micro\":\"110000000\",\"taxes\":[{"
+                       "\"class\":\"standard\",\"rate_ppm\":100000,\"base_micro\":"
+                       "\"100000000\",\"tax_micro\":\"10000000\"}]}",
+                       0, NULL));
+        json_object_set_new(
+            parts, "net",
+            json_loads("{\"type\":\"transfer\",\"kind\":\"refund\",\"ref\":"
+                       "\"CN-1/x\",\"amount_micro\":\"100000000\"}",
+                       0, NULL));
+        json_object_set_new(
+            parts, "tax",
+            json_loads("{\"type\":\"transfer\",\"kind\":\"refund_tax\",\"ref\":"
+                       "\"CN-1/standard\",\"amount_micro\":\"10000000\"}",
+                       0, NULL));
+        if (i > 0)
+            forge(parts, &noted[i - 1]);
+        static const char *const added[] = {"note", "net", "tax"};
+        for (int n = 0; n < 3; n++)
+            json_array_append_new(entries, json_pack("{s:O}", "record",
+                                                     json_object_get(parts, added[n])));
+        ck_assert_int_eq(bundle_check(m.bundle, NULL, NULL, INT64_MAX, &r, &err), 0);
+        ck_assert_uint_eq(r.credit_notes, 1);
+        const char *want = i > 0 ? noted[i - 1].breach : "credit_note CN-1: its entry";
+        ck_assert_msg(strstr(strbuf_str(&r.breaches), want) != NULL, "%s: %s", want,
+                      strbuf_str(&r.breaches));
+        if (i == 0) { /* only the proofs are missing */
+            ck_assert_ptr_null(strstr(strbuf_str(&r.breaches), "credit note"));
+            ck_assert_ptr_null(strstr(strbuf_str(&r.breaches), "give back"));
+        }
+        bundle_result_done(&r);
+        json_decref(parts);
+        market_close(&m);
+    }
+}
+END_TEST
+
 START_TEST(test_forged)
 {
     struct market m;
@@ -620,7 +688,7 @@ START_TEST(test_follow)
 }
 END_TEST
 
-UNIT_MAIN("bundle",
-          UNIT_CASE(test_whole) UNIT_CASE(test_forged) UNIT_CASE(test_rates)
-              UNIT_CASE(test_less) UNIT_CASE(test_promise) UNIT_CASE(test_swapped)
-                  UNIT_CASE(test_no_bundle) UNIT_CASE(test_follow))
+UNIT_MAIN("bundle", UNIT_CASE(test_whole) UNIT_CASE(test_forged) UNIT_CASE(test_rates)
+                        UNIT_CASE(test_credit_notes) UNIT_CASE(test_less)
+                            UNIT_CASE(test_promise) UNIT_CASE(test_swapped)
+                                UNIT_CASE(test_no_bundle) UNIT_CASE(test_follow))
