@@ -81,7 +81,7 @@ static bool draw_lanes(struct run *x, struct h_resv *r)
     l->count = 1 + run_pick(x, 3);
     l->first = run_pick(x, PATH_LANES - l->count + 1);
     l->price = price(x);
-    l->from = r->start - (run_pick(x, 2) ? 0 : 600 * SEC_US);
+    l->from = r->start - (run_pick(x, 2) ? 0 : run_pick(x, 7200) * SEC_US);
     l->to = r->end;
     l->fee_ppm = h_fee_ppm(&x->h, x->h.path_provider[l->path]);
     return lanes_free(&x->h, -1, l, r->end);
@@ -136,8 +136,8 @@ static void book(struct run *x)
         .tenant = run_pick(x, H_TENANTS),
         .start =
             h->now + (run_pick(x, 3) ? 0 : run_pick(x, 600000) * INT64_C(1000000))};
-    r.end = r.start + INT64_C(1000) * (1 + (run_pick(x, 4) ? run_pick(x, 4 * 3600000)
-                                                           : run_pick(x, 90000)));
+    int64_t longest = run_pick(x, 5) == 0 ? 72 * 3600 : run_pick(x, 4) ? 4 * 3600 : 90;
+    r.end = r.start + 1000 * (1 + run_pick(x, 1000) * longest);
     r.blocked_to = r.end;
     r.state = H_CONFIRMED;
     r.spot = run_pick(x, 5) == 0;
@@ -264,9 +264,11 @@ static void move_end(struct run *x)
     with.end = end;
     int64_t total = h_price(&with, end), more = total - r->total,
             room = h_room(h, r->tenant), can = h_spendable(h, r->tenant);
-    bool well = more <= 0 || more <= can;
+    bool charged = !later && total < r->captured,
+         well = !charged && (more <= 0 || more <= can);
     run_expect(x,
                well         ? "00000"
+               : charged    ? "NG006"
                : can < room ? "NG033"
                             : "NG007",
                "SELECT api.resv_extend(NULL, '%s', %" PRId64 ", 0, false, %" PRId64 ")",
@@ -431,6 +433,6 @@ static void receipts(struct run *x)
 struct run_event run_leases[] = {
     {"booked", 24, book, 0},       {"confirmed", 4, confirm, 0},
     {"end moved", 6, move_end, 0}, {"fewer GPUs", 2, shrink, 0},
-    {"cancelled", 3, cancel, 0},   {"lit or dark", 4, light, 0},
+    {"cancelled", 3, cancel, 0},   {"lit or dark", 8, light, 0},
     {"receipts", 34, receipts, 0}, {NULL, 0, NULL, 0},
 };

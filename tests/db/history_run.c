@@ -146,7 +146,7 @@ static void invoice(struct run *r)
 static struct run_event general[] = {
     {"time passed", 34, pass_time, 0},
     {"rounds of billing", 6, bill, 0},
-    {"invoices", 2, invoice, 0},
+    {"invoices", 4, invoice, 0},
     {NULL, 0, NULL, 0},
 };
 
@@ -304,10 +304,11 @@ static void set_up_model(void)
     h->minor = x.seed % 2 ? 10000 : 1000000;
     h->market_fee = 50000;
     h->tax_ppm = 100000;
-    h->window = 7 * DAY_US;
+    h->window = DAY_US;
     h->reserve_for = 30 * DAY_US;
     h->grace = x.seed % 4 > 1 ? HOUR_US : 0;
-    h->credit[3] = INT64_C(500000000);
+    h->credit[2] = INT64_C(3000000000);
+    h->credit[3] = INT64_C(50000000000);
     h->fee_ppm[0] = -1;
     h->fee_ppm[2] = 73111;
     h->resv = xcalloc(RUN_RESVS, sizeof(*h->resv));
