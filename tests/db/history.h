@@ -18,6 +18,9 @@
 #define HOUR_US     (3600 * SEC_US)
 #define DAY_US      (24 * HOUR_US)
 
+/* Classes of tax, in the order of their names. */
+enum h_class { H_EXEMPT, H_OUTSIDE, H_REDUCED, H_STANDARD, H_ZERO, H_CLASSES };
+
 enum h_state { H_HELD, H_CONFIRMED, H_ACTIVE, H_ENDED, H_CANCELLED, H_FAILED };
 
 struct h_receipt {
@@ -58,13 +61,22 @@ struct h_resv {
 struct h_capture {
     int resv, provider;
     int64_t at, gross, net;
-    bool invoiced, settled, parked;
+    bool path, invoiced, settled, parked;
 };
 struct h_invoice {
     int tenant;
-    int64_t until, lines, tax, noted_net, noted_tax; /* lines: without rounding */
-    int count, *resv;                                /* of its reservations */
-    int64_t *rest;                                   /* ... what is left of each */
+    int64_t until;
+    /* By class; lines: without rounding. */
+    int64_t ppm[H_CLASSES], lines[H_CLASSES], tax[H_CLASSES], noted_net[H_CLASSES],
+        noted_tax[H_CLASSES];
+    int count, *resv;           /* of its reservations */
+    int64_t (*rest)[H_CLASSES]; /* ... what is left of each */
+};
+/* Subjects of rules: a tenant, all GPUs, all paths. Of rates: a class. */
+enum { H_RULE_GPU = H_TENANTS, H_RULE_PATH, H_RULES };
+struct h_tax {
+    int subject, value; /* a class; of a rate: ppm */
+    int64_t from;
 };
 struct h_grant {
     int tenant;
@@ -87,7 +99,7 @@ struct h_budget {
 struct history {
     int64_t now;
     const char *currency;
-    int64_t minor, tax_ppm, market_fee, grace, window, reserve_ppm, reserve_for;
+    int64_t minor, market_fee, grace, window, reserve_ppm, reserve_for;
     int64_t credit[H_TENANTS]; /* credit lines */
     const char *zone[H_TENANTS];
     int64_t fee_ppm[H_PROVIDERS]; /* -1: the market's */
@@ -105,6 +117,8 @@ struct history {
     struct h_invoice *invoice;
     struct h_grant *grant;
     struct h_settlement *settlement;
+    struct h_tax rule[256], rate[64];
+    int rule_count, rate_count;
     int account_count, resv_count, capture_count, invoice_count, grant_count,
         settlement_count, incidents;
 };
@@ -140,9 +154,12 @@ void h_transitions(struct history *h, int64_t grace);
 /* One whole round of billing. */
 void h_bill(struct history *h);
 void h_rate(struct history *h);
-/* Nodes that told more than time had passed, and still may be paid for it: they show. */
+/* Nodes that told more than time had passed, and still may be paid for it: they show.
+ */
 int h_lies(const struct history *h);
-/* False: nothing to invoice. */
+/* False: nothing to invoice. Not before: the first instant at which a tax of what the
+ * tenant has not been invoiced for changes; INT64_MAX: none. */
+int64_t h_tax_change(const struct history *h, int tenant);
 bool h_invoice(struct history *h, int tenant, int64_t until);
 /* Refund of a reservation, as much as is left at most. */
 void h_refund(struct history *h, int resv, int64_t amount, bool market);

@@ -20,8 +20,8 @@ static int64_t max64(int64_t a, int64_t b)
 
 /* ---- use ------------------------------------------------------------------------ */
 
-static void capture(struct history *h, struct h_resv *r, int provider, int64_t amount,
-                    int64_t fee)
+static void capture(struct history *h, struct h_resv *r, int provider, bool path,
+                    int64_t amount, int64_t fee)
 {
     int64_t *hold = h_tenant(h, r->tenant, "hold");
     if (amount == 0)
@@ -40,6 +40,7 @@ static void capture(struct history *h, struct h_resv *r, int provider, int64_t a
                            .at = max64(h->now, h->invoiced_until[r->tenant]),
                            .gross = amount,
                            .net = amount - fee,
+                           .path = path,
                            .settled = amount == fee};
 }
 
@@ -61,7 +62,7 @@ static void rate_chain(struct history *h, struct h_resv *r, struct h_chain *c)
         c->closed = x->last;
     }
     c->open_count = 0;
-    capture(h, r, h->node_provider[c->node], amount, fees);
+    capture(h, r, h->node_provider[c->node], false, amount, fees);
 }
 
 void h_rate(struct history *h)
@@ -111,7 +112,7 @@ static void bill_lanes(struct history *h)
         l->amount = min64(h_round((__int128)ms * l->price, 3600000),
                           r->held - r->captured - r->released);
         l->fee = h_round((__int128)l->amount * l->fee_ppm, MILLION);
-        capture(h, r, h->path_provider[l->path], l->amount, l->fee);
+        capture(h, r, h->path_provider[l->path], true, l->amount, l->fee);
     }
 }
 
@@ -203,25 +204,47 @@ static void refund_parts(struct history *h, int resv, int64_t net, bool market)
         h->promo_net[r->tenant] -= net;
 }
 
+/* Of a note against an invoice: its parts by class in proportion to what is left of
+ * each, and the tax that goes back with them, all of it with the last. */
+static int64_t note_taxes(struct history *h, struct h_invoice *v,
+                          int64_t rest[H_CLASSES], int64_t net)
+{
+    int64_t total = 0, upto = 0, done = 0, taxes = 0;
+    for (int c = 0; c < H_CLASSES; c++)
+        total += max64(0, rest[c]);
+    for (int c = 0; c < H_CLASSES; c++) {
+        if (rest[c] <= 0)
+            continue;
+        upto += rest[c];
+        int64_t part = h_round((__int128)net * upto, total) - done;
+        done += part;
+        rest[c] -= part;
+        v->noted_net[c] += part;
+        int64_t tax = h_round((__int128)v->noted_net[c] * v->ppm[c],
+                              (__int128)MILLION * h->minor) *
+                      h->minor;
+        if (part == 0)
+            continue;
+        if (v->noted_net[c] == v->lines[c] || tax > v->tax[c])
+            tax = v->tax[c];
+        tax = max64(0, tax - v->noted_tax[c]);
+        v->noted_tax[c] += tax;
+        taxes += tax;
+    }
+    return taxes;
+}
+
 static void note(struct history *h, int resv, int64_t net, struct h_invoice *v,
-                 bool market)
+                 int64_t rest[H_CLASSES], bool market)
 {
     struct h_resv *r = &h->resv[resv];
     r->refunded += net;
     refund_parts(h, resv, net, market);
-    if (v == NULL) {
+    if (v == NULL)
         r->early += net;
-        return;
-    }
-    int64_t sum = v->noted_net + net;
-    int64_t tax =
-        h_round((__int128)sum * h->tax_ppm, (__int128)MILLION * h->minor) * h->minor;
-    if (sum == v->lines || tax > v->tax) /* all of it goes back with all its tax */
-        tax = v->tax;
-    tax = max64(0, tax - v->noted_tax);
-    v->noted_net = sum;
-    v->noted_tax += tax;
-    h_post(h_market(h, "tax_output"), h_tenant(h, r->tenant, "wallet"), tax);
+    else
+        h_post(h_market(h, "tax_output"), h_tenant(h, r->tenant, "wallet"),
+               note_taxes(h, v, rest, net));
 }
 
 void h_refund(struct history *h, int resv, int64_t amount, bool market)
@@ -229,17 +252,20 @@ void h_refund(struct history *h, int resv, int64_t amount, bool market)
     struct h_resv *r = &h->resv[resv];
     int64_t some = min64(amount, max64(0, r->not_invoiced - r->early));
     if (some > 0)
-        note(h, resv, some, NULL, market);
+        note(h, resv, some, NULL, NULL, market);
     amount -= some;
     for (int i = h->invoice_count - 1; i >= 0 && amount > 0; i--) {
         struct h_invoice *v = &h->invoice[i];
-        for (int k = 0; k < v->count; k++)
-            if (v->tenant == r->tenant && v->resv[k] == resv && v->rest[k] > 0) {
-                some = min64(amount, v->rest[k]);
-                v->rest[k] -= some;
-                note(h, resv, some, v, market);
-                amount -= some;
-            }
+        for (int k = 0; k < v->count; k++) {
+            int64_t left = 0;
+            for (int c = 0; c < H_CLASSES; c++)
+                left += v->rest[k][c];
+            if (v->tenant != r->tenant || v->resv[k] != resv || left <= 0)
+                continue;
+            some = min64(amount, left);
+            note(h, resv, some, v, v->rest[k], market);
+            amount -= some;
+        }
     }
     assert(amount == 0);
 }
@@ -383,60 +409,133 @@ static void charge(struct history *h, int tenant, int64_t amount, int64_t *to)
     h_post(h_tenant(h, tenant, "receivable"), to, amount - paid);
 }
 
+static int rule_of(const struct history *h, int subject, int64_t at)
+{
+    int class = -1;
+    for (int i = 0; i < h->rule_count; i++)
+        if (h->rule[i].subject == subject && h->rule[i].from <= at)
+            class = h->rule[i].value;
+    return class;
+}
+
+static int class_of(const struct history *h, int tenant, bool path, int64_t at)
+{
+    int class = rule_of(h, tenant, at);
+    if (class < 0)
+        class = rule_of(h, path ? H_RULE_PATH : H_RULE_GPU, at);
+    return class < 0 ? H_STANDARD : class;
+}
+
+static int64_t rate_of(const struct history *h, int class, int64_t at)
+{
+    int64_t ppm = 0;
+    for (int i = 0; i < h->rate_count; i++)
+        if (h->rate[i].subject == class && h->rate[i].from <= at)
+            ppm = h->rate[i].value;
+    return ppm;
+}
+
+static int64_t first_open(const struct history *h, int tenant)
+{
+    int64_t first = INT64_MAX;
+    for (int i = 0; i < h->capture_count; i++)
+        if (h->resv[h->capture[i].resv].tenant == tenant && !h->capture[i].invoiced)
+            first = min64(first, h->capture[i].at);
+    return first;
+}
+
+int64_t h_tax_change(const struct history *h, int tenant)
+{
+    int64_t first = first_open(h, tenant), change = INT64_MAX;
+    for (int i = 0; i < h->rule_count; i++)
+        if ((h->rule[i].subject >= H_TENANTS || h->rule[i].subject == tenant) &&
+            h->rule[i].from > first)
+            change = min64(change, h->rule[i].from);
+    for (int i = 0; i < h->rate_count; i++)
+        if (h->rate[i].from > first)
+            change = min64(change, h->rate[i].from);
+    return change;
+}
+
+/* One class of it: tax once on the rounded sum, the rounding beside it. */
+static void charge_class(struct history *h, struct h_invoice *v, int class)
+{
+    int64_t lines = v->lines[class], net = h_round(lines, h->minor) * h->minor;
+    v->tax[class] =
+        h_round((__int128)net * v->ppm[class], (__int128)MILLION * h->minor) * h->minor;
+    charge(h, v->tenant, v->tax[class], h_market(h, "tax_output"));
+    if (net > lines)
+        charge(h, v->tenant, net - lines, h_market(h, "rounding"));
+    else
+        h_post(h_market(h, "rounding"), h_tenant(h, v->tenant, "wallet"), lines - net);
+}
+
+/* What of a reservation's use is of which class, less what was refunded before. */
+static void add_lines(struct history *h, struct h_invoice *v, int resv,
+                      const int64_t used[H_CLASSES])
+{
+    struct h_resv *r = &h->resv[resv];
+    int64_t total = 0, upto = 0, done = 0;
+    for (int c = 0; c < H_CLASSES; c++)
+        total += used[c];
+    if (total == 0)
+        return;
+    int64_t back = min64(total, r->early);
+    r->early -= back;
+    r->not_invoiced -= total;
+    v->resv = xreallocarray(v->resv, (size_t)v->count + 1, sizeof(*v->resv));
+    v->rest = xreallocarray(v->rest, (size_t)v->count + 1, sizeof(*v->rest));
+    v->resv[v->count] = resv;
+    for (int c = 0; c < H_CLASSES; c++) {
+        upto += used[c];
+        int64_t part = h_round((__int128)back * upto, total) - done;
+        done += part;
+        v->rest[v->count][c] = used[c] - part;
+        v->lines[c] += used[c] - part;
+    }
+    v->count++;
+}
+
 bool h_invoice(struct history *h, int tenant, int64_t until)
 {
     struct h_invoice v = {.tenant = tenant, .until = until};
-    int64_t *used = xcalloc((size_t)h->resv_count + 1, sizeof(*used));
+    int64_t first = first_open(h, tenant);
+    bool has[H_CLASSES] = {false};
+    int64_t(*used)[H_CLASSES] = xcalloc((size_t)h->resv_count + 1, sizeof(*used));
     for (int i = 0; i < h->capture_count; i++) {
         struct h_capture *c = &h->capture[i];
         if (h->resv[c->resv].tenant != tenant || c->invoiced || c->at >= until)
             continue;
+        int class = class_of(h, tenant, c->path, first);
         c->invoiced = true;
-        used[c->resv] += c->gross;
+        has[class] = true;
+        used[c->resv][class] += c->gross;
     }
-    for (int i = 0; i < h->resv_count; i++) {
-        struct h_resv *r = &h->resv[i];
-        if (used[i] == 0)
-            continue;
-        int64_t back = min64(used[i], r->early);
-        r->early -= back;
-        r->not_invoiced -= used[i];
-        v.resv = xrealloc(v.resv, (size_t)(v.count + 1) * sizeof(*v.resv));
-        v.rest = xrealloc(v.rest, (size_t)(v.count + 1) * sizeof(*v.rest));
-        v.resv[v.count] = i;
-        v.rest[v.count++] = used[i] - back;
-        v.lines += used[i] - back;
-    }
+    for (int i = 0; i < h->resv_count; i++)
+        add_lines(h, &v, i, used[i]);
     free(used);
     if (v.count == 0)
         return false;
-    int64_t net = h_round(v.lines, h->minor) * h->minor;
-    v.tax =
-        h_round((__int128)net * h->tax_ppm, (__int128)MILLION * h->minor) * h->minor;
-    charge(h, tenant, v.tax, h_market(h, "tax_output"));
-    if (net > v.lines)
-        charge(h, tenant, net - v.lines, h_market(h, "rounding"));
-    else
-        h_post(h_market(h, "rounding"), h_tenant(h, tenant, "wallet"), v.lines - net);
+    for (int c = 0; c < H_CLASSES; c++) {
+        v.ppm[c] = rate_of(h, c, first);
+        if (has[c])
+            charge_class(h, &v, c);
+    }
     h->invoiced_until[tenant] = until;
     h->invoice =
-        xrealloc(h->invoice, (size_t)(h->invoice_count + 1) * sizeof(*h->invoice));
+        xreallocarray(h->invoice, (size_t)h->invoice_count + 1, sizeof(*h->invoice));
     h->invoice[h->invoice_count++] = v;
     return true;
 }
 
-/* Every month that is over, one invoice a month. */
+/* Every month that is over, one invoice a month; where taxes changed, one up to then.
+ */
 static void invoices_due(struct history *h, int tenant)
 {
     int64_t this_month = h_month(h->zone[tenant], h->now, 0), first;
-    do {
-        first = INT64_MAX;
-        for (int i = 0; i < h->capture_count; i++)
-            if (h->resv[h->capture[i].resv].tenant == tenant && !h->capture[i].invoiced)
-                first = min64(first, h->capture[i].at);
-        if (first < this_month)
-            h_invoice(h, tenant, h_month(h->zone[tenant], first, 1));
-    } while (first < this_month);
+    while ((first = first_open(h, tenant)) < this_month)
+        h_invoice(h, tenant,
+                  min64(h_month(h->zone[tenant], first, 1), h_tax_change(h, tenant)));
 }
 
 /* ---- settlement ----------------------------------------------------------------- */

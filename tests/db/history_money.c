@@ -263,6 +263,47 @@ static void terms(struct run *x)
                h->window / SEC_US, h->reserve_ppm, h->reserve_for / SEC_US);
 }
 
+/* A rate, or whose or what class, from now on. */
+static void taxes(struct run *x)
+{
+    static const char *const names[] = {"exempt", "outside", "reduced", "standard",
+                                        "zero"};
+    struct history *h = &x->h;
+    bool rate = run_pick(x, 3) == 0;
+    struct h_tax *list = rate ? h->rate : h->rule, *old = NULL, now = {.from = h->now};
+    int *count = rate ? &h->rate_count : &h->rule_count;
+    if (*count == (rate ? 64 : 256))
+        return;
+    now.subject = rate ? run_pick(x, 2) ? H_STANDARD : H_REDUCED : run_pick(x, H_RULES);
+    now.value = !rate                       ? run_pick(x, H_CLASSES)
+                : now.subject == H_STANDARD ? 100000 + 12345 * run_pick(x, 3)
+                                            : 50000 + 1111 * run_pick(x, 3);
+    for (int i = 0; i < *count; i++)
+        if (list[i].subject == now.subject)
+            old = &list[i];
+    bool same = old != NULL && old->value == now.value,
+         twice = !same && old != NULL && old->from >= h->now;
+    const char *want = twice ? "NG006" : "00000";
+    if (rate)
+        run_expect(
+            x, want,
+            "SELECT api.tax_rate_set('{\"class\": \"%s\", \"rate_ppm\": %d}', 'a')",
+            names[now.subject], now.value);
+    else if (now.subject < H_TENANTS)
+        run_expect(
+            x, want,
+            "SELECT api.tax_rule_set('{\"tenant\": \"t%d\", \"class\": \"%s\"}', "
+            "'a')",
+            now.subject, names[now.value]);
+    else
+        run_expect(
+            x, want,
+            "SELECT api.tax_rule_set('{\"meter\": \"%s\", \"class\": \"%s\"}', 'a')",
+            now.subject == H_RULE_GPU ? "gpu" : "path", names[now.value]);
+    if (!same && !twice)
+        list[(*count)++] = now;
+}
+
 /* ---- payouts -------------------------------------------------------------------- */
 
 static void ask(struct run *x)
@@ -374,10 +415,17 @@ static void payout(struct run *x)
 }
 
 struct run_event run_money[] = {
-    {"top-ups", 8, top_up, 0},     {"exchanged", 2, exchange, 0},
-    {"withdrawn", 5, withdraw, 0}, {"top-ups undone", 2, undo, 0},
-    {"budgets", 2, budget, 0},     {"promotions", 4, grant, 0},
-    {"refunds", 8, refund, 0},     {"disputes", 3, dispute, 0},
-    {"credits", 3, credit, 0},     {"terms", 3, terms, 0},
-    {"payouts", 8, payout, 0},     {NULL, 0, NULL, 0},
+    {"top-ups", 8, top_up, 0},
+    {"exchanged", 2, exchange, 0},
+    {"withdrawn", 5, withdraw, 0},
+    {"top-ups undone", 2, undo, 0},
+    {"budgets", 2, budget, 0},
+    {"promotions", 4, grant, 0},
+    {"refunds", 8, refund, 0},
+    {"disputes", 3, dispute, 0},
+    {"credits", 3, credit, 0},
+    {"terms", 3, terms, 0},
+    {"taxes", 2, taxes, 0},
+    {"payouts", 8, payout, 0},
+    {NULL, 0, NULL, 0},
 };

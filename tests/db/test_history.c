@@ -16,7 +16,7 @@
 #include "tests/db/history_run.h"
 #include "tests/unit/unit.h"
 
-static int steps = 1500;
+static int steps = 1000;
 
 START_TEST(market_is_there)
 {
