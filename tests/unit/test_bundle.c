@@ -443,7 +443,7 @@ START_TEST(test_credit_notes)
     for (size_t i = 0; i <= sizeof(noted) / sizeof(noted[0]); i++) {
         market_open(&m);
         json_t *entries = json_object_get(m.bundle, "entries"), *parts = json_object();
-        json_t *inv = json_object_get(json_array_get(entries, 6), "record");
+        json_t *inv = json_object_get(json_array_get(entries, 7), "record");
         json_object_set(parts, "inv", inv);
         json_object_set_new(inv, "taxes",
                             json_loads("[{\"class\":\"standard\",\"rate_ppm\":100000,"
