@@ -179,4 +179,46 @@ is "removed" "$code" 0
 sleep 1
 ask "$run/hanako.key" GET /v1/admins
 is "her key opens nothing" "$code" 401
+
+# ---- a market that is not in yen ----
+stop_pid "$pid" TERM
+currency=EUR
+up "$run/e" --listen 127.0.0.1:0
+pid=$server_pid
+euro() { psql -X -q -A -t -v ON_ERROR_STOP=1 -h "$run/e/run" -U postgres -d neargpu -c "$1"; }
+elogin() { cli "$1" login --server "https://$addr" --ca "$run/e/pki/ca.pem" --api-key-file "$2"; is "login $1" "$code" 0; }
+elogin eadmin "$run/e/admin.key"
+cli eadmin admin user add second --key-file "$run/second.key"
+cli eadmin admin provider create rhein --key-file "$run/rhein.key"
+cli eadmin admin provider create bay --key-file "$run/bay.key"
+sleep 1
+elogin second "$run/second.key"
+elogin rhein "$run/rhein.key"
+elogin bay "$run/bay.key"
+cli rhein provider bank set --holder 'Rhein GPU GmbH' --iban DE89370400440532013001
+is "check digits" "$code $(grep -c 'is no IBAN' <<<"$body")" "2 1"
+cli rhein provider bank set --bank 0001 --branch 012 --type 1 --number 1234567 --holder A
+is "no account of yen" "$code" 2
+cli rhein provider bank set --holder 'Rhein GPU GmbH' --iban DE89370400440532013000 --bic COBADEFFXXX
+is "an IBAN" "$code $(grep -cE '^IBAN +DE89370400440532013000' <<<"$body")" "0 1"
+cli bay provider bank set --holder 'Bay GPU, Inc.' --account-no 021000021/123456 --bank-name 'First Bank'
+is "a number and a bank" "$code" 0
+euro "SELECT ng.post('settle', ng.account_of('provider_pending', NULL, id, 'EUR'), ng.account_of('provider_available', NULL, id, 'EUR'), 'EUR', 1234567000, NULL, name) FROM ng.provider" >/dev/null
+cli eadmin admin payout request rhein
+cli eadmin admin payout request bay --amount 10.5
+cli second admin payout approve 1
+cli second admin payout approve 2
+cli eadmin admin payout file --on 2028-02-29 --to "$run/k.csv"
+is "a file for the 29th of a February" "$code" 0
+is "CSV with the accounts" "$(tr -d '\r' <"$run/k.csv")" 'payout,provider,currency,amount,holder,iban,bic,account,bank_name
+1,rhein,EUR,1234.56,Rhein GPU GmbH,DE89370400440532013000,COBADEFFXXX,,
+2,bay,EUR,10.50,"Bay GPU, Inc.",,,021000021/123456,First Bank'
+printf 'payout,state,date,reason,amount\n1,done,2026-11-20,,1234.56\n2,returned,2026-11-20,"closed, it says",10.5\n' >"$run/l.csv"
+cli second admin payout results "$run/l.csv"
+is "its results" "$code $(euro "SELECT string_agg(state || '/' || reason, ' ' ORDER BY id) FROM ng.payout")" "0 done/ returned/closed, it says"
+cli second admin payout results "$run/k"
+is "a file that is not there" "$code" 5
+cli second admin payout results "$run/k.csv"
+is "a file that is none" "$code" 2
+is "every check is empty" "$(euro "SELECT coalesce(string_agg(name, ' '), '') FROM api.check_all() WHERE breaches > 0 AND name <> 'check_settled'")" ""
 summary
