@@ -539,7 +539,12 @@ static const char full[] =
     "ref) "
     "SELECT 'hold', 1, 2, 'JPY', 1000, id, id || '/hold' FROM ng.reservation;"
     "UPDATE ng.account SET balance_micro = CASE kind WHEN 'wallet' THEN -500000 ELSE "
-    "500000 END";
+    "500000 END;"
+    "INSERT INTO ng.invoice SELECT 'INV-2025-000001', id, 'JPY', "
+    "'[2025-01-01,2025-02-01)', now(), 155000000, 100000, 16000000, 171000000, '{}' "
+    "FROM ng.tenant;"
+    "INSERT INTO ng.invoice_line VALUES ('INV-2025-000001', 1, 'x', NULL, 0, "
+    "155000000)";
 
 START_TEST(test_upgrade)
 {
@@ -566,6 +571,13 @@ START_TEST(test_upgrade)
         {"SELECT jsonb_array_length(api.resv_list(NULL, 'confirmed', NULL, "
          "500)->'reservations')",
          "500"},
+        /* Its invoice has its one tax, and is in the log as it was. */
+        {"SELECT concat_ws(' ', i->'taxes', i->'tax_ppm', b ? 'taxes', b->'tax_ppm', "
+         "b#>'{lines,0}' ? 'tax_class') FROM api.invoice_get(NULL, 'INV-2025-000001') "
+         "i, ng.log_body('invoice', 'INV-2025-000001') b",
+         "[{\"class\": \"standard\", \"rate_ppm\": 100000, \"tax_micro\": 16000000, "
+         "\"base_micro\": 155000000}] 100000 f 100000 f"},
+        {"SELECT rate_ppm FROM ng.tax_rate WHERE class = 'standard'", "100000"},
         /* It lives on: rated with the fee it had, moved, cancelled. */
         {"SELECT fee_ppm FROM ng.use_terms('00000000-0000-7000-8000-000000000007', 1, "
          "now())",
