@@ -609,6 +609,17 @@ CREATE VIEW report.check_invoice AS
             FROM ng.invoice_tax x WHERE x.number = i.number) t
      WHERE i.net_micro IS DISTINCT FROM l.sum OR i.net_micro IS DISTINCT FROM t.base OR i.total_micro <> i.net_micro + i.tax_micro
         OR i.tax_micro IS DISTINCT FROM t.tax OR t.wrong;
+-- What documents say of tax is what was posted, class by class (of invoices of before classes: in all).
+CREATE OR REPLACE VIEW report.check_tax AS
+    SELECT coalesce(d.number, t.number) AS number, coalesce(d.class, t.class) AS class, d.tax_micro, t.posted_micro
+      FROM (SELECT number, class::text, tax_micro FROM ng.invoice_tax WHERE tax_micro <> 0
+            UNION ALL
+            SELECT number, class, tax_micro FROM ng.credit_note_tax WHERE tax_micro <> 0) d
+      FULL JOIN (
+          SELECT split_part(ref, '/', 1) AS number, CASE WHEN split_part(ref, '/', 2) IN ('wallet', 'receivable', '') THEN 'standard'
+                     ELSE split_part(ref, '/', 2) END AS class, sum(amount_micro) AS posted_micro
+            FROM ng.transfer WHERE kind IN ('tax', 'refund_tax') GROUP BY 1, 2) t ON t.number = d.number AND t.class = d.class
+     WHERE d.tax_micro IS DISTINCT FROM t.posted_micro;
 -- What was captured before the end of the last invoice stands on the invoices, all of it.
 CREATE OR REPLACE VIEW report.check_invoiced AS
     SELECT i.tenant_id, i.currency, i.until, coalesce(c.sum, 0) AS captured_micro, coalesce(l.sum, 0) AS lines_micro

@@ -119,6 +119,29 @@ CREATE VIEW report.refunds AS
      GROUP BY 1, 2, 3, 4;
 COMMENT ON COLUMN report.refunds.amount IS 'currency';
 
+-- What documents say of tax, by the day they were issued: what a return of consumption tax needs.
+CREATE VIEW report.tax AS
+    SELECT date_trunc('day', x.at, 'UTC') AS day, x.currency, x.class, round(x.rate_ppm / 10000.0, 2) AS rate,
+           count(*) FILTER (WHERE NOT x.back) AS invoices, trim_scale(coalesce(sum(x.base) FILTER (WHERE NOT x.back), 0) / 1e6) AS base,
+           trim_scale(coalesce(sum(x.tax) FILTER (WHERE NOT x.back), 0) / 1e6) AS tax, count(*) FILTER (WHERE x.back) AS credit_notes,
+           trim_scale(coalesce(sum(x.base) FILTER (WHERE x.back), 0) / 1e6) AS base_back,
+           trim_scale(coalesce(sum(x.tax) FILTER (WHERE x.back), 0) / 1e6) AS tax_back,
+           trim_scale(sum(CASE WHEN x.back THEN -x.tax ELSE x.tax END) / 1e6) AS due
+      FROM (SELECT i.issued_at AS at, i.tenant_id, i.currency, t.class::text, t.rate_ppm, t.base_micro AS base, t.tax_micro AS tax, false AS back
+              FROM ng.invoice i JOIN ng.invoice_tax t ON t.number = i.number
+            UNION ALL
+            SELECT c.issued_at, c.tenant_id, c.currency, t.class, t.rate_ppm, t.base_micro, t.tax_micro, true
+              FROM ng.credit_note c JOIN ng.credit_note_tax t ON t.number = c.number) x
+     WHERE x.at >= report.since() AND x.at < report.until()
+       AND (report.only('tenant') IS NULL OR x.tenant_id = (SELECT id FROM ng.tenant WHERE name = report.only('tenant')))
+     GROUP BY 1, 2, 3, 4;
+COMMENT ON COLUMN report.tax.rate IS '%';
+COMMENT ON COLUMN report.tax.base IS 'currency';
+COMMENT ON COLUMN report.tax.tax IS 'currency';
+COMMENT ON COLUMN report.tax.base_back IS 'currency';
+COMMENT ON COLUMN report.tax.tax_back IS 'currency';
+COMMENT ON COLUMN report.tax.due IS 'currency';
+
 -- Payouts by the day they moved: one that came back after it was confirmed is no more paid.
 CREATE VIEW report.payouts AS
     SELECT date_trunc('day', t.at, 'UTC') AS day, v.name AS provider, t.currency,
@@ -190,6 +213,8 @@ INSERT INTO report.catalog (name, description, time_column, days, period, filter
      '{"kind": "line", "x": "day", "y": ["discount"], "series": "gpu_model", "mean": true}'),
     ('refunds', 'money that went back to tenants, by day, tenant and kind of transfer', 'day', 366, true,
      '{tenant,currency}', 'day, tenant, kind', '{}', '{"kind": "line", "x": "day", "y": ["amount"], "series": "kind"}'),
+    ('tax', 'base and tax per rate, invoiced and given back, by day of the document', 'day', 366, true,
+     '{tenant,currency}', 'day, rate DESC, class, currency', '{}', '{"kind": "line", "x": "day", "y": ["due"], "series": "class"}'),
     ('payouts', 'money sent to providers, confirmed, and come back, by day and provider', 'day', 366, true,
      '{provider,currency}', 'day, provider, currency', '{}', '{"kind": "line", "x": "day", "y": ["sent"], "series": "provider"}'),
     ('margin', 'what the platform kept of its fees after what it gave back and its expenses, by day', 'day', 366, true,

@@ -544,7 +544,13 @@ static const char full[] =
     "'[2025-01-01,2025-02-01)', now(), 155000000, 100000, 16000000, 171000000, '{}' "
     "FROM ng.tenant;"
     "INSERT INTO ng.invoice_line VALUES ('INV-2025-000001', 1, 'x', NULL, 0, "
-    "155000000)";
+    "155000000);"
+    "INSERT INTO ng.account (kind, currency, guarded) VALUES ('tax_output', 'JPY', "
+    "false);"
+    "INSERT INTO ng.transfer (kind, dr, cr, currency, amount_micro, ref) VALUES ('tax', "
+    "1, 3, 'JPY', 16000000, 'INV-2025-000001/wallet');"
+    "UPDATE ng.account SET balance_micro = balance_micro - 16000000 WHERE kind = "
+    "'wallet'";
 
 START_TEST(test_upgrade)
 {

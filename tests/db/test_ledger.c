@@ -390,6 +390,10 @@ static const struct breach {
                 "total_micro + 1000000"},
     {"invoice", "UPDATE ng.invoice SET tax_micro = tax_micro + 1, total_micro = "
                 "total_micro + 1"},
+    {"tax", "UPDATE ng.invoice_tax SET tax_micro = tax_micro + 1"},
+    {"tax", "DELETE FROM ng.transfer WHERE kind = 'tax'"},
+    {"tax", "UPDATE ng.transfer SET ref = replace(ref, 'standard', 'reduced') WHERE "
+            "kind = 'tax'"},
     {"invoice", "UPDATE ng.invoice_tax SET rate_ppm = 80000"},
     {"invoice", "UPDATE ng.invoice_tax SET base_micro = base_micro + 1000000"},
     {"invoice", "DELETE FROM ng.invoice_tax"},

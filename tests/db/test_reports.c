@@ -174,6 +174,19 @@ static void plant(void)
               "('payout_back', 'bank', 'payout_clearing', 9, 'payout/1/done'), "
               "('payout_back', 'payout_clearing', 'rounding', 9, 'payout/1'), "
               "('payout_fee', 'fee', 'bank', 2, 'payout/1')) x(k, dr, cr, yen, ref)");
+    testdb_sql(
+        l.pg,
+        "BEGIN; INSERT INTO ng.invoice SELECT 'INV-2001-000001', id, 'JPY', "
+        "'[2001-01-01,2001-02-01)', t.d(), 300000000, NULL, 28000000, 328000000, '{}' "
+        "FROM ng.tenant WHERE name = 'bob'; INSERT INTO ng.invoice_line VALUES "
+        "('INV-2001-000001', 1, '', NULL, 0, 200000000, 'standard'), "
+        "('INV-2001-000001', 2, '', NULL, 0, 100000000, 'reduced'); INSERT INTO "
+        "ng.invoice_tax VALUES ('INV-2001-000001', 'standard', 100000, 200000000, "
+        "20000000), ('INV-2001-000001', 'reduced', 80000, 100000000, 8000000); SELECT "
+        "ng.post('tax', ng.account_of('receivable', t.id, NULL, 'JPY'), "
+        "ng.account_of('tax_output', NULL, NULL, 'JPY'), 'JPY', x.tax_micro, NULL, "
+        "x.number || '/' || x.class || '/receivable') FROM ng.tenant t, ng.invoice_tax "
+        "x WHERE t.name = 'bob'; COMMIT");
     ledger_once(&l);
 }
 
@@ -293,6 +306,10 @@ static const struct {
      "concat_ws(' ', gross::real, fee::real, fee_back::real, sla::real, promo::real, "
      "margin::real, of_gross)",
      "margin", "day = t.d()"},
+    {"reduced 8.00 1 100 8 8, standard 10.00 1 200 20 20",
+     "string_agg(concat_ws(' ', class, rate, invoices, base::real, tax::real, "
+     "due::real), ', ' ORDER BY class)",
+     "tax", "day = t.d()"},
     {"acme 1 9 0 1 9 2",
      "concat_ws(' ', provider, payouts, sent, confirmed, returns, returned, bank_fees)",
      "payouts", "true"},
@@ -355,7 +372,7 @@ START_TEST(filters)
     static const struct {
         const char *want, *what;
     } t[] = {
-        {"30", "count(*) FROM report.catalog"},
+        {"31", "count(*) FROM report.catalog"},
         {"0", "count(*) FROM report.catalog WHERE json_array_length(report.run(name, "
               "CASE WHEN period THEN timestamptz '2026-01-01' END)->'rows') = 0"},
         /* the period and the filters go inside of sums */

@@ -207,6 +207,15 @@ START_TEST(due_in_parts)
 }
 END_TEST
 
+/* What is due by class and rate, of all documents. */
+START_TEST(report)
+{
+    expect("12.00 120 0 120, 10.00 295 100 195, 8.00 236 160 76, 0.00 0 0 0",
+           "SELECT string_agg(concat_ws(' ', rate, tax::real, tax_back::real, "
+           "due::real), ', ' ORDER BY rate DESC) FROM report.tax");
+}
+END_TEST
+
 static const struct attack {
     const char *sql, *state;
 } attacks[] = {
@@ -558,6 +567,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, a_tenant_abroad);
     tcase_add_test(tc, a_period_ends_where_taxes_change);
     tcase_add_test(tc, due_in_parts);
+    tcase_add_test(tc, report);
     tcase_add_test(tc, credits_and_notes);
     tcase_add_test(tc, quotes);
     tcase_add_loop_test(tc, sums_cannot_be_broken, 0,
