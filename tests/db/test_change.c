@@ -547,7 +547,8 @@ static const char full[] =
     "155000000);"
     "INSERT INTO ng.account (kind, currency, guarded) VALUES ('tax_output', 'JPY', "
     "false);"
-    "INSERT INTO ng.transfer (kind, dr, cr, currency, amount_micro, ref) VALUES ('tax', "
+    "INSERT INTO ng.transfer (kind, dr, cr, currency, amount_micro, ref) VALUES "
+    "('tax', "
     "1, 3, 'JPY', 16000000, 'INV-2025-000001/wallet');"
     "UPDATE ng.account SET balance_micro = balance_micro - 16000000 WHERE kind = "
     "'wallet'";

@@ -157,6 +157,11 @@ cli lab credit-note show "$note" --html note.ja
 is "as a page" "$code $(grep -c '<h1>適格返還請求書</h1>' note.ja) $(grep -cF "$number" note.ja) $(grep -c 'T1234567890123' note.ja)" "0 1 1 1"
 cli lab credit-note show "$note" --html note.en --lang en
 is "in English" "$code $(grep -c '<h1>Credit note</h1>' note.en) $(grep -cF '10.0 %' note.en)" "0 1 1"
+for page in page.ja page.en note.ja note.en; do
+    is "$page is well-formed" "$(python3 -c 'import sys, xml.dom.minidom as m; print(len(m.parse(sys.argv[1]).getElementsByTagName("table")) > 2)' $page)" True
+done
+cli admin -o json admin report tax
+is "reported by rate" "$(get '[.rows[] | map(tostring) | join(" ")] | length')" 2
 cli lab credit-note show "$note"
 is "as a table" "$(grep -cE "^(Of invoice +$number|Registration +T1234567890123| *standard +10.00 %)" <<<"$body")" 3
 cli lab -o json invoice show "$number"
