@@ -61,14 +61,65 @@ CREATE OR REPLACE FUNCTION ng.roll_use(h timestamptz[]) RETURNS void LANGUAGE sq
      GROUP BY 2, 3, 4, 5;
 $$;
 
+-- What credit notes and credits of a day gave back, as their transfers say, where it had been
+-- earned: a provider's part is spread over what was captured for its nodes and paths (that
+-- the incident is about), so that the parts add up to the transfers.
+CREATE OR REPLACE FUNCTION ng.given_back(p_day timestamptz)
+RETURNS TABLE (provider_id uuid, site_id integer, tenant_id uuid, gpu_model text, spot boolean, currency text, refund_micro bigint,
+    credit_micro bigint, fee_micro bigint, market_micro bigint)
+LANGUAGE sql STABLE AS $$
+    WITH docs AS (
+        SELECT number AS doc, reservation_id, true AS refund, NULL::bigint AS incident_id FROM ng.credit_note
+         WHERE issued_at >= p_day AND issued_at < p_day + interval '24 hours'
+        UNION ALL
+        SELECT 'sla/' || id, reservation_id, false, incident_id FROM ng.sla_credit WHERE at >= p_day AND at < p_day + interval '24 hours'),
+    parts AS (
+        SELECT d.doc, d.reservation_id, d.refund, d.incident_id, CASE WHEN w.who <> 'platform' THEN w.who::uuid END AS provider_id, t.currency,
+               sum(t.amount_micro)::bigint AS micro, coalesce(sum(t.amount_micro) FILTER (WHERE a.kind = 'fee'), 0)::bigint AS fee,
+               coalesce(sum(t.amount_micro) FILTER (WHERE a.kind = 'sla_expense'), 0)::bigint AS market
+          FROM docs d
+          JOIN ng.transfer t ON t.reservation_id = d.reservation_id AND t.kind IN ('refund', 'refund_fee', 'sla', 'sla_fee')
+                            AND starts_with(t.ref, d.doc || '/')
+          JOIN ng.account a ON a.id = t.dr
+          CROSS JOIN LATERAL (SELECT split_part(substr(t.ref, length(d.doc) + 2), '/', 1) AS who) w
+         GROUP BY 1, 2, 3, 4, 5, 6),
+    earned AS (
+        SELECT m.reservation_id, n.provider_id, n.site_id, n.id AS node_id, NULL::integer AS path_id, n.gpu_model, m.amount_micro AS micro
+          FROM ng.meter m JOIN ng.node n ON n.id = m.node_id WHERE m.reservation_id IN (SELECT reservation_id FROM docs)
+        UNION ALL
+        SELECT k.reservation_id, h.provider_id, h.site_a, NULL, h.id, '', k.captured_micro
+          FROM ng.path_booking k JOIN ng.path h ON h.id = k.path_id WHERE k.reservation_id IN (SELECT reservation_id FROM docs)),
+    placed AS (
+        SELECT p.refund, p.currency, p.reservation_id, p.micro, p.fee, p.market, e.provider_id, e.site_id, e.gpu_model, e.micro AS weight,
+               (sum(e.micro) OVER w)::bigint AS upto, (sum(e.micro) OVER (PARTITION BY p.doc, p.provider_id))::bigint AS total
+          FROM parts p JOIN earned e ON e.reservation_id = p.reservation_id AND coalesce(e.provider_id = p.provider_id, true) AND e.micro > 0
+          LEFT JOIN ng.incident i ON i.id = p.incident_id
+         WHERE i.id IS NULL OR coalesce(e.provider_id = i.provider_id, true) AND CASE WHEN e.path_id IS NULL
+               THEN i.what <> 'path' AND coalesce(e.site_id = i.site_id, true) AND coalesce(e.node_id = i.node_id, true)
+               ELSE i.what IN ('path', 'platform', 'provider') AND coalesce(e.path_id = i.path_id, true) END
+        WINDOW w AS (PARTITION BY p.doc, p.provider_id ORDER BY e.node_id, e.path_id))
+    SELECT x.provider_id, x.site_id, r.tenant_id, x.gpu_model, r.spot, x.currency, CASE WHEN x.refund THEN y.micro ELSE 0 END,
+           CASE WHEN x.refund THEN 0 ELSE y.micro END, y.fee, y.market
+      FROM placed x JOIN ng.reservation r ON r.id = x.reservation_id
+      CROSS JOIN LATERAL (SELECT ng.money_mul(x.micro, x.upto, x.total) - ng.money_mul(x.micro, x.upto - x.weight, x.total) AS micro,
+                                 ng.money_mul(x.fee, x.upto, x.total) - ng.money_mul(x.fee, x.upto - x.weight, x.total) AS fee,
+                                 ng.money_mul(x.market, x.upto, x.total) - ng.money_mul(x.market, x.upto - x.weight, x.total) AS market) y
+$$;
+
 CREATE OR REPLACE FUNCTION ng.roll_money(p_day timestamptz) RETURNS void LANGUAGE sql AS $$
     DELETE FROM ng.roll_money WHERE day = p_day;
-    INSERT INTO ng.roll_money (day, provider_id, site_id, tenant_id, gpu_model, spot, currency, gross_micro, fee_micro, gpu_ms, reservations)
-    SELECT p_day, provider_id, site_id, tenant_id, gpu_model, spot, currency, sum(amount_micro), sum(fee_micro), sum(gpu_ms), count(*)
+    INSERT INTO ng.roll_money (day, provider_id, site_id, tenant_id, gpu_model, spot, currency, gross_micro, fee_micro, gpu_ms, reservations,
+        refund_micro, credit_micro, back_fee_micro, back_market_micro)
+    SELECT p_day, provider_id, site_id, tenant_id, gpu_model, spot, currency, sum(amount_micro), sum(fee_micro), sum(gpu_ms), count(reservation_id),
+           sum(refund_micro), sum(credit_micro), sum(back_fee_micro), sum(back_market_micro)
       FROM (SELECT provider_id, site_id, tenant_id, gpu_model, spot, currency, reservation_id, sum(amount_micro) AS amount_micro,
-                   sum(fee_micro) AS fee_micro, coalesce(sum(quantity_ms) FILTER (WHERE node_id IS NOT NULL), 0) AS gpu_ms
+                   sum(fee_micro) AS fee_micro, coalesce(sum(quantity_ms) FILTER (WHERE node_id IS NOT NULL), 0) AS gpu_ms,
+                   0 AS refund_micro, 0 AS credit_micro, 0 AS back_fee_micro, 0 AS back_market_micro
               FROM ng.usage WHERE at >= p_day AND at < p_day + interval '24 hours'
-             GROUP BY 1, 2, 3, 4, 5, 6, 7) x
+             GROUP BY 1, 2, 3, 4, 5, 6, 7
+            UNION ALL
+            SELECT provider_id, site_id, tenant_id, gpu_model, spot, currency, NULL, 0, 0, 0, refund_micro, credit_micro, fee_micro, market_micro
+              FROM ng.given_back(p_day)) x
      GROUP BY 2, 3, 4, 5, 6, 7;
 $$;
 

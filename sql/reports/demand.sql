@@ -95,18 +95,20 @@ CREATE VIEW report.preemption AS
 COMMENT ON COLUMN report.preemption.rate IS '%';
 COMMENT ON COLUMN report.preemption.mean_run IS 's';
 
--- Use that was not what was promised: reservations that failed by a fault, and time that a
--- node was away during a lease.
+-- Use that was not what was promised: reservations that failed by a fault, time that a node
+-- was away during a lease, and incidents with what was credited for them. The first two may
+-- be what an incident is about: it loses no time of its own.
 CREATE VIEW report.sla_breaches AS
-    SELECT date_trunc('day', x.at, 'UTC') AS day, s.name AS site, p.name AS provider, x.breach, count(*) AS breaches,
-           count(DISTINCT x.reservation_id) AS reservations, round(sum(x.gpus * greatest(0, x.lost_s)) / 3600, 3) AS lost
-      FROM (SELECT coalesce(r.ended_at, r.created_at) AS at, r.id AS reservation_id, b.node_id, r.fault AS breach,
+    SELECT date_trunc('day', x.at, 'UTC') AS day, coalesce(s.name, '') AS site, coalesce(p.name, '') AS provider, x.breach, x.reason, x.fault,
+           count(*) AS breaches, count(DISTINCT x.reservation_id) AS reservations, round(sum(x.gpus * greatest(0, x.lost_s)) / 3600, 3) AS lost,
+           NULL::text AS currency, NULL::numeric AS credited, NULL::numeric AS by_provider, NULL::numeric AS by_market
+      FROM (SELECT coalesce(r.ended_at, r.created_at) AS at, r.id AS reservation_id, b.node_id, r.fault AS breach, '' AS reason, '' AS fault,
                    upper(b.gpus) - lower(b.gpus) AS gpus,
                    extract(epoch FROM upper(r.during) - greatest(lower(r.during), r.ended_at)) AS lost_s
               FROM ng.reservation r JOIN ng.booking b ON b.reservation_id = r.id
              WHERE r.fault IS NOT NULL AND r.fault <> 'preempted' AND r.state = 'failed'
             UNION ALL
-            SELECT r.received_at, r.reservation_id, r.node_id, 'gap: ' || left(coalesce(g->>'why', '?'), 40), k.gpus,
+            SELECT r.received_at, r.reservation_id, r.node_id, 'gap: ' || left(coalesce(g->>'why', '?'), 40), '', '', k.gpus,
                    extract(epoch FROM (g->>'to')::timestamptz - (g->>'from')::timestamptz)
               FROM ng.receipt r CROSS JOIN LATERAL jsonb_array_elements(r.gaps) g
               CROSS JOIN LATERAL (SELECT coalesce(sum(upper(b.gpus) - lower(b.gpus)), 0) AS gpus FROM ng.booking b
@@ -115,8 +117,28 @@ CREATE VIEW report.sla_breaches AS
                AND g->>'to' ~ '^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d[.0-9]*Z$') x
       JOIN ng.node n ON n.id = x.node_id JOIN ng.site s ON s.id = n.site_id JOIN ng.provider p ON p.id = n.provider_id
      WHERE x.at >= report.since() AND x.at < report.until()
-     GROUP BY 1, 2, 3, 4;
+     GROUP BY 1, 2, 3, 4, 5, 6
+    UNION ALL
+    -- Of an incident a row for each provider that gave back, or whose it was.
+    SELECT date_trunc('day', x.from_at, 'UTC'), coalesce(s.name, ''), coalesce(p.name, ''), 'incident: ' || x.what, x.reason, x.fault, count(DISTINCT x.id),
+           count(DISTINCT x.reservation_id), NULL, x.currency, trim_scale(coalesce(sum(x.amount_micro), 0) / 1e6),
+           trim_scale(coalesce(sum(x.amount_micro) FILTER (WHERE x.account IN ('provider_pending', 'provider_available', 'provider_reserve')), 0) / 1e6),
+           trim_scale(coalesce(sum(x.amount_micro) FILTER (WHERE x.account IN ('fee', 'sla_expense')), 0) / 1e6)
+      FROM (SELECT i.id, i.from_at, i.what, i.reason, i.fault, coalesce(i.site_id, n.site_id, h.site_a) AS site_id,
+                   coalesce(CASE WHEN w.who ~ '^[0-9a-f-]{36}$' THEN w.who::uuid END, i.provider_id, n.provider_id, h.provider_id) AS provider_id,
+                   c.reservation_id, t.currency, t.amount_micro, a.kind AS account
+              FROM ng.incident i LEFT JOIN ng.node n ON n.id = i.node_id LEFT JOIN ng.path h ON h.id = i.path_id
+              LEFT JOIN ng.sla_credit c ON c.incident_id = i.id
+              LEFT JOIN ng.transfer t ON t.reservation_id = c.reservation_id AND t.kind IN ('sla', 'sla_fee') AND starts_with(t.ref, 'sla/' || c.id || '/')
+              LEFT JOIN ng.account a ON a.id = t.dr
+              CROSS JOIN LATERAL (SELECT split_part(t.ref, '/', 3) AS who) w
+             WHERE i.from_at >= report.since() AND i.from_at < report.until()) x
+      LEFT JOIN ng.site s ON s.id = x.site_id LEFT JOIN ng.provider p ON p.id = x.provider_id
+     GROUP BY 1, 2, 3, 4, 5, 6, x.currency;
 COMMENT ON COLUMN report.sla_breaches.lost IS 'GPU-hours';
+COMMENT ON COLUMN report.sla_breaches.credited IS 'currency';
+COMMENT ON COLUMN report.sla_breaches.by_provider IS 'currency';
+COMMENT ON COLUMN report.sla_breaches.by_market IS 'currency';
 
 INSERT INTO report.catalog (name, description, time_column, days, period, filters, sort, rolls, chart) VALUES
     ('match_latency', 'time the matching core took per request, by day and kind', 'day', 366, true,
@@ -133,5 +155,5 @@ INSERT INTO report.catalog (name, description, time_column, days, period, filter
      '{tenant}', 'day, state, kind', '{}', '{"kind": "line", "x": "day", "y": ["reservations"], "series": "state"}'),
     ('preemption', 'spot reservations made, and preempted, by day and site', 'day', 366, true,
      '{site}', 'day, site', '{}', '{"kind": "line", "x": "day", "y": ["reservations", "preempted"]}'),
-    ('sla_breaches', 'reservations that failed by a fault, and time a node was away, by day, site and provider', 'day', 366, true,
-     '{site,provider}', 'day, site, provider, breach', '{}', '{"kind": "line", "x": "day", "y": ["lost"], "series": "provider"}');
+    ('sla_breaches', 'reservations that failed by a fault, time a node was away, and incidents with their credits, by day, site and provider', 'day', 366, true,
+     '{site,provider}', 'day, site, provider, breach, reason', '{}', '{"kind": "line", "x": "day", "y": ["lost"], "series": "provider"}');

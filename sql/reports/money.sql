@@ -1,9 +1,13 @@
 -- Money: who earned, who paid, at what price. Days are those of the transfers.
 
+-- Gross is what was captured on a day, net what is left of it after what went back on that
+-- day, of whatever use.
 CREATE VIEW report.provider_revenue AS
     SELECT m.day, p.name AS provider, s.name AS site, m.currency, sum(m.reservations)::bigint AS reservations,
            round(sum(m.gpu_ms) / 3600000, 3) AS used, trim_scale(sum(m.gross_micro) / 1e6) AS gross, trim_scale(sum(m.fee_micro) / 1e6) AS fee,
-           trim_scale(sum(m.gross_micro - m.fee_micro) / 1e6) AS revenue
+           trim_scale(sum(m.gross_micro - m.fee_micro) / 1e6) AS revenue, trim_scale(sum(m.refund_micro) / 1e6) AS refunded,
+           trim_scale(sum(m.credit_micro) / 1e6) AS credited,
+           trim_scale(sum(m.gross_micro - m.fee_micro - (m.refund_micro + m.credit_micro - m.back_fee_micro - m.back_market_micro)) / 1e6) AS net
       FROM ng.roll_money m JOIN ng.provider p ON p.id = m.provider_id JOIN ng.site s ON s.id = m.site_id
      WHERE m.day >= report.since() AND m.day < report.until()
        AND (report.only('model') IS NULL OR m.gpu_model = report.only('model'))
@@ -12,20 +16,30 @@ COMMENT ON COLUMN report.provider_revenue.used IS 'GPU-hours';
 COMMENT ON COLUMN report.provider_revenue.gross IS 'currency';
 COMMENT ON COLUMN report.provider_revenue.fee IS 'currency';
 COMMENT ON COLUMN report.provider_revenue.revenue IS 'currency';
+COMMENT ON COLUMN report.provider_revenue.refunded IS 'currency';
+COMMENT ON COLUMN report.provider_revenue.credited IS 'currency';
+COMMENT ON COLUMN report.provider_revenue.net IS 'currency';
 
 CREATE VIEW report.take_rate AS
     SELECT m.day, p.name AS provider, m.currency, trim_scale(sum(m.gross_micro) / 1e6) AS gross, trim_scale(sum(m.fee_micro) / 1e6) AS fee,
-           round(100 * sum(m.fee_micro) / nullif(sum(m.gross_micro), 0), 3) AS take_rate
+           round(100 * sum(m.fee_micro) / nullif(sum(m.gross_micro), 0), 3) AS take_rate,
+           trim_scale(sum(m.refund_micro + m.credit_micro) / 1e6) AS given_back, trim_scale(sum(m.back_fee_micro) / 1e6) AS fee_back,
+           CASE WHEN sum(m.gross_micro) > sum(m.refund_micro + m.credit_micro)
+                THEN round(100 * sum(m.fee_micro - m.back_fee_micro) / sum(m.gross_micro - m.refund_micro - m.credit_micro), 3) END AS net_take_rate
       FROM ng.roll_money m JOIN ng.provider p ON p.id = m.provider_id
      WHERE m.day >= report.since() AND m.day < report.until()
      GROUP BY 1, 2, 3;
 COMMENT ON COLUMN report.take_rate.gross IS 'currency';
 COMMENT ON COLUMN report.take_rate.fee IS 'currency';
 COMMENT ON COLUMN report.take_rate.take_rate IS '%';
+COMMENT ON COLUMN report.take_rate.given_back IS 'currency';
+COMMENT ON COLUMN report.take_rate.fee_back IS 'currency';
+COMMENT ON COLUMN report.take_rate.net_take_rate IS '%';
 
 CREATE VIEW report.top_tenants AS
     WITH spent AS (
-        SELECT tenant_id, currency, sum(gpu_ms) AS gpu_ms, sum(gross_micro) AS gross FROM ng.roll_money m
+        SELECT tenant_id, currency, sum(gpu_ms) AS gpu_ms, sum(gross_micro) AS gross, sum(refund_micro) AS refund, sum(credit_micro) AS credit
+          FROM ng.roll_money m
          WHERE day >= report.since() AND day < report.until()
            AND (report.only('site') IS NULL OR m.site_id = (SELECT id FROM ng.site WHERE name = report.only('site')))
            AND (report.only('provider') IS NULL OR m.provider_id = (SELECT id FROM ng.provider WHERE name = report.only('provider')))
@@ -36,6 +50,8 @@ CREATE VIEW report.top_tenants AS
          WHERE created_at >= report.since() AND created_at < report.until() GROUP BY 1, 2)
     SELECT t.name AS tenant, x.currency, coalesce(x.reservations, 0) AS reservations, round(coalesce(x.gpu_ms, 0) / 3600000, 3) AS used,
            trim_scale(coalesce(x.gross, 0) / 1e6) AS spent, round(100 * x.gross / nullif(sum(x.gross) OVER (PARTITION BY x.currency), 0), 2) AS share,
+           trim_scale(coalesce(x.refund, 0) / 1e6) AS refunded, trim_scale(coalesce(x.credit, 0) / 1e6) AS credited,
+           trim_scale(coalesce(x.gross - x.refund - x.credit, 0) / 1e6) AS net,
            trim_scale(coalesce((SELECT a.balance_micro FROM ng.account a WHERE a.kind = 'hold' AND a.tenant_id = x.tenant_id
                         AND a.currency = x.currency), 0) / 1e6) AS held
       FROM (SELECT * FROM spent FULL JOIN made USING (tenant_id, currency)) x JOIN ng.tenant t ON t.id = x.tenant_id
@@ -44,6 +60,9 @@ COMMENT ON COLUMN report.top_tenants.used IS 'GPU-hours';
 COMMENT ON COLUMN report.top_tenants.spent IS 'currency';
 COMMENT ON COLUMN report.top_tenants.share IS '%';
 COMMENT ON COLUMN report.top_tenants.held IS 'currency';
+COMMENT ON COLUMN report.top_tenants.refunded IS 'currency';
+COMMENT ON COLUMN report.top_tenants.credited IS 'currency';
+COMMENT ON COLUMN report.top_tenants.net IS 'currency';
 
 -- Herfindahl-Hirschman: the sum of squares of shares in percent; 10,000 is one party alone.
 CREATE VIEW report.concentration AS
@@ -53,6 +72,7 @@ CREATE VIEW report.concentration AS
          WHERE m.day >= report.since() AND m.day < report.until()
            AND (report.only('site') IS NULL OR m.site_id = (SELECT id FROM ng.site WHERE name = report.only('site')))
            AND (report.only('model') IS NULL OR m.gpu_model = report.only('model'))
+           AND m.reservations > 0 -- not only money that went back
          GROUP BY 1, 2, 3),
     shares AS (
         SELECT side, currency, 100 * gross / nullif(sum(gross) OVER (PARTITION BY side, currency), 0) AS share,
@@ -66,7 +86,8 @@ COMMENT ON COLUMN report.concentration.top_3 IS '%';
 -- Tenants by the month of their first charge, and how many of them are charged later.
 CREATE VIEW report.retention AS
     WITH months AS (
-        SELECT tenant_id, date_trunc('month', day, 'UTC') AS month, sum(gpu_ms) AS gpu_ms FROM ng.roll_money GROUP BY 1, 2),
+        SELECT tenant_id, date_trunc('month', day, 'UTC') AS month, sum(gpu_ms) AS gpu_ms
+          FROM ng.roll_money WHERE reservations > 0 GROUP BY 1, 2),
     cohorts AS (SELECT tenant_id, month, gpu_ms, min(month) OVER (PARTITION BY tenant_id) AS cohort FROM months),
     counted AS (
         SELECT cohort, month, count(*) AS active, sum(gpu_ms) AS gpu_ms FROM cohorts GROUP BY 1, 2)
@@ -108,15 +129,27 @@ COMMENT ON COLUMN report.spot_discount.firm_price IS 'currency per GPU-hour';
 COMMENT ON COLUMN report.spot_discount.spot_price IS 'currency per GPU-hour';
 COMMENT ON COLUMN report.spot_discount.discount IS '%';
 
--- Money that went back, by what it was; who bore it stands in the ledger.
+-- Money that went back, by document, why, and out of whose account it came. What a bank or an
+-- administrator took back of top-ups is there too: it went from the tenant.
 CREATE VIEW report.refunds AS
-    SELECT date_trunc('day', t.at, 'UTC') AS day, coalesce(n.name, '') AS tenant, t.kind, t.currency, count(*) AS transfers,
+    SELECT date_trunc('day', t.at, 'UTC') AS day, coalesce(n.name, '') AS tenant, x.what, coalesce(c.reason, s.reason, b.reason, '') AS reason,
+           coalesce(i.fault, CASE c.borne_by WHEN 'market' THEN 'platform' ELSE c.borne_by END, '') AS fault,
+           CASE WHEN d.provider_id IS NOT NULL THEN 'provider' WHEN d.tenant_id IS NOT NULL THEN 'tenant'
+                WHEN d.kind = 'sla_expense' THEN 'market' WHEN d.kind = 'tax_output' THEN 'tax' ELSE d.kind END AS borne_by,
+           coalesce(p.name, '') AS provider, t.currency, count(DISTINCT split_part(t.ref, '/', x.id)) AS documents,
            count(DISTINCT t.reservation_id) AS reservations, trim_scale(sum(t.amount_micro) / 1e6) AS amount
-      FROM ng.transfer t JOIN ng.account d ON d.id = t.dr JOIN ng.account c ON c.id = t.cr
-      LEFT JOIN ng.tenant n ON n.id = coalesce(c.tenant_id, d.tenant_id)
+      FROM ng.transfer t JOIN ng.account d ON d.id = t.dr JOIN ng.account k ON k.id = t.cr
+      LEFT JOIN ng.tenant n ON n.id = coalesce(k.tenant_id, d.tenant_id)
+      CROSS JOIN LATERAL (SELECT CASE WHEN t.kind LIKE 'refund%' THEN 'credit_note' WHEN t.kind LIKE 'sla%' THEN 'sla_credit' ELSE t.kind END AS what,
+                                 CASE WHEN t.kind LIKE 'sla%' THEN 2 ELSE 1 END AS id) x
+      LEFT JOIN ng.credit_note c ON x.what = 'credit_note' AND c.number = split_part(t.ref, '/', 1)
+      LEFT JOIN ng.sla_credit s ON x.what = 'sla_credit' AND s.id = CASE WHEN t.ref ~ '^sla/[0-9]{1,18}/' THEN split_part(t.ref, '/', 2)::bigint END
+      LEFT JOIN ng.incident i ON i.id = s.incident_id
+      LEFT JOIN ng.chargeback b ON x.what = 'chargeback' AND b.transfer_id = CASE WHEN t.ref ~ '^[0-9]{1,18}/' THEN split_part(t.ref, '/', 1)::bigint END
+      LEFT JOIN ng.provider p ON p.id = CASE WHEN split_part(t.ref, '/', x.id + 1) ~ '^[0-9a-f-]{36}$' THEN split_part(t.ref, '/', x.id + 1)::uuid END
      WHERE t.kind IN ('reversal', 'refund', 'refund_fee', 'refund_tax', 'sla', 'sla_fee', 'promo', 'promo_used', 'promo_back', 'chargeback')
        AND t.kind NOT LIKE 'promo%' AND t.at >= report.since() AND t.at < report.until()
-     GROUP BY 1, 2, 3, 4;
+     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8;
 COMMENT ON COLUMN report.refunds.amount IS 'currency';
 
 -- What documents say of tax, by the day they were issued: what a return of consumption tax needs.
@@ -141,6 +174,25 @@ COMMENT ON COLUMN report.tax.tax IS 'currency';
 COMMENT ON COLUMN report.tax.base_back IS 'currency';
 COMMENT ON COLUMN report.tax.tax_back IS 'currency';
 COMMENT ON COLUMN report.tax.due IS 'currency';
+
+-- Reservations that were disputed, by the day that they were: what was captured of them, what
+-- waits with the provider for the end of it, and what the tenant had back.
+CREATE VIEW report.disputes AS
+    SELECT date_trunc('day', d.opened_at, 'UTC') AS day, t.name AS tenant, d.reason, CASE WHEN d.closed_at IS NULL THEN 'open' ELSE 'closed' END AS state,
+           r.currency, count(*) AS reservations, round(extract(epoch FROM max(coalesce(d.closed_at, now()) - d.opened_at))) AS longest,
+           trim_scale(sum(r.captured_micro) / 1e6) AS captured, trim_scale(sum(w.micro) / 1e6) AS waiting,
+           trim_scale(sum(r.refunded_micro) / 1e6) AS refunded, trim_scale(sum(r.credited_micro) / 1e6) AS credited
+      FROM ng.dispute d JOIN ng.reservation r ON r.id = d.reservation_id JOIN ng.tenant t ON t.id = r.tenant_id
+      CROSS JOIN LATERAL (SELECT coalesce(sum(x.amount_micro), 0) AS micro FROM ng.transfer x
+                            JOIN ng.settle_parked k ON k.transfer_id = x.id AND k.settlement_id IS NULL
+                           WHERE x.reservation_id = r.id AND x.kind = 'capture') w
+     WHERE d.opened_at >= report.since() AND d.opened_at < report.until()
+     GROUP BY 1, 2, 3, 4, 5;
+COMMENT ON COLUMN report.disputes.longest IS 's';
+COMMENT ON COLUMN report.disputes.captured IS 'currency';
+COMMENT ON COLUMN report.disputes.waiting IS 'currency';
+COMMENT ON COLUMN report.disputes.refunded IS 'currency';
+COMMENT ON COLUMN report.disputes.credited IS 'currency';
 
 -- Payouts by the day they moved: one that came back after it was confirmed is no more paid.
 CREATE VIEW report.payouts AS
@@ -194,10 +246,10 @@ COMMENT ON COLUMN report.margin.margin IS 'currency';
 COMMENT ON COLUMN report.margin.of_gross IS '%';
 
 INSERT INTO report.catalog (name, description, time_column, days, period, filters, sort, rolls, chart) VALUES
-    ('provider_revenue', 'captured use by day, provider and site: gross, fee, provider''s share', 'day', 366, true,
+    ('provider_revenue', 'captured use by day, provider and site: gross, fee, provider''s share, what went back', 'day', 366, true,
      '{site,provider,model,currency}', 'day, provider, site, currency', '{money}',
      '{"kind": "line", "x": "day", "y": ["revenue"], "series": "provider"}'),
-    ('take_rate', 'the platform''s fee as a share of what was captured, by day and provider', 'day', 366, true,
+    ('take_rate', 'the platform''s fee as a share of what was captured, and of what is left of it, by day and provider', 'day', 366, true,
      '{provider,currency}', 'day, provider, currency', '{money}', '{"kind": "line", "x": "day", "y": ["take_rate"], "series": "provider", "mean": true}'),
     ('top_tenants', 'tenants by what they spent', NULL, NULL, true,
      '{site,provider,tenant,model,currency}', 'spent DESC, tenant', '{money}', '{"kind": "bar", "x": "tenant", "y": ["spent"]}'),
@@ -211,8 +263,11 @@ INSERT INTO report.catalog (name, description, time_column, days, period, filter
     ('spot_discount', 'what spot use cost less than firm use, by day and model', 'day', 366, true,
      '{site,model,currency}', 'day, gpu_model, currency', '{money}',
      '{"kind": "line", "x": "day", "y": ["discount"], "series": "gpu_model", "mean": true}'),
-    ('refunds', 'money that went back to tenants, by day, tenant and kind of transfer', 'day', 366, true,
-     '{tenant,currency}', 'day, tenant, kind', '{}', '{"kind": "line", "x": "day", "y": ["amount"], "series": "kind"}'),
+    ('refunds', 'money that went back, by day, tenant, document, reason and who bore it', 'day', 366, true,
+     '{tenant,provider,currency}', 'day, tenant, what, reason, borne_by, provider', '{}',
+     '{"kind": "line", "x": "day", "y": ["amount"], "series": "what"}'),
+    ('disputes', 'reservations that were disputed, by day, tenant and reason', 'day', 366, true,
+     '{tenant,currency}', 'day, tenant, reason, state', '{}', '{"kind": "line", "x": "day", "y": ["reservations"], "series": "state"}'),
     ('tax', 'base and tax per rate, invoiced and given back, by day of the document', 'day', 366, true,
      '{tenant,currency}', 'day, rate DESC, class, currency', '{}', '{"kind": "line", "x": "day", "y": ["due"], "series": "class"}'),
     ('payouts', 'money sent to providers, confirmed, and come back, by day and provider', 'day', 366, true,

@@ -10,6 +10,14 @@ CREATE OR REPLACE VIEW report.check_rollup AS
      WHERE coalesce(u.gross, 0) <> coalesce(r.gross, 0) AND EXISTS (SELECT FROM fresh WHERE kind = 'money')
        AND NOT EXISTS (SELECT FROM ng.roll_dirty k WHERE k.kind = 'money' AND k.hour = d.day)
     UNION ALL
+    SELECT 'given back', d.day, u.back, coalesce(r.back, 0)
+      FROM days d
+      CROSS JOIN LATERAL (SELECT coalesce((SELECT sum(net_micro) FROM ng.credit_note WHERE issued_at >= d.day AND issued_at < d.day + interval '24 hours'), 0)
+          + coalesce((SELECT sum(amount_micro) FROM ng.sla_credit WHERE at >= d.day AND at < d.day + interval '24 hours'), 0) AS back) u
+      CROSS JOIN LATERAL (SELECT sum(refund_micro + credit_micro) AS back FROM ng.roll_money WHERE day = d.day) r
+     WHERE u.back <> coalesce(r.back, 0) AND EXISTS (SELECT FROM fresh WHERE kind = 'money')
+       AND NOT EXISTS (SELECT FROM ng.roll_dirty k WHERE k.kind = 'money' AND k.hour = d.day)
+    UNION ALL
     SELECT 'use', d.day, coalesce(u.gpu_ms, 0), coalesce(r.gpu_ms, 0)
       FROM days d
       CROSS JOIN LATERAL (SELECT sum(quantity_ms) AS gpu_ms FROM ng.usage

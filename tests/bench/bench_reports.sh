@@ -43,6 +43,7 @@ DO $$ BEGIN
         EXECUTE format('CREATE TABLE ng.usage_%s PARTITION OF ng.usage FOR VALUES FROM (%L) TO (%L)',
             to_char(bench.since() + make_interval(months => i), 'YYYY_MM'), bench.since() + make_interval(months => i),
             bench.since() + make_interval(months => i + 1));
+        EXECUTE format('ALTER TABLE ng.usage_%s OWNER TO neargpu_owner', to_char(bench.since() + make_interval(months => i), 'YYYY_MM'));
     END LOOP;
 END $$;
 CREATE TABLE bench.lease AS

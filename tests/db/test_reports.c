@@ -72,6 +72,8 @@ static const char plant_orders[] =
     "SELECT lpad(i::text, 32, '0')::uuid, t.id, t.d(), t.d(1), '{}', '{}', "
     "t.hash('q') FROM ng.tenant t, generate_series(1, 3) i WHERE t.name = 'ann';"
     "BEGIN; SET LOCAL session_replication_role = replica;"
+    "INSERT INTO ng.dispute (reservation_id, reason, opened_by) VALUES "
+    "(lpad('1', 32, '0')::uuid, 'slow', 'root');"
     "UPDATE ng.reservation SET quote_id = lpad('2', 32, '0')::uuid, data = "
     "'[{\"name\": \"set\", \"site\": \"osaka\", \"rtt_us\": 9000}]' WHERE id = "
     "lpad('1', 32, '0')::uuid;"
@@ -300,7 +302,8 @@ static const struct {
     {"10.000 100.000000 40.000000 60.00",
      "concat_ws(' ', spot, firm_price, spot_price, discount)", "spot_discount",
      "day = t.d()"},
-    {"ann sla 1 10", "concat_ws(' ', tenant, kind, transfers, amount::real)", "refunds",
+    {"ann sla_credit market 1 10",
+     "concat_ws(' ', tenant, what, borne_by, documents, amount::real)", "refunds",
      "true"},
     {"5400 220 0 0 0 220 4.074",
      "concat_ws(' ', gross::real, fee::real, fee_back::real, sla::real, promo::real, "
@@ -372,14 +375,14 @@ START_TEST(filters)
     static const struct {
         const char *want, *what;
     } t[] = {
-        {"31", "count(*) FROM report.catalog"},
+        {"32", "count(*) FROM report.catalog"},
         {"0", "count(*) FROM report.catalog WHERE json_array_length(report.run(name, "
               "CASE WHEN period THEN timestamptz '2026-01-01' END)->'rows') = 0"},
         /* the period and the filters go inside of sums */
-        {"[[\"ann\", \"JPY\", 1, 20.000, 2200, 39.29, 0]]",
+        {"[[\"ann\", \"JPY\", 1, 20.000, 2200, 39.29, 0, 0, 2200, 0]]",
          "report.run('top_tenants', t.d(), t.d(48), 'tokyo', 'acme', 'ann', 'H100') "
          "->'rows'"},
-        {"[[\"ann\", \"JPY\", 1, 20.000, 1000, 100.00, 0]]",
+        {"[[\"ann\", \"JPY\", 1, 20.000, 1000, 100.00, 0, 0, 1000, 0]]",
          "report.run('top_tenants', t.d(), t.d(24), p_provider => 'zero', p_model => "
          "'A100')->'rows'"},
         {"1", "json_array_length(report.run('take_rate', t.d(24), t.d(48), p_provider "

@@ -196,7 +196,8 @@ START_TEST(months)
     /* and an old month of use, taken out by hand */
     testdb_sql(l.pg,
                "CREATE TABLE ng.usage_2024_01 PARTITION OF ng.usage FOR VALUES FROM "
-               "('2024-01-01 00:00+00') TO ('2024-02-01 00:00+00'); INSERT INTO "
+               "('2024-01-01 00:00+00') TO ('2024-02-01 00:00+00'); ALTER TABLE "
+               "ng.usage_2024_01 OWNER TO neargpu_owner; INSERT INTO "
                "ng.usage SELECT '2024-01-09 00:00+00', '2024-01-08 23:00+00', 3600000, "
                "1000000, 50000, 0, gen_random_uuid(), t.id, n.provider_id, n.site_id, "
                "n.id, false, 'JPY', 'H100' FROM ng.tenant t, ng.node n WHERE t.name = "
