@@ -25,6 +25,19 @@ START_TEST(a_market_full_of_everything)
         "NULL), ng.currency(), 1, 'a'); SELECT api.quote_put(gen_random_uuid(), id, 0, "
         "1, "
         "'{}', '{}', t.hash('x'), 'a', NULL, NULL) FROM ng.tenant LIMIT 1");
+    ledger_sql(
+        l,
+        "SET session_replication_role = replica; INSERT INTO ng.payout_file (made_by, "
+        "pay_on, currency, count, total_micro) VALUES ('a', now(), ng.currency(), 1, "
+        "1000000); INSERT INTO ng.payout (provider_id, currency, amount_micro, "
+        "requested_by, state, approved_by, approved_at, confirmed_by, confirmed_at, "
+        "ended_by, ended_at, file_id) SELECT id, ng.currency(), 1000000, 'a', "
+        "'returned', 'b', now(), 'a', now(), 'a', now(), (SELECT max(id) FROM "
+        "ng.payout_file) FROM ng.provider LIMIT 1; INSERT INTO ng.payout_result "
+        "(read_by, sha256, format, count) VALUES ('a', t.hash('x'), 'csv', 1); "
+        "INSERT INTO ng.payout_result_line (result_id, line, payout_id, state, "
+        "changed) SELECT 1, 2, max(id), 'returned', true FROM ng.payout; SET "
+        "session_replication_role = origin");
 }
 END_TEST
 

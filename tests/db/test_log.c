@@ -344,6 +344,47 @@ START_TEST(test_agreed_before)
 }
 END_TEST
 
+/* A payout has a leaf when it is sent and one when it comes back; what becomes of it
+ * changes neither. */
+START_TEST(test_payout)
+{
+    begin();
+    ledger_sql(&l, "SELECT api.provider_bank(id, b, NULL), api.market_set(NULL, NULL, "
+                   "NULL, b || '{\"client\": \"0123456789\"}', NULL), "
+                   "ng.post('settle', ng.account_of('provider_pending', NULL, id, "
+                   "'JPY'), ng.account_of('provider_available', NULL, id, 'JPY'), "
+                   "'JPY', 1000000000, NULL, 'x') FROM ng.provider, (SELECT "
+                   "'{\"bank\": \"0001\", \"branch\": \"012\", \"type\": \"1\", "
+                   "\"number\": \"1234567\", \"holder\": \"A\"}'::jsonb) x(b) WHERE "
+                   "name = 'acme'");
+    ledger_sql(&l, "SELECT api.payout_request('acme', NULL, 'a', NULL, NULL, 'one'), "
+                   "api.payout_act(1, 'approve', NULL, NULL, NULL, NULL, 'two'), "
+                   "api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'one')");
+    sequence();
+    ledger_sql(&l, "SELECT api.payout_act(1, 'done', NULL, NULL, NULL, NULL, 'one')");
+    ledger_sql(&l, "SELECT api.payout_act(1, 'returned', 'closed', NULL, 880000000, "
+                   "'market', 'two')");
+    sequence();
+    char *got = ledger_text(&l, "SELECT string_agg(ref, ' ' ORDER BY index) FROM "
+                                "ng.log_leaf WHERE kind = 'payout'");
+    ck_assert_str_eq(got, "1 1/returned");
+    free(got);
+    /* Sent, confirmed, both taken back, the fee: each a transfer with its own. */
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(*) FROM ng.log_leaf f JOIN "
+                                    "ng.transfer t ON f.kind = 'transfer' AND f.ref = "
+                                    "t.id::text WHERE t.kind LIKE 'payout%%'"),
+                     5);
+    expect_clean();
+    forge("UPDATE ng.payout SET reason = 'lost'");
+    expect_breach("payout 1/returned was altered");
+    forge("UPDATE ng.payout SET reason = 'closed', requested_by = 'six'");
+    expect_breach("payout 1 was altered");
+    forge("UPDATE ng.payout SET requested_by = 'one'");
+    expect_clean();
+    end();
+}
+END_TEST
+
 START_TEST(test_killed)
 {
     unsigned seed = 7;
@@ -371,4 +412,5 @@ END_TEST
 
 UNIT_MAIN("log", UNIT_CASE(test_kept) UNIT_CASE(test_found) UNIT_CASE(test_append_only)
                      UNIT_CASE(test_agreed) UNIT_CASE(test_agreed_held_up)
-                         UNIT_CASE(test_agreed_before) UNIT_CASE(test_killed))
+                         UNIT_CASE(test_agreed_before) UNIT_CASE(test_payout)
+                             UNIT_CASE(test_killed))
