@@ -185,26 +185,37 @@ CREATE VIEW report.interregion_flow AS
 COMMENT ON COLUMN report.interregion_flow.booked IS 'GPU-hours';
 COMMENT ON COLUMN report.interregion_flow.rtt IS 'us';
 
--- Promised and delivered, of bookings that ended within the period.
+-- Promised and delivered, of bookings that ended within the period. A promise is for the
+-- whole reservation where it failed, and to its end where it ended before: what was given back
+-- is neither promised nor delivered. A node that leaves a gang alone does not end it.
 CREATE VIEW report.provider_reliability AS
     SELECT p.name AS provider, s.name AS site, count(DISTINCT r.id) AS reservations,
-           count(DISTINCT r.id) FILTER (WHERE r.fault IS NOT NULL AND r.fault <> 'preempted' AND r.state = 'failed') AS failed,
+           count(DISTINCT r.id) FILTER (WHERE e.failed) AS failed,
            count(DISTINCT r.id) FILTER (WHERE r.replaced_at IS NOT NULL) AS replaced,
-           round(sum(b.gpus * extract(epoch FROM upper(b.during) - lower(b.during))) / 3600, 3) AS promised,
-           round(sum(least(coalesce(m.gpu_ms, 0), 1000 * b.gpus * extract(epoch FROM upper(b.during) - lower(b.during)))) / 3600000, 3) AS delivered,
-           round(100 * sum(least(coalesce(m.gpu_ms, 0), 1000 * b.gpus * extract(epoch FROM upper(b.during) - lower(b.during))))
-               / nullif(1000 * sum(b.gpus * extract(epoch FROM upper(b.during) - lower(b.during))), 0), 2) AS reliability
+           round(sum(t.promised_ms) / 3600000, 3) AS promised,
+           round(sum(least(coalesce(m.gpu_ms, 0), t.promised_ms)) / 3600000, 3) AS delivered,
+           round(coalesce(sum(t.early_ms) FILTER (WHERE v.asked), 0) / 3600000, 3) AS given_back,
+           round(coalesce(sum(t.early_ms) FILTER (WHERE NOT v.asked), 0) / 3600000, 3) AS ended_early,
+           round(100 * sum(least(coalesce(m.gpu_ms, 0), t.promised_ms)) / nullif(sum(t.promised_ms), 0), 2) AS reliability
       FROM ng.node n JOIN ng.site s ON s.id = n.site_id JOIN ng.provider p ON p.id = n.provider_id
       CROSS JOIN LATERAL (
-          SELECT k.reservation_id, sum(upper(k.gpus) - lower(k.gpus)) AS gpus, range_merge(range_agg(k.during)) AS during
+          SELECT k.reservation_id, sum(upper(k.gpus) - lower(k.gpus)) AS gpus, min(lower(k.during)) AS since
             FROM (SELECT x.reservation_id, x.gpus, x.during FROM ng.booking x
                    WHERE x.node_id = n.id AND upper(x.during) >= report.since() AND upper(x.during) < least(report.until(), now())) k
            GROUP BY k.reservation_id) b
       JOIN ng.reservation r ON r.id = b.reservation_id
+      CROSS JOIN LATERAL (SELECT r.state = 'failed' AND r.fault IS DISTINCT FROM 'preempted' AS failed) e
+      CROSS JOIN LATERAL (SELECT CASE WHEN e.failed THEN upper(r.during)
+                                      ELSE greatest(b.since, least(upper(r.during), coalesce(r.ended_at, upper(r.during)))) END AS until) u
+      CROSS JOIN LATERAL (SELECT 1000 * b.gpus * extract(epoch FROM u.until - b.since) AS promised_ms,
+                                 CASE WHEN r.fault IS NULL THEN 1000 * b.gpus * extract(epoch FROM upper(r.during) - u.until) ELSE 0 END AS early_ms) t
+      CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM ng.revocation k WHERE k.reservation_id = r.id) AS asked) v
       LEFT JOIN ng.meter m ON m.reservation_id = b.reservation_id AND m.node_id = n.id
      GROUP BY 1, 2;
 COMMENT ON COLUMN report.provider_reliability.promised IS 'GPU-hours';
 COMMENT ON COLUMN report.provider_reliability.delivered IS 'GPU-hours';
+COMMENT ON COLUMN report.provider_reliability.given_back IS 'GPU-hours';
+COMMENT ON COLUMN report.provider_reliability.ended_early IS 'GPU-hours';
 COMMENT ON COLUMN report.provider_reliability.reliability IS '%';
 
 -- Lanes sold, and what they earned, by the day that the reservation began.

@@ -235,8 +235,10 @@ static const struct {
      "string_agg(concat_ws(' ', data_site, site, reservations, booked, abroad, rtt), "
      "', ')",
      "interregion_flow", "true"},
-    {"2 1 0 5.000 4.500 90.00",
-     "concat_ws(' ', reservations, failed, replaced, promised, delivered, reliability)",
+    /* a failed one promised 4 hours, not the one that its booking was cut to */
+    {"2 1 0 8.000 4.500 0.000 0.000 56.25",
+     "concat_ws(' ', reservations, failed, replaced, promised, delivered, given_back, "
+     "ended_early, reliability)",
      "provider_reliability", "provider = 'acme' AND site = 'tokyo'"},
     {"osa-tyo acme osaka tokyo 1 0 4.000 0.000 0 0",
      "concat_ws(' ', path, provider, site, to_site, bookings, failed, booked, served, "
@@ -332,6 +334,44 @@ START_TEST(known_answers)
                  known[i].where);
         expect(known[i].want, sql);
     }
+}
+END_TEST
+
+/* Leases of four hours, two of them past, of one GPU a node. g1: the tenant gives it
+ * back now. g2: its node ended it after an hour, unasked. g3 and g4, a gang: g4 leaves
+ * it after an hour, the tenant gives it back now. */
+START_TEST(early_ends)
+{
+    testdb_sql(
+        l.pg,
+        "SELECT api.site_create('nara', 'Nara', 34.7, 135.8, 'jp', NULL, 'a', NULL, "
+        "NULL), t.tenant('eve', 'UTC', 1000000000000); SELECT t.node('g1', 'nara', "
+        "'acme', 1), t.node('g2', 'nara', 'acme', 1), t.node('g3', 'nara', 'acme', 1), "
+        "t.node('g4', 'nara', 'acme', 1);"
+        "CREATE TABLE t.zero AS SELECT now() AS at;"
+        "CREATE TABLE t.early AS SELECT n, lpad((90 + n)::text, 32, '0')::uuid AS id, "
+        "t.book(lpad((90 + n)::text, 32, '0')::uuid, 'eve', at - interval '2 h', at + "
+        "interval '2 h', (SELECT array_agg(id ORDER BY name) FROM ng.node WHERE name = "
+        "ANY (nodes)), zeros, ones, 1000000) AS got FROM t.zero, (VALUES (1, "
+        "'{g1}'::text[], '{0}'::integer[], '{1}'::integer[]), (2, '{g2}', '{0}', "
+        "'{1}'), (3, '{g3,g4}', '{0,0}', '{1,1}')) x(n, nodes, zeros, ones)");
+    expect("ok ok ok", "SELECT string_agg(got, ' ') FROM t.early");
+    testdb_sql(
+        l.pg,
+        "CREATE FUNCTION t.run(p_n integer, p_node text, hours integer) RETURNS void "
+        "LANGUAGE sql AS $$ SELECT t.receipt(e.id, k.id, 1, 'ready', 0, at - interval "
+        "'2 h'), t.receipt(e.id, k.id, 2, 'teardown', 3600000 * hours, at - (2 - "
+        "hours) * interval '1 h') FROM t.zero, t.early e, ng.node k WHERE e.n = p_n "
+        "AND k.name = p_node $$;"
+        "SELECT t.run(2, 'g2', 1), t.run(3, 'g4', 1);"
+        "SELECT api.resv_cancel(v.tenant_id, v.id, 'done', false, ng.us(at)) FROM "
+        "t.zero, ng.reservation v JOIN t.early e ON e.id = v.id WHERE n IN (1, 3);"
+        "SELECT t.run(1, 'g1', 2), t.run(3, 'g3', 2)");
+    ledger_once(&l);
+    expect("3 0 7.000 6.000 6.000 3.000 85.71",
+           "SELECT concat_ws(' ', reservations, failed, promised, delivered, "
+           "given_back, ended_early, reliability) FROM report.provider_reliability "
+           "WHERE site = 'nara'");
 }
 END_TEST
 
@@ -535,6 +575,7 @@ int main(void)
     TCase *tc = tcase_create("reports");
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, known_answers);
+    tcase_add_test(tc, early_ends);
     tcase_add_test(tc, arguments);
     tcase_add_test(tc, filters);
     tcase_add_test(tc, role);
