@@ -212,7 +212,7 @@ BEGIN
           FROM reservation r
          WHERE r.state IN ('ended', 'cancelled', 'failed')
            AND NOT r.rest_back
-           AND NOT EXISTS (SELECT FROM receipt x WHERE x.reservation_id = r.id AND NOT x.rated)
+           AND NOT EXISTS (SELECT FROM receipt_due x WHERE x.reservation_id = r.id)
            AND NOT EXISTS (SELECT FROM path_booking k WHERE k.reservation_id = r.id AND k.billed_at IS NULL)
            AND (coalesce((SELECT bool_and(isempty(b.during) OR coalesce(m.closed, false))
                             FROM booking b LEFT JOIN meter m ON m.reservation_id = b.reservation_id AND m.node_id = b.node_id
@@ -639,8 +639,15 @@ CREATE OR REPLACE VIEW report.check_invoice_numbers AS
       FROM ng.invoice GROUP BY 1
     HAVING count(*) <> max(split_part(number, '-', 3)::bigint);
 CREATE OR REPLACE VIEW report.check_unbilled AS
-    SELECT reservation_id AS reservation, node_id AS node, seq, received_at FROM ng.receipt
-     WHERE NOT rated AND received_at < now() - interval '60 s';
+    -- By the receipts and meters of what is not billed to its end, and of what is said to wait.
+    SELECT x.reservation_id AS reservation, x.node_id AS node, r.seq, r.received_at
+      FROM (SELECT b.reservation_id, b.node_id FROM ng.reservation v JOIN ng.booking b ON b.reservation_id = v.id
+             WHERE v.state = 'active' OR v.state IN ('ended', 'cancelled', 'failed') AND NOT v.rest_back
+            UNION
+            SELECT reservation_id, node_id FROM ng.receipt_due) x
+      LEFT JOIN ng.meter m ON m.reservation_id = x.reservation_id AND m.node_id = x.node_id
+      JOIN ng.receipt r ON r.reservation_id = x.reservation_id AND r.node_id = x.node_id AND r.seq > coalesce(m.seq, 0)
+     WHERE r.received_at < now() - interval '60 s';
 CREATE OR REPLACE VIEW report.check_receipt_fork AS
     SELECT reservation_id AS reservation, node_id AS node, seq, at FROM ng.receipt_fork;
 

@@ -26,36 +26,25 @@ RETURNS TABLE (max_gpu_ms bigint, price bigint, fee_ppm integer) LANGUAGE sql ST
       FROM ng.chain_terms(p_reservation, p_node) w
 $$;
 
--- Receipts not rated yet with what rating needs, in the order of their chains (reservation
--- and node), without gaps: those that came first, as many as p_limit. What follows a missing
--- receipt waits for it and holds up no other: when the first that came are all such, chains
--- are looked for whose next receipt is there. gpu_ms is cumulative.
-CREATE OR REPLACE FUNCTION ng.unrated_first(p_limit integer)
+-- Receipts not rated yet, in the order of their chains (reservation and node), without gaps:
+-- of the chains that have waited longest, as many as p_limit. What follows a missing receipt
+-- waits for it and holds up no other. gpu_ms is cumulative.
+DROP FUNCTION IF EXISTS ng.unrated_first(integer), ng.unrated_heads(integer);
+CREATE OR REPLACE FUNCTION ng.unrated(p_limit integer)
 RETURNS TABLE (reservation_id uuid, node_id integer, seq integer, kind text, gpu_ms bigint, received_at timestamptz)
 LANGUAGE sql STABLE AS $$
-    SELECT x.reservation_id, x.node_id, x.seq, x.kind, x.gpu_ms, x.received_at
-      FROM (SELECT r.*, coalesce(m.seq, 0) + row_number() OVER (PARTITION BY r.reservation_id, r.node_id ORDER BY r.seq) AS next
-              FROM (SELECT c.reservation_id, c.node_id, c.seq, c.kind, c.gpu_ms, c.received_at FROM ng.receipt c
-                     WHERE NOT c.rated ORDER BY c.received_at LIMIT p_limit) r
-              LEFT JOIN ng.meter m ON m.reservation_id = r.reservation_id AND m.node_id = r.node_id) x
-     WHERE x.seq = x.next
-$$;
-CREATE OR REPLACE FUNCTION ng.unrated_heads(p_limit integer)
-RETURNS TABLE (reservation_id uuid, node_id integer, seq integer, kind text, gpu_ms bigint, received_at timestamptz)
-LANGUAGE sql STABLE AS $$
-    WITH heads AS (
-        SELECT r.reservation_id, r.node_id, r.seq, r.received_at
-          FROM ng.receipt r LEFT JOIN ng.meter m ON m.reservation_id = r.reservation_id AND m.node_id = r.node_id
-         WHERE NOT r.rated AND r.seq = coalesce(m.seq, 0) + 1
-         ORDER BY r.received_at LIMIT p_limit)
-    SELECT c.reservation_id, c.node_id, c.seq, c.kind, c.gpu_ms, c.received_at
-      FROM heads h
+    SELECT h.reservation_id, h.node_id, c.seq, c.kind, c.gpu_ms, c.received_at
+      FROM (SELECT d.reservation_id, d.node_id, coalesce(m.seq, 0) AS seq
+              FROM ng.receipt_due d LEFT JOIN ng.meter m ON m.reservation_id = d.reservation_id AND m.node_id = d.node_id
+             WHERE EXISTS (SELECT FROM ng.receipt r
+                            WHERE r.reservation_id = d.reservation_id AND r.node_id = d.node_id AND r.seq = coalesce(m.seq, 0) + 1)
+             ORDER BY d.received_at, d.reservation_id, d.node_id LIMIT p_limit) h
       CROSS JOIN LATERAL (
-          SELECT r.*, row_number() OVER (ORDER BY r.seq) AS place FROM ng.receipt r
-           WHERE r.reservation_id = h.reservation_id AND r.node_id = h.node_id AND r.seq >= h.seq AND NOT r.rated
+          SELECT r.seq, r.kind, r.gpu_ms, r.received_at, row_number() OVER (ORDER BY r.seq) AS place FROM ng.receipt r
+           WHERE r.reservation_id = h.reservation_id AND r.node_id = h.node_id AND r.seq > h.seq
            ORDER BY r.seq LIMIT p_limit) c
-     WHERE c.seq = h.seq + c.place - 1
-     ORDER BY h.received_at, c.seq LIMIT p_limit
+     WHERE c.seq = h.seq + c.place
+     LIMIT p_limit
 $$;
 DROP FUNCTION IF EXISTS api.billing_claim(integer);
 CREATE OR REPLACE FUNCTION api.billing_claim(p_limit integer)
@@ -65,11 +54,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    WITH first AS MATERIALIZED (SELECT * FROM unrated_first(p_limit)),
-    taken AS MATERIALIZED (
-        SELECT * FROM first
-        UNION ALL
-        SELECT * FROM unrated_heads(p_limit) WHERE NOT EXISTS (SELECT FROM first)),
+    WITH taken AS MATERIALIZED (SELECT * FROM unrated(p_limit)),
     terms AS MATERIALIZED (
         SELECT c.reservation_id, c.node_id, w.*
           FROM (SELECT DISTINCT reservation_id, node_id FROM taken) c
@@ -153,8 +138,8 @@ BEGIN
     due AS MATERIALIZED (
         SELECT f.*, fee_after - lag(fee_after, 1, fee_micro) OVER (PARTITION BY resv, node ORDER BY n) AS fee_took FROM fees f),
     mark AS (
-        UPDATE receipt r SET rated = true FROM due d
-         WHERE r.reservation_id = d.resv AND r.node_id = d.node AND r.seq = d.seq),
+        DELETE FROM receipt_due r USING (SELECT resv, node, max(seq) AS seq FROM due GROUP BY resv, node) d
+         WHERE r.reservation_id = d.resv AND r.node_id = d.node AND r.seq <= d.seq),
     count_ AS (
         UPDATE meter m SET seq = x.seq, amount_micro = m.amount_micro + x.took, fee_micro = m.fee_micro + x.fee_took,
                gpu_ms = coalesce(x.told_ms, m.gpu_ms), closed = m.closed OR x.closes

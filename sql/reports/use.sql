@@ -139,8 +139,10 @@ CREATE VIEW report.unbilled AS
            count(*) AS receipts, round(greatest(0, max(r.gpu_ms) - coalesce(max(m.gpu_ms), 0)) / 3600000.0, 3) AS used,
            CASE WHEN min(r.seq) > coalesce(max(m.seq), 0) + 1 THEN 'receipt ' || coalesce(max(m.seq), 0) + 1 || ' is missing'
                 ELSE 'not rated' END AS why
-      FROM (SELECT x.*, min(x.received_at) OVER (PARTITION BY x.reservation_id, x.node_id) AS first_at FROM ng.receipt x
-             WHERE NOT x.rated AND x.received_at < now() - interval '60 seconds') y
+      FROM (SELECT x.*, min(x.received_at) OVER (PARTITION BY x.reservation_id, x.node_id) AS first_at FROM ng.receipt_due d
+              LEFT JOIN ng.meter u ON u.reservation_id = d.reservation_id AND u.node_id = d.node_id
+              JOIN ng.receipt x ON x.reservation_id = d.reservation_id AND x.node_id = d.node_id AND x.seq > coalesce(u.seq, 0)
+             WHERE x.received_at < now() - interval '60 seconds') y
       CROSS JOIN LATERAL (SELECT y.reservation_id, y.node_id, y.seq, y.gpu_ms, y.first_at AS received_at) r
       JOIN ng.reservation v ON v.id = r.reservation_id JOIN ng.tenant t ON t.id = v.tenant_id
       JOIN ng.node n ON n.id = r.node_id JOIN ng.site s ON s.id = n.site_id JOIN ng.provider p ON p.id = n.provider_id

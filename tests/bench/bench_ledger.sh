@@ -106,7 +106,7 @@ for second in $(seq "${BENCH_LAG_S:-20}"); do
          WHERE l.node % 60 = $second % 60"
     for _ in 1 2; do
         sleep 0.5
-        psql_admin -c 'SELECT coalesce(round(extract(epoch FROM now() - min(received_at)) * 1000), 0) FROM ng.receipt WHERE NOT rated' >>"$run/lag"
+        psql_admin -c 'SELECT coalesce(round(extract(epoch FROM now() - min(received_at)) * 1000), 0) FROM ng.receipt_due' >>"$run/lag"
     done
 done
 breaches=$(psql_admin -c "SELECT coalesce(string_agg(name || ' ' || breaches, ', '), '') FROM api.check_all()

@@ -633,7 +633,7 @@ static void drain(void)
                      0);
     ck_assert_int_eq(
         number("SELECT sum(balance_micro) FROM ng.account WHERE kind = 'hold'"), 0);
-    ck_assert_int_eq(number("SELECT count(*) FROM ng.receipt WHERE NOT rated"), 0);
+    ck_assert_int_eq(number("SELECT count(*) FROM ng.receipt_due"), 0);
     ck_assert_int_eq(
         number(
             "SELECT count(*) FROM ng.path_booking WHERE state IN ('lit', 'planned')"),

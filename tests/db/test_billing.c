@@ -48,7 +48,8 @@ static void receipt(int number, int seq, const char *kind, long long gpu_ms)
 static int64_t rated(int number)
 {
     return ledger_int(&l,
-                      "SELECT count(*) FROM ng.receipt WHERE rated AND "
+                      "SELECT count(*) FROM ng.receipt r JOIN ng.meter m USING "
+                      "(reservation_id, node_id) WHERE r.seq <= m.seq AND "
                       "reservation_id = lpad('%d', 32, '0')::uuid",
                       number);
 }

@@ -94,7 +94,7 @@ static const struct attack {
     {"DELETE FROM ng.invoice_line", "23001"},
     {"TRUNCATE ng.invoice_line", "23001"},
     {"UPDATE ng.receipt SET gpu_ms = gpu_ms + 1", "23001"},
-    {"UPDATE ng.receipt SET rated = false", "23001"},
+    {"UPDATE ng.receipt SET received_at = now()", "23001"},
     {"DELETE FROM ng.receipt", "23001"},
     {"TRUNCATE ng.receipt", "23001"},
     /* The form of a transfer. */
@@ -405,8 +405,12 @@ static const struct breach {
                  "'capture'"},
     {"invoiced", "DELETE FROM ng.invoice_line WHERE line = 1"},
     {"invoice_numbers", "UPDATE ng.invoice SET number = left(number, 9) || '000007'"},
-    {"unbilled", "UPDATE ng.receipt SET rated = false, received_at = now() - interval "
-                 "'61 s'"},
+    {"unbilled", "UPDATE ng.meter SET seq = 0; UPDATE ng.receipt SET received_at = "
+                 "now() - interval '61 s'; DELETE FROM ng.receipt_due"},
+    {"unbilled", "UPDATE ng.meter SET seq = 0; UPDATE ng.receipt SET received_at = "
+                 "now() - interval '61 s'; UPDATE ng.reservation SET rest_back = true; "
+                 "INSERT INTO ng.receipt_due SELECT reservation_id, node_id, seq, "
+                 "received_at FROM ng.receipt ON CONFLICT DO NOTHING"},
     {"receipt_fork", "INSERT INTO ng.receipt_fork VALUES (" R1 ", 1, 1, 'x')"},
     {"rollup",
      ROLLED "INSERT INTO ng.roll_money VALUES (" YESTERDAY
