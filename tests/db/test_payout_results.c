@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "client/lib/xalloc.h"
 #include "tests/db/ledger.h"
@@ -305,15 +306,188 @@ START_TEST(administrators)
 }
 END_TEST
 
-int main(void)
+/* ---- random files against a naive reading --------------------------------------- */
+
+#define MANY      60
+#define PROVIDERS 6 /* r0..r5: two to an account */
+static unsigned seed;
+static struct naive {
+    int account, yen;
+    char state; /* sent, done, returned */
+} paid[MANY];
+static int paid_count, paid_first; /* number of the first in the database, less one */
+
+static int pick(int n)
+{
+    return (int)(rand_r(&seed) % (unsigned)n);
+}
+
+static void send_one(void)
+{
+    struct naive *p = &paid[paid_count++];
+    int provider = pick(PROVIDERS);
+    *p = (struct naive){provider / 2, 100 * (1 + pick(2)), 's'};
+    ledger_sql(&l, "SELECT api.payout_request('r%d', %d000000, 'a', NULL, NULL, 'one')",
+               provider, p->yen);
+    ledger_sql(&l,
+               "SELECT api.payout_act(%d, 'approve', NULL, NULL, NULL, NULL, 'two')",
+               paid_first + paid_count);
+    ledger_sql(&l, "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'one')");
+}
+
+struct line {
+    int payout; /* from 0; -1: not said */
+    int account, yen;
+    char state;
+};
+
+static bool may_become(char from, char to)
+{
+    return from == to || from == 's' || (from == 'd' && to == 'r');
+}
+
+/* Of this account, amount and one of these states: which, if it is the only one. */
+static int only(const struct naive *all, const struct line *w, const char *of, int *n)
+{
+    int found = -1;
+    *n = 0;
+    for (int i = 0; i < paid_count; i++)
+        if (all[i].account == w->account && all[i].yen == w->yen &&
+            strchr(of, all[i].state) != NULL) {
+            found = i;
+            ++*n;
+        }
+    return found;
+}
+
+/* Does it to `all` and counts what changed; -1: the file is refused. */
+static int naive_read(struct naive *all, const struct line *lines, int count)
+{
+    bool seen[MANY] = {false};
+    int changed = 0;
+    for (int k = 0; k < count; k++) {
+        const struct line *w = &lines[k];
+        int i = w->payout, n = 1;
+        if (i < 0) {
+            i = only(all, w, w->state == 'd' ? "s" : "sd", &n);
+            if (n == 0)
+                i = only(all, w, w->state == 'd' ? "d" : "r", &n);
+        }
+        if (n != 1 || i >= paid_count || seen[i] || all[i].account != w->account ||
+            all[i].yen != w->yen || !may_become(all[i].state, w->state))
+            return -1;
+        seen[i] = true;
+        changed += all[i].state != w->state;
+        all[i].state = w->state;
+    }
+    return changed;
+}
+
+/* A line that is mostly true. */
+static struct line a_line(void)
+{
+    int i = pick(paid_count + (pick(20) == 0));
+    struct line w = {i, paid[i % MANY].account, paid[i % MANY].yen,
+                     pick(2) ? 'd' : 'r'};
+    if (pick(3) == 0)
+        w.payout = -1;
+    if (pick(12) == 0)
+        w.account = pick(3);
+    if (pick(12) == 0)
+        w.yen = 100 * (1 + pick(2));
+    return w;
+}
+
+/* The same in SQL; refused or done as the naive reader says. */
+static bool read_both(int step)
+{
+    struct line lines[3];
+    struct naive after[MANY];
+    char text[400] = "";
+    int count = 1 + pick(3);
+    for (int k = 0; k < count; k++) {
+        const struct line *w = &lines[k];
+        char number[16] = "null";
+        lines[k] = a_line();
+        if (w->payout >= 0)
+            snprintf(number, sizeof(number), "%d", paid_first + 1 + w->payout);
+        size_t len = strlen(text);
+        snprintf(text + len, sizeof(text) - len, "%s[%s,\"000000%d\",%d,\"%s\"]",
+                 k > 0 ? "," : "", number, w->account, w->yen,
+                 w->state == 'd' ? "done" : "returned");
+    }
+    memcpy(after, paid, sizeof(after));
+    int changed = naive_read(after, lines, count);
+    char *sql = xasprintf("SELECT t.zen('random %d', '[%s]')->>'changed'", step, text);
+    if (changed < 0) {
+        ck_assert_msg(strcmp(state_of(sql), "NG006") == 0, "%s is not refused", sql);
+    } else {
+        char *got = ledger_text(&l, "%s", sql);
+        ck_assert_msg(strtol(got, NULL, 10) == changed, "%s is %s, not %d", sql, got,
+                      changed);
+        free(got);
+        memcpy(paid, after, sizeof(after));
+    }
+    free(sql);
+    return changed >= 0;
+}
+
+START_TEST(random_files)
+{
+    int well = 0, steps = 250;
+    ledger_sql(&l, "SELECT t.provider('r' || n, NULL) FROM generate_series(0, 5) n");
+    ledger_sql(&l, "SELECT api.provider_bank(id, jsonb_build_object('bank', '0001', "
+                   "'branch', '012', 'type', '1', 'number', '000000' || right(name, "
+                   "1)::integer / 2, 'holder', 'A'), NULL), ng.post('settle', "
+                   "ng.account_of('provider_pending', NULL, id, 'JPY'), "
+                   "ng.account_of('provider_available', NULL, id, 'JPY'), 'JPY', "
+                   "100000000000, NULL, 'x/' || name) FROM ng.provider WHERE name LIKE "
+                   "'r_'");
+    /* Nothing of before is of these accounts, and nothing waits to be sent. */
+    ledger_sql(&l, "SELECT api.payout_act(id, 'reject', 'x', NULL, NULL, NULL, 'a') "
+                   "FROM ng.payout WHERE state IN ('requested', 'approved')");
+    ledger_sql(&l, "SELECT api.payout_act(id, 'returned', 'x', NULL, NULL, NULL, 'a') "
+                   "FROM ng.payout WHERE state IN ('sent', 'done')");
+    ledger_sql(&l,
+               "SET session_replication_role = replica; UPDATE ng.payout SET bank = "
+               "bank || '{\"branch\": \"999\"}'; SET session_replication_role = "
+               "origin");
+    paid_first = (int)ledger_int(&l, "SELECT max(id) FROM ng.payout");
+    for (int step = 0; step < steps; step++) {
+        if (paid_count == 0 || (pick(4) == 0 && paid_count < MANY))
+            send_one();
+        well += read_both(step);
+        char *got =
+            ledger_text(&l,
+                        "SELECT string_agg(left(state, 1), '' ORDER BY id) FROM "
+                        "ng.payout WHERE id > %d",
+                        paid_first);
+        for (int i = 0; i < paid_count; i++)
+            ck_assert_msg(got[i] == paid[i].state, "step %d: payout %d is %c, not %c",
+                          step, paid_first + 1 + i, got[i], paid[i].state);
+        free(got);
+    }
+    printf("%d of %d files were done, %d payouts\n", well, steps, paid_count);
+    ck_assert_int_gt(well, 20);
+    ck_assert_int_lt(well, steps - 20);
+    expect("0 0", "SELECT concat_ws(' ', (SELECT count(*) FROM report.check_payout), "
+                  "(SELECT count(*) FROM report.check_balance))");
+}
+END_TEST
+
+int main(int argc, char **argv)
 {
     setenv("CK_FORK", "no", 1);
+    seed = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : (unsigned)time(NULL);
+    printf("seed %u\n", seed);
+    fflush(stdout);
     ledger_open(&l, NULL);
     Suite *suite = suite_create("payout_results");
     TCase *tc = tcase_create("payout_results");
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, whole_or_not_at_all);
     tcase_add_test(tc, a_file_once);
+    tcase_add_test(tc, random_files);
     tcase_add_loop_test(tc, iban, 0, (int)(sizeof(ibans) / sizeof(ibans[0])));
     tcase_add_test(tc, accounts_abroad);
     tcase_add_test(tc, administrators);
