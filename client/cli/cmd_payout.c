@@ -217,6 +217,26 @@ int cmd_admin_payout_file(struct cli *c, struct err *err)
 /* What the server can take in one request, less what is around the file's text. */
 #define RESULTS_BYTES_MAX ((HTTP_BODY_MAX - 1024) / 4 * 3)
 
+static int list_results(struct cli *c, struct err *err)
+{
+    static const struct render_col cols[] = {
+        {"READ", "at", RENDER_TIME, NULL},
+        {"BY", "read_by", RENDER_TEXT, NULL},
+        {"FORMAT", "format", RENDER_TEXT, NULL},
+        {"DONE", "done", RENDER_INT, NULL},
+        {"RETURNED", "returned", RENDER_INT, NULL},
+        {"CHANGED", "changed", RENDER_INT, NULL},
+        {"SHA-256", "sha256", RENDER_TEXT, NULL},
+    };
+    json_t *reply = NULL;
+    int rc = cli_get_list(c, "/v1/payout-results", "results", &reply, err);
+    if (rc == 0)
+        rc = cli_print_list(c, reply, "results", cols, RENDER_COUNT_OF(cols),
+                            "no file was read so far", err);
+    json_decref(reply);
+    return rc;
+}
+
 int cmd_admin_payout_results(struct cli *c, struct err *err)
 {
     static const struct render_col cols[] = {
@@ -232,6 +252,8 @@ int cmd_admin_payout_results(struct cli *c, struct err *err)
     size_t len = 0;
     struct strbuf text = STRBUF_INIT;
     json_t *reply = NULL;
+    if (c->opts->arg_count == 0)
+        return list_results(c, err);
     if (fsx_read(c->opts->args[0], RESULTS_BYTES_MAX, &data, &len, err) < 0)
         return -1;
     b64_encode_to(&text, data, len);

@@ -96,8 +96,10 @@ EXAMPLES(payout_done_ex, {"neargpu admin payout done 7", "The bank has paid it."
 EXAMPLES(payout_returned_ex,
          {"neargpu admin payout returned 7 --reason \"no account\" --fee 880",
           "The bank gave it back, and took 880 for that."});
-EXAMPLES(payout_results_ex, {"neargpu admin payout results kekka.txt",
-                             "What the bank says became of payouts."});
+EXAMPLES(payout_results_ex,
+         {"neargpu admin payout results kekka.txt",
+          "What the bank says became of payouts."},
+         {"neargpu admin payout results", "The files that were read, and by whom."});
 EXAMPLES(user_add_ex, {"neargpu admin user add hanako --key-file hanako.key",
                        "A second administrator."});
 EXAMPLES(user_approve_ex, {"neargpu admin user approve hanako",
@@ -252,13 +254,14 @@ EXAMPLES(withdraw_ex, {"neargpu admin withdraw kagaku-lab --amount 1000",
          EX(payout_done_ex)},                                                          \
     [CMD_ADMIN_PAYOUT_RESULTS] =                                                       \
         {"admin payout results",                                                       \
-         "FILE",                                                                       \
+         "[FILE]",                                                                     \
          "read what the bank says became of payouts",                                  \
          "A Zengin file of results, or CSV with the columns payout,state,date,reason " \
          "(state: done or returned). All of it is done, or nothing when sums, "        \
-         "accounts or amounts do not agree; a file is read once.",                     \
+         "accounts or amounts do not agree; a file is read once. Without: those that " \
+         "were read.",                                                                 \
          OPTS(payout_results_opts),                                                    \
-         ARGS(1, 1),                                                                   \
+         ARGS(0, 1),                                                                   \
          EX(payout_results_ex)},                                                       \
     [CMD_ADMIN_PAYOUT_RETURNED] =                                                      \
         {"admin payout returned",                                                      \

@@ -362,13 +362,15 @@ enum store_op {
     STORE_PAYOUT_ACT, /* (id, approve|reject|done|returned, reason|null, micro that came
                          back|null, fee micro|null, provider|market|null, who) ->
                          PAYOUT */
-    STORE_PAYOUT_FILE_NEW, /* (day, IDEM, who) -> FILE {id, pay_on, bank,
-                              payouts:[PAYOUT], …} */
-    STORE_PAYOUT_FILE_GET, /* (id) -> FILE */
-    STORE_PAYOUT_RESULTS,  /* (zengin|csv, client|null, sha256, lines as rows_of() in
-                              flow_payout_file.c, IDEM, who) -> {id, format, count,
-                              changed, lines:[{line, payout, provider, amount_micro,
-                              state, changed, on, reason}]} */
+    STORE_PAYOUT_FILE_NEW,    /* (day, IDEM, who) -> FILE {id, pay_on, bank,
+                                 payouts:[PAYOUT], …} */
+    STORE_PAYOUT_FILE_GET,    /* (id) -> FILE */
+    STORE_PAYOUT_RESULT_LIST, /* (PAGE) -> {results:[{id, at_us, read_by, format,
+                                 sha256, count, done, returned, changed}], next} */
+    STORE_PAYOUT_RESULTS,     /* (zengin|csv, client|null, sha256, lines as rows_of() in
+                                 flow_payout_file.c, IDEM, who) -> {id, format, count,
+                                 changed, lines:[{line, payout, provider, amount_micro,
+                                 state, changed, on, reason}]} */
     STORE_STATEMENT, /* (provider_id, YYYY-MM) -> {opening, closing, captured, moved,
                         settled, refunded, payouts} */
     STORE_REFUND,    /* (reservation, micro|null: all, reason, by, IDEM, who) ->

@@ -153,6 +153,8 @@ const struct store_opdef store_ops[STORE_OP_COUNT] = {
                                     "SELECT api.payout_file_new($1, $2, $3, $4, $5)"),
     [STORE_PAYOUT_FILE_GET] =
         READ("payout_file_get", "i", "SELECT api.payout_file_get($1)"),
+    [STORE_PAYOUT_RESULT_LIST] =
+        READ("payout_result_list", "ti", "SELECT api.payout_result_list($1, $2)"),
     [STORE_PAYOUT_RESULTS] =
         WRITE("payout_results", "tthjttht",
               "SELECT api.payout_results($1, $2, $3, $4, $5, $6, $7, $8)"),

@@ -221,3 +221,13 @@ static enum flow_turn results_write(struct flow *f)
     return turn;
 }
 DB_FLOW(flow_payout_results, "write", results_write, db_reply);
+
+static enum flow_turn results_read(struct flow *f)
+{
+    struct db_page page;
+    struct err err;
+    if (db_page_by_number(f, &page, &err) != 0)
+        return flow_fail(f, &err);
+    return db_call(f, STORE_PAYOUT_RESULT_LIST, STORE_ARGS(DB_PAGE(page)));
+}
+DB_FLOW(flow_payout_result_list, "read", results_read, db_reply);

@@ -129,6 +129,8 @@ extern const struct flow_kind flow_payout_act;
 extern const struct flow_kind flow_payout_file_new;
 /* GET /v1/payout-files/{id}: admin */
 extern const struct flow_kind flow_payout_file_get;
+/* GET /v1/payout-results: admin */
+extern const struct flow_kind flow_payout_result_list;
 /* POST /v1/payout-results: admin */
 extern const struct flow_kind flow_payout_results;
 /* GET /v1/statement: provider */

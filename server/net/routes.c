@@ -125,6 +125,7 @@ const struct route net_routes[] = {
     {"POST", "/v1/payout-files", ROLE_ADMIN, &flow_payout_file_new, RATE_WRITE,
      ROUTE_BODY},
     {"GET", "/v1/payout-files/{id}", ROLE_ADMIN, &flow_payout_file_get, RATE_READ, 0},
+    {"GET", "/v1/payout-results", ROLE_ADMIN, &flow_payout_result_list, RATE_READ, 0},
     {"POST", "/v1/payout-results", ROLE_ADMIN, &flow_payout_results, RATE_WRITE,
      ROUTE_BODY},
     {"GET", "/v1/statement", ROLE_PROVIDER, &flow_statement, RATE_READ, 0},

@@ -354,6 +354,17 @@ BEGIN
         'changed', (SELECT count(*) FROM payout_result_line WHERE result_id = v_file.id AND changed), 'lines', v_out));
 END $$;
 
+-- The files that were read, newest first.
+CREATE OR REPLACE FUNCTION api.payout_result_list(p_cursor text, p_limit bigint) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    SELECT page('results', (SELECT jsonb_agg(jsonb_build_object('_key', r.id::text, 'id', r.id, 'at_us', us(r.at), 'read_by', r.read_by,
+            'format', r.format, 'sha256', encode(r.sha256, 'hex'), 'count', r.count,
+            'done', (SELECT count(*) FROM payout_result_line x WHERE x.result_id = r.id AND x.state = 'done'),
+            'returned', (SELECT count(*) FROM payout_result_line x WHERE x.result_id = r.id AND x.state = 'returned'),
+            'changed', (SELECT count(*) FROM payout_result_line x WHERE x.result_id = r.id AND x.changed)) ORDER BY r.id DESC)
+        FROM (SELECT * FROM payout_result WHERE p_cursor IS NULL OR id < p_cursor::bigint ORDER BY id DESC LIMIT p_limit + 1) r), p_limit)
+$$;
+
 -- ---- the provider's statement ----
 
 CREATE OR REPLACE FUNCTION ng.provider_sum(p_provider uuid, p_currency text, p_until timestamptz) RETURNS jsonb

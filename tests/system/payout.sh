@@ -137,6 +137,8 @@ results "$run/h" "$run/back" 2 8000001000000003000000000000000000000000001000000
 cli hanako admin payout results "$run/back"
 is "come back after it was paid" "$code $(grep -cE ' 3 +seller +3000 JPY +returned +yes +no such account' <<<"$body")" "0 1"
 is "all of it is there again" "$(sql "SELECT sum(balance_micro) FROM ng.account WHERE kind = 'provider_available'")" 5500000500
+cli admin admin payout results
+is "what was read, by whom" "$(grep -cE "admin +zengin +1 +0 +1 +$(sha256sum "$run/paid" | cut -c1-64)|hanako +zengin +0 +1 +1 " <<<"$body")" 2
 printf 'payout,state,date,reason\r\n4,done,2026-11-20,\r\n9,done,,\r\n' >"$run/c.csv"
 cli admin admin payout results "$run/c.csv"
 is "one that is not there refuses all" "$code $(sql 'SELECT state FROM ng.payout WHERE id = 4')" "6 sent"
