@@ -51,6 +51,9 @@ CREATE OR REPLACE FUNCTION ng.roll_use(h timestamptz[]) RETURNS void LANGUAGE sq
        AND at >= h[1] - interval '1 day' -- charged after it began, but for clocks: passes over older months
        AND date_trunc('hour', used_at, 'UTC') = ANY (h)
      GROUP BY 1, 2, 3, 4, 5;
+    DELETE FROM ng.roll_use_site WHERE hour = ANY (h);
+    INSERT INTO ng.roll_use_site (hour, site_id, gpu_model, gpu_ms)
+    SELECT hour, site_id, gpu_model, sum(gpu_ms) FROM ng.roll_use WHERE hour = ANY (h) GROUP BY 1, 2, 3;
     -- Hours of one day: its sums are made of its hours, which are few.
     DELETE FROM ng.roll_use_day WHERE day = date_trunc('day', h[1], 'UTC');
     INSERT INTO ng.roll_use_day (day, site_id, provider_id, gpu_model, spot, gpu_ms, receipts, late, late_gpu_ms, worst_late_ms)
@@ -167,6 +170,9 @@ CREATE OR REPLACE FUNCTION ng.roll_capacity(h timestamptz[], p_until timestamptz
       JOIN ng.node n ON n.id = x.node_id
      GROUP BY 1, 2, 3, 4
     HAVING sum(x.gpu_ms) + sum(x.firm_ms) + sum(x.spot_ms) > 0;
+    DELETE FROM ng.roll_capacity_site WHERE hour = ANY (h);
+    INSERT INTO ng.roll_capacity_site (hour, site_id, gpu_model, gpu_ms, booked_ms)
+    SELECT hour, site_id, gpu_model, sum(gpu_ms), sum(firm_ms + spot_ms) FROM ng.roll_capacity WHERE hour = ANY (h) GROUP BY 1, 2, 3;
 $$;
 
 -- Reservations and quotes that were made on a day.

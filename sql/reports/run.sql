@@ -26,6 +26,16 @@ CREATE OR REPLACE VIEW report.check_rollup AS
      WHERE coalesce(u.gpu_ms, 0) <> coalesce(r.gpu_ms, 0) AND EXISTS (SELECT FROM fresh WHERE kind = 'use')
        AND NOT EXISTS (SELECT FROM ng.roll_dirty k WHERE k.kind = 'use' AND k.hour >= d.day AND k.hour < d.day + interval '24 hours')
     UNION ALL
+    SELECT x.rollup, d.day, coalesce(x.of, 0), coalesce(x.site, 0)
+      FROM days d
+      CROSS JOIN LATERAL (
+          SELECT 'use by site' AS rollup, (SELECT sum(gpu_ms) FROM ng.roll_use WHERE hour >= d.day AND hour < d.day + interval '24 hours') AS of,
+                 (SELECT sum(gpu_ms) FROM ng.roll_use_site WHERE hour >= d.day AND hour < d.day + interval '24 hours') AS site
+          UNION ALL
+          SELECT 'capacity by site', (SELECT sum(gpu_ms + firm_ms + spot_ms) FROM ng.roll_capacity WHERE hour >= d.day AND hour < d.day + interval '24 hours'),
+                 (SELECT sum(gpu_ms + booked_ms) FROM ng.roll_capacity_site WHERE hour >= d.day AND hour < d.day + interval '24 hours')) x
+     WHERE coalesce(x.of, 0) <> coalesce(x.site, 0)
+    UNION ALL
     SELECT 'match', d.day, u.n, coalesce(r.n, 0)
       FROM days d
       CROSS JOIN LATERAL (SELECT count(*) AS n FROM ng.match_log WHERE at >= d.day AND at < d.day + interval '24 hours') u

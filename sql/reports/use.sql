@@ -1,18 +1,25 @@
 -- What there is, what of it is used, and by what data.
 
--- GPUs that existed, were booked and were used, hour by hour. Rounded in whole numbers, and
--- floating: its rows are many, and a division of numerics takes longer than the rest of a row.
+-- GPUs that existed, were booked and were used, hour by hour: one row of the roll-ups by site
+-- each, those by provider for one of them only. Rounded in whole numbers, and floating: its
+-- rows are many, and a division of numerics takes longer than the rest of a row.
 CREATE VIEW report.utilisation_hourly AS
     SELECT c.hour, s.name AS site, c.gpu_model, ((c.gpu_ms + 1800) / 3600)::float8 / 1000 AS capacity,
            ((c.booked_ms + 1800) / 3600)::float8 / 1000 AS booked, ((coalesce(u.gpu_ms, 0) + 1800) / 3600)::float8 / 1000 AS used,
            ((1000 * c.booked_ms + c.gpu_ms / 2) / nullif(c.gpu_ms, 0))::float8 / 10 AS utilisation
-      FROM (SELECT hour, site_id, gpu_model, sum(gpu_ms)::bigint AS gpu_ms, sum(firm_ms + spot_ms)::bigint AS booked_ms FROM ng.roll_capacity x
+      FROM (SELECT hour, site_id, gpu_model, gpu_ms, booked_ms FROM ng.roll_capacity_site
+             WHERE report.only('provider') IS NULL AND hour >= report.since() AND hour < report.until()
+            UNION ALL
+            SELECT hour, site_id, gpu_model, sum(gpu_ms)::bigint, sum(firm_ms + spot_ms)::bigint FROM ng.roll_capacity
              WHERE hour >= report.since() AND hour < report.until()
-               AND (report.only('provider') IS NULL OR x.provider_id = (SELECT id FROM ng.provider WHERE name = report.only('provider')))
+               AND provider_id = (SELECT id FROM ng.provider WHERE name = report.only('provider'))
              GROUP BY 1, 2, 3) c
-      LEFT JOIN (SELECT hour, site_id, gpu_model, sum(gpu_ms)::bigint AS gpu_ms FROM ng.roll_use x
+      LEFT JOIN (SELECT hour, site_id, gpu_model, gpu_ms FROM ng.roll_use_site
+                  WHERE report.only('provider') IS NULL AND hour >= report.since() AND hour < report.until()
+                 UNION ALL
+                 SELECT hour, site_id, gpu_model, sum(gpu_ms)::bigint FROM ng.roll_use
                   WHERE hour >= report.since() AND hour < report.until()
-                    AND (report.only('provider') IS NULL OR x.provider_id = (SELECT id FROM ng.provider WHERE name = report.only('provider')))
+                    AND provider_id = (SELECT id FROM ng.provider WHERE name = report.only('provider'))
                   GROUP BY 1, 2, 3) u
         ON u.hour = c.hour AND u.site_id = c.site_id AND u.gpu_model = c.gpu_model
       JOIN ng.site s ON s.id = c.site_id;

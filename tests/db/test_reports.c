@@ -432,13 +432,19 @@ START_TEST(filters)
         {"t", "(report.run('take_rate')->>'fresh_as_of')::timestamptz > now() - "
               "interval '10 min'"},
         {"t", "report.run('idle_capacity')->>'chart' IS NOT NULL"},
+        /* of one provider: from other rows than those of all */
+        {"t", "report.run('utilisation_hourly', p_site => 'osaka', p_model => 'R')"
+              "->>'rows' = report.run('utilisation_hourly', p_site => 'osaka', p_model "
+              "=> 'R', p_provider => 'acme')->>'rows'"},
+        {"0", "json_array_length(report.run('utilisation_hourly', p_site => 'osaka', "
+              "p_model => 'R', p_provider => 'zero')->'rows')"},
         /* nothing of a call stays behind */
         {"t", "report.since() = '-infinity' AND report.only('site') IS NULL"},
     };
     PGconn *pg = testdb_connect(l.db, "neargpu_report", "neargpu");
     testdb_sql(l.pg, "GRANT USAGE ON SCHEMA t TO neargpu_report");
     for (size_t i = 0; i < sizeof t / sizeof t[0]; i++) {
-        char sql[400];
+        char sql[600];
         snprintf(sql, sizeof sql, "SELECT %s", t[i].what);
         char *got = testdb_one(pg, sql);
         ck_assert_msg(strcmp(got, t[i].want) == 0, "%s\n is %s\n not %s", sql, got,
