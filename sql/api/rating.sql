@@ -28,16 +28,18 @@ $$;
 
 -- Receipts not rated yet, in the order of their chains (reservation and node), without gaps:
 -- of the chains that have waited longest, as many as p_limit. What follows a missing receipt
--- waits for it and holds up no other. gpu_ms is cumulative.
+-- waits for it and holds up no other. gpu_ms is cumulative. LIMIT 1 keeps the planner, which
+-- knows little of a queue, to the indexes: all receipts and meters are many.
 DROP FUNCTION IF EXISTS ng.unrated_first(integer), ng.unrated_heads(integer);
 CREATE OR REPLACE FUNCTION ng.unrated(p_limit integer)
 RETURNS TABLE (reservation_id uuid, node_id integer, seq integer, kind text, gpu_ms bigint, received_at timestamptz)
 LANGUAGE sql STABLE AS $$
     SELECT h.reservation_id, h.node_id, c.seq, c.kind, c.gpu_ms, c.received_at
       FROM (SELECT d.reservation_id, d.node_id, coalesce(m.seq, 0) AS seq
-              FROM ng.receipt_due d LEFT JOIN ng.meter m ON m.reservation_id = d.reservation_id AND m.node_id = d.node_id
-             WHERE EXISTS (SELECT FROM ng.receipt r
-                            WHERE r.reservation_id = d.reservation_id AND r.node_id = d.node_id AND r.seq = coalesce(m.seq, 0) + 1)
+              FROM ng.receipt_due d
+              LEFT JOIN LATERAL (SELECT x.seq FROM ng.meter x WHERE x.reservation_id = d.reservation_id AND x.node_id = d.node_id LIMIT 1) m ON true
+             CROSS JOIN LATERAL (SELECT FROM ng.receipt r
+                WHERE r.reservation_id = d.reservation_id AND r.node_id = d.node_id AND r.seq = coalesce(m.seq, 0) + 1 LIMIT 1) next
              ORDER BY d.received_at, d.reservation_id, d.node_id LIMIT p_limit) h
       CROSS JOIN LATERAL (
           SELECT r.seq, r.kind, r.gpu_ms, r.received_at, row_number() OVER (ORDER BY r.seq) AS place FROM ng.receipt r
