@@ -139,7 +139,7 @@ mutables[] = {
     {"node_witness", "*", true},  /* the newest word of each node */
     {"log_tile", "*", true}, /* hashes of leaves: computed again by whoever verifies */
     {"invoice_check", "*", true}, /* empty when a transaction ends */
-    {"receipt_due", "*", true}, /* a queue; check_unbilled does not trust it */
+    {"receipt_due", "*", true},   /* a queue; check_unbilled does not trust it */
     {"sla_due", "*", true},
     {"check_result", "*", true},
     /* Statistics, made anew from what is kept. */
