@@ -17,7 +17,7 @@ sock=unix:$run/agents/n1/run/agent.sock
 adopt() { near lab adopt "$@" --address "$sock" 2>&1; }
 
 podman_image localhost/ngtest:1 || { cat "$run/podman/log"; echo "adopt: podman cannot make an image here"; exit 77; }
-node_market "$run/dev/nvidia" 230 </dev/null
+node_market "$run/dev/nvidia" 230
 node_reserve 1
 
 # ---- a container with both GPUs of the machine, many processes, one that ignores SIGTERM

@@ -4,40 +4,10 @@
 # when the front says rubbish, while a job runs. Usage: agent_front.sh [BUILD_DIR]. Exit 77
 # unless root.
 set -uo pipefail
-build=${1:-${NEARGPU_BUILD:-${NEARGPU_BUILD_DIR:-$PWD}}}
-build=$(readlink -f "$build")
-here=$(dirname "$(readlink -f "$0")")
-[ "$(id -u)" = 0 ] || { echo "agent_front: needs root for agents and jobs"; exit 77; }
-export PATH="$PATH:/usr/sbin:/sbin"
-run=$(mktemp -d /srv/neargpu-front.XXXXXX)
-# shellcheck source=tests/system/market.sh
-. "$here/market.sh"
+# shellcheck source=tests/system/node_lib.sh
+. "$(dirname "$(readlink -f "$0")")/node_lib.sh"
+node_needs
 sites=fukuoka
-
-finish() {
-    local status=$?
-    trap - EXIT INT TERM
-    market_stop
-    [ -n "${NEARGPU_FRONT_KEEP:-}" ] || rm -rf "$run"
-    exit $status
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-failed=0
-ok() { echo "ok: $*"; }
-bad() {
-    echo "FAILED: $*"
-    failed=$((failed + 1))
-}
-is() { # is WHAT GOT WANTED
-    if [ "$2" = "$3" ]; then ok "$1"; else bad "$1: '$2', not '$3'"; fi
-}
-die() {
-    bad "$*"
-    tail -n 20 "$run"/neargpud.log "$run"/agents/*/log 2>/dev/null
-    exit 1
-}
 front_of() { # front_of WARDEN: its front, the child that is no keeper
     local p
     for p in $(cat /proc/"$1"/task/*/children 2>/dev/null); do
@@ -158,5 +128,4 @@ kill -KILL "$warden"
 wait_for 3 front_gone && ok "and ends with its warden all the same" || bad "front $front lives on"
 
 kill -KILL "$cli" 2>/dev/null
-[ $failed = 0 ] && echo "agent_front: all held"
-exit $((failed > 0))
+node_done

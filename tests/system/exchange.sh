@@ -9,7 +9,7 @@ set -uo pipefail
 . "$(dirname "$(readlink -f "$0")")/node_lib.sh"
 node_needs ssh-keygen
 sites="n1"
-node_market "$run/dev/nvidia" 236 </dev/null
+node_market "$run/dev/nvidia" 236
 tenant_create bob 1000 || die "no second tenant"
 near bob key list >/dev/null
 ssh-keygen -q -t ed25519 -N '' -C third -f "$run/third"

@@ -4,82 +4,22 @@
 # failure, detaching, an agent killed on the way, a lease made shorter.
 # Usage: gang.sh [BUILD_DIR]. Exit 77 unless root.
 set -uo pipefail
-build=${1:-${NEARGPU_BUILD_DIR:-$PWD}}
-build=$(readlink -f "$build")
-here=$(dirname "$(readlink -f "$0")")
-[ "$(id -u)" = 0 ] || { echo "gang: needs root for agents and jobs"; exit 77; }
-export PATH="$PATH:/usr/sbin:/sbin"
-run=$(mktemp -d /srv/neargpu-gang.XXXXXX)
-# shellcheck source=tests/system/market.sh
-. "$here/market.sh"
-# shellcheck disable=SC2034 # market_stop cleans up after these
+# shellcheck source=tests/system/node_lib.sh
+. "$(dirname "$(readlink -f "$0")")/node_lib.sh"
+node_needs
 sites="n1 n2 n3"
-
-finish() {
-    local status=$?
-    trap - EXIT INT TERM
-    market_stop
-    [ -n "${NEARGPU_GANG_KEEP:-}" ] || rm -rf "$run"
-    exit $status
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-failed=0
-ok() { echo "ok: $*"; }
-bad() {
-    echo "FAILED: $*"
-    failed=$((failed + 1))
-}
-is() { # is WHAT GOT WANTED
-    if [ "$2" = "$3" ]; then ok "$1"; else bad "$1: '$2', not '$3'"; fi
-}
-die() {
-    bad "$*"
-    tail -n 20 "$run"/neargpud.log "$run"/agents/*/log 2>/dev/null
-    exit 1
-}
 has() { # has WHAT FILE LINE: the file has exactly this line
     if grep -qxF -- "$3" "$2"; then ok "$1"; else bad "$1: no line '$3' in: $(head -c 2000 "$2")"; fi
 }
 near() { "$neargpu" --account lab "$@"; }
 
+node_owner
 minor=0
-node_prepare() { # node_prepare NODE: device nodes, conf, enrolment
-    local node=$1 i
-    mkdir -p "$run/dev/$node" "$run/agents/$node"
-    chmod 755 "$run" "$run/dev" "$run/dev/$node"
-    for i in 0 1; do mknod -m 666 "$run/dev/$node/nvidia$i" c $gpu_major $((minor + i)); done
-    jq -n --arg node "$node" --arg dev "$run/dev/$node/nvidia" --argjson major $gpu_major --argjson minor $minor '
-        {gpus: [range(2) | {uuid: "GPU-\($node)-\(.)", model: "H100-SXM5-80GB", memory_mib: 81559,
-          device: "\($dev)\(.)", major: $major, minor: ($minor + .)}]}' >"$run/agents/$node/gpus.json"
-    minor=$((minor + 2))
-    cat >"$run/agents/$node/agent.conf" <<EOF
-server = $server_url
-state_dir = $run/agents/$node/state
-runtime_dir = $run/agents/$node/run
-listen = 127.0.0.1:0
-inventory = sim
-sim_file = $run/agents/$node/gpus.json
-price_per_gpu_hour = 2
-currency = USD
-fabric = rack-a
-EOF
-    as owner -o json provider join-code --site tokyo --node "$node" | jq -r .code | secret "$run/$node.join"
-    "$neargpu_agent" enroll --conf "$run/agents/$node/agent.conf" --ca "$run/server/pki/ca.pem" --join-code-file "$run/$node.join" >>"$run/agents/$node/log" 2>&1
-}
-all_up() { [ "$(as admin -o json provider nodes | jq '[.nodes[] | select(.state == "up" and .gpus == 2)] | length')" = 3 ]; }
-
-server_start || die "neargpud did not start"
-login admin "$run/server/admin.key" || die "login failed"
-as admin admin site add tokyo --city Tokyo --lat 35.6895 --lon 139.6917 --residency jp >/dev/null || die "no site"
-as admin -o json admin provider create owner | jq -r .api_key | secret "$run/owner.key"
-login owner "$run/owner.key"
 for node in $sites; do
-    node_prepare "$node" || die "enrolment of $node failed"
-    agent_start "$node"
+    node_start "$node" "$run/dev/$node/nvidia" $minor "fabric = rack-a"
+    minor=$((minor + 2))
 done
-wait_for 30 all_up || die "the nodes did not sync"
+wait_for 30 node_up 3 || die "the nodes did not sync"
 tenant_create lab 1000 || die "no tenant"
 
 near -o json reserve --yes --gpu H100 --nodes 3 --gpus 2 --together domain --for 10m >"$run/r.json" || die "no gang: $(cat "$run/r.json")"
@@ -185,5 +125,4 @@ is "a signal reaches every rank, and its status comes back" "$? $(grep -cxE '\[[
 is "nothing of rank 2 was lost or came twice" "$(grep '^\[2\] tick' "$run/ticks" | awk '$3 != NR - 1' | wc -l)" 0
 
 near cancel "$id" --yes >/dev/null 2>"$run/cancel" || bad "cancel: $(cat "$run/cancel")"
-[ "$failed" = 0 ] || { echo "gang: $failed failed"; exit 1; }
-echo "gang: all held"
+node_done

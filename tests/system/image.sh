@@ -21,10 +21,8 @@ end_last() {
 in_image() { timeout 60 "$neargpu" --account lab run "$id" --image localhost/ngtest:1 "$@"; }
 
 podman_image localhost/ngtest:1 || { cat "$run/podman/log"; echo "image: podman cannot make an image here"; exit 77; }
-node_market "$node" 230 <<TXT
-podman = $(command -v podman)
-image_store = $run/podman/store
-TXT
+node_market "$node" 230 "podman = $(command -v podman)
+image_store = $run/podman/store"
 node_reserve 1
 
 # ---- what it sees

@@ -60,39 +60,49 @@ node_done() { # node_done: the last line, and whether all held
     exit 0
 }
 
-# node_market DEVICE MINOR: a market with site tokyo, provider owner, and its node n1 with
-# the GPUs DEVICE0 and DEVICE1; tenant lab. More of the agent's configuration: standard input.
-node_market() {
-    local device=$1 minor=$2 more i
-    more=$(cat)
-    mkdir -p "$run/dev" "$run/agents/n1"
+# node_owner: a market with site tokyo and provider owner, both logged in.
+node_owner() {
     server_start || die "neargpud did not start"
     login admin "$run/server/admin.key" || die "login failed"
     as admin admin site add tokyo --city Tokyo --lat 35.6895 --lon 139.6917 --residency jp >/dev/null || die "no site"
     as admin -o json admin provider create owner | jq -r .api_key | secret "$run/owner.key"
     login owner "$run/owner.key"
+}
+# node_start NODE DEVICE MINOR [MORE]: owner's node with the GPUs DEVICE0 and DEVICE1, enrolled,
+# and its agent; MORE: further lines of its configuration.
+node_start() {
+    local node=$1 device=$2 minor=$3 more=${4:-} i
+    mkdir -p "$(dirname "$device")" "$run/agents/$node"
     for i in 0 1; do mknod -m 666 "$device$i" c $gpu_major $((minor + i)); done
-    jq -n --arg dev "$device" --argjson major $gpu_major --argjson minor "$minor" '
-        {gpus: [range(2) | {uuid: "GPU-n1-\(.)", model: "H100-SXM5-80GB", memory_mib: 81559,
-          device: "\($dev)\(.)", major: $major, minor: ($minor + .)}]}' >"$run/agents/n1/gpus.json"
-    cat >"$run/agents/n1/agent.conf" <<TXT
+    jq -n --arg node "$node" --arg dev "$device" --argjson major $gpu_major --argjson minor "$minor" '
+        {gpus: [range(2) | {uuid: "GPU-\($node)-\(.)", model: "H100-SXM5-80GB", memory_mib: 81559,
+          device: "\($dev)\(.)", major: $major, minor: ($minor + .)}]}' >"$run/agents/$node/gpus.json"
+    cat >"$run/agents/$node/agent.conf" <<TXT
 server = $server_url
-state_dir = $run/agents/n1/state
-runtime_dir = $run/agents/n1/run
+state_dir = $run/agents/$node/state
+runtime_dir = $run/agents/$node/run
 listen = 127.0.0.1:0
 inventory = sim
-sim_file = $run/agents/n1/gpus.json
+sim_file = $run/agents/$node/gpus.json
 price_per_gpu_hour = 2
 currency = USD
 $more
 TXT
-    as owner -o json provider join-code --site tokyo --node n1 | jq -r .code | secret "$run/n1.join"
-    "$neargpu_agent" enroll --conf "$run/agents/n1/agent.conf" --ca "$run/server/pki/ca.pem" --join-code-file "$run/n1.join" >>"$run/agents/n1/log" 2>&1 || die "no enrolment"
-    agent_start n1
-    wait_for 30 node_up || die "the node did not sync"
+    as owner -o json provider join-code --site tokyo --node "$node" | jq -r .code | secret "$run/$node.join"
+    "$neargpu_agent" enroll --conf "$run/agents/$node/agent.conf" --ca "$run/server/pki/ca.pem" --join-code-file "$run/$node.join" >>"$run/agents/$node/log" 2>&1 ||
+        die "enrolment of $node failed"
+    agent_start "$node"
+}
+node_up() { # node_up COUNT: so many are up with both GPUs
+    [ "$(as admin -o json provider nodes | jq '[.nodes[] | select(.state == "up" and .gpus == 2)] | length')" = "$1" ]
+}
+# node_market DEVICE MINOR [MORE]: all of that with the node n1, and tenant lab.
+node_market() {
+    node_owner
+    node_start n1 "$@"
+    wait_for 30 node_up 1 || die "the node did not sync"
     tenant_create lab 1000 || die "no tenant"
 }
-node_up() { [ "$(as admin -o json provider nodes | jq '[.nodes[] | select(.state == "up" and .gpus == 2)] | length')" = 1 ]; }
 
 # node_reserve COUNT: a lease of lab's for ten minutes, active; sets id, and of one GPU mine
 # and other, the numbers of the one it has and the one it has not.

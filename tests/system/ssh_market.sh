@@ -48,11 +48,9 @@ TXT
 remember sshd $!
 
 # ---- the market: one site, one node that takes ssh, two tenants
-node_market "$run/dev/nvidia" 226 <<TXT
-ssh_user = $user
+node_market "$run/dev/nvidia" 226 "ssh_user = $user
 ssh_port = $port
-ssh_host_key = $run/host.pub
-TXT
+ssh_host_key = $run/host.pub"
 tenant_create rival 1000 || die "no second tenant"
 near rival key add "$run/other.pub" 2>/dev/null || bad "key add of the other tenant"
 is "login has added the account's own key" "$(near lab -o json key list | jq '.keys | length')" 1
