@@ -310,6 +310,7 @@ END_TEST
 START_TEST(test_agreed_held_up)
 {
     begin();
+    sequence(); /* what was there before is taken without events */
     PGconn *other = testdb_connect(l.db, "postgres", "neargpu");
     testdb_sql(other, "BEGIN; SELECT pg_current_xact_id()");
     trade();
