@@ -37,6 +37,8 @@ ask "$admin" POST /v1/tenants '{"name":"other"}' -H 'Idempotency-Key: t1'
 is "tenant, key reused" "$code $(get .code)" "422 key_reused"
 ask "$admin" POST /v1/tenants/acme/topup '{"amount":{"currency":"USD","micro":100000000},"reference":"bank 1"}'
 is "topup" "$code $(get .balance.micro)" "200 100000000"
+ask "$admin" PATCH /v1/terms '{"hold_window":"0s"}' # a lease's whole price is held
+is "terms" "$code" 200
 ask "$admin" POST /v1/tenants/acme/topup '{"amount":{"currency":"JPY","micro":1},"reference":"bank 2"}'
 is "topup in another currency" "$code" 400
 ask "$admin" POST /v1/tenants/acme/topup '{"amount":{"currency":"USD","micro":1001000},"reference":"bank 2"}'
