@@ -1,5 +1,7 @@
 #include "billing/rollup.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "billing/pgtx.h"
@@ -31,6 +33,19 @@ static int make_months(struct rollup *r, PGconn *pg, int64_t now_us, struct err 
     return 0;
 }
 
+/* What administrators are warned by when it stays away. */
+static int turn_done(PGconn *pg, int64_t wait_us, struct err *err)
+{
+    char wait[24];
+    const char *args[] = {wait};
+    PGresult *r;
+    snprintf(wait, sizeof wait, "%" PRId64, wait_us);
+    if (pgtx_query(pg, "SELECT api.billing_rolled($1)", args, 1, &r, err) != 0)
+        return err_prefix(err, "roll-ups");
+    PQclear(r);
+    return 0;
+}
+
 int rollup_turn(struct rollup *r, PGconn *pg, int64_t interval_us, bool all,
                 int *ret_days, struct err *err)
 {
@@ -55,6 +70,8 @@ int rollup_turn(struct rollup *r, PGconn *pg, int64_t interval_us, bool all,
     int64_t end_us = clock_boot_us(), rest_us = (end_us - start_us) * ROLLUP_REST;
     if (rest_us < interval_us)
         rest_us = interval_us;
+    if (turn_done(pg, rest_us, err) != 0)
+        return -1;
     r->next_us = left ? end_us : end_us + rest_us;
     return 0;
 }

@@ -245,6 +245,10 @@ int cmd_admin_status(struct cli *c, struct err *err)
         return -1;
     render_tree(reply, &c->render, &out);
     int rc = cli_print(&out, err);
+    const char *late =
+        json_string_value(json_object_get(json_object_get(reply, "rollups"), "advice"));
+    if (rc == 0 && late != NULL && late[0] != '\0')
+        cli_note("warning: %s", late);
     strbuf_done(&out);
     json_decref(reply);
     return rc;

@@ -434,7 +434,7 @@ enum store_op {
                            reservations:{state: n}, database:{version, size_bytes,
                            connections, now_us}, checks:[{name, rows}]} */
 
-    STORE_CHECKS_LAST, /* () -> {checks:{name: rows}, checked_us|null, receipt_forks}:
+    STORE_CHECKS_LAST, /* () -> {checks:{name: rows}, checked_us|null, receipt_forks, rollups}:
                           what billd's last checks found */
     /* Budgets, credits, exchange. Bodies as they were sent; tenant_id null and the name
        of one: an administrator. BUDGET {tenant, currency, limit_micro, hard, period,

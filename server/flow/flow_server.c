@@ -7,6 +7,7 @@
 
 #include "client/lib/jsonx.h"
 #include "client/lib/strbuf.h"
+#include "client/lib/timefmt.h"
 #include "server/flow/call.h"
 #include "server/flow/flows.h"
 #include "server/flow/openapi.h"
@@ -102,6 +103,31 @@ static enum flow_turn metrics_read(struct flow *f)
     return db_call(f, STORE_CHECKS_LAST, STORE_NO_ARGS);
 }
 
+/* Of each kind of roll-up, how old the instant is up to which it has everything, and
+ * how long ago the newest hour ended that it has as a whole. */
+static void rollup_metrics(const json_t *rollups, int64_t now_us, struct strbuf *out)
+{
+    static const char *const names[] = {"rollup_age_seconds",
+                                        "rollup_hour_age_seconds"};
+    const json_t *kind;
+    size_t i;
+    for (int hours = 0; hours < 2; hours++) {
+        strbuf_addf(out, "# TYPE neargpu_%s gauge\n", names[hours]);
+        json_array_foreach(json_object_get(rollups, "kinds"), i, kind)
+        {
+            const json_t *until = json_object_get(kind, "until_us");
+            if (!json_is_integer(until))
+                continue; /* never: late says so */
+            int64_t us = json_integer_value(until);
+            us -= hours ? us % US_PER_HOUR : 0;
+            strbuf_addf(out, "neargpu_%s{rollup=\"%s\"} %" PRId64 "\n", names[hours],
+                        json_string_value(json_object_get(kind, "name")),
+                        (now_us - us) / US_PER_S);
+        }
+    }
+    metric(out, "rollup_late", "gauge", json_is_true(json_object_get(rollups, "late")));
+}
+
 static void ledger_metrics(struct flow *f, struct strbuf *out)
 {
     const struct db_slot *db = db_of(f);
@@ -120,6 +146,7 @@ static void ledger_metrics(struct flow *f, struct strbuf *out)
     if (json_is_integer(checked))
         metric(out, "ledger_checked_age_seconds", "gauge",
                (f->now_us - json_integer_value(checked)) / 1000000);
+    rollup_metrics(json_object_get(db->json, "rollups"), f->now_us, out);
 }
 
 static enum flow_turn metrics_reply(struct flow *f)

@@ -764,5 +764,5 @@ CREATE OR REPLACE FUNCTION api.check_last() RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT jsonb_build_object('checks', (SELECT coalesce(jsonb_object_agg(name, breaches), '{}') FROM check_result),
         'checked_us', (SELECT us(min(at)) FROM check_result),
-        'receipt_forks', (SELECT count(*) FROM receipt_fork))
+        'receipt_forks', (SELECT count(*) FROM receipt_fork), 'rollups', rollup_status())
 $$;

@@ -174,5 +174,6 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
         'checks', (SELECT coalesce(jsonb_agg(jsonb_build_object('name', name, 'rows', breaches) ORDER BY name), '[]') FROM api.check_all()),
         -- What billd last found: the same that /metrics says.
         'alarms', (SELECT coalesce(jsonb_agg(jsonb_build_object('check', name, 'rows', breaches, 'at_us', us(at)) ORDER BY name), '[]')
-                     FROM check_result WHERE breaches > 0))
+                     FROM check_result WHERE breaches > 0),
+        'rollups', rollup_status())
 $$;

@@ -251,6 +251,33 @@ BEGIN
     RETURN v_more;
 END $$;
 
+-- A turn through all kinds is done; the next is in p_wait_us.
+CREATE OR REPLACE FUNCTION api.billing_rolled(p_wait_us bigint) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    UPDATE roll_state SET turn_at = clock_timestamp(), wait_us = p_wait_us
+$$;
+-- How fresh they are, for administrators. Late: no turn was made, or something was not brought
+-- up to date, for four times as long as it should take.
+CREATE OR REPLACE FUNCTION ng.rollup_status() RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_turn timestamptz := (SELECT min(turn_at) FROM ng.roll_state);
+    v_wait interval := coalesce((SELECT max(wait_us) FROM ng.roll_state), 0) * interval '1 microsecond';
+    v_due timestamptz := clock_timestamp() - 4 * v_wait;
+    v_behind text := (SELECT string_agg(kind, ', ' ORDER BY kind) FROM ng.roll_state WHERE fresh_at IS NULL OR fresh_at < v_due);
+    v_advice text := '';
+BEGIN
+    IF v_turn IS NULL THEN
+        v_advice := 'neargpu-billd has not rolled up yet: is it running?';
+    ELSIF v_turn < v_due THEN
+        v_advice := format('neargpu-billd has not rolled up since %s, and should every %s: is it running?', ng.time_text(v_turn),
+            ng.duration_text(ng.us('epoch'::timestamptz + v_wait)));
+    ELSIF v_behind IS NOT NULL THEN
+        v_advice := format('neargpu-billd is behind with what reports read: %s', v_behind);
+    END IF;
+    RETURN jsonb_build_object('late', v_advice <> '', 'advice', v_advice, 'last_us', ng.us(v_turn), 'kinds', (
+        SELECT jsonb_agg(jsonb_build_object('name', kind, 'until_us', ng.us(fresh_at)) ORDER BY kind) FROM ng.roll_state));
+END $$;
+
 -- Months ahead, and whole months of matches that nobody needs any more. What they were
 -- rolled up to stays.
 CREATE OR REPLACE FUNCTION api.billing_months() RETURNS integer

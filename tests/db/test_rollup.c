@@ -172,6 +172,35 @@ START_TEST(capacity)
 }
 END_TEST
 
+/* What administrators are told: before the first turn, after one, when it stays away,
+ * and when it comes but does not keep up. */
+START_TEST(lateness)
+{
+    static const char said[] =
+        "SELECT concat_ws(' | ', s->>'late', regexp_replace(s->>'advice', "
+        "'[0-9T:-]{19}Z', 'T')) FROM ng.rollup_status() s";
+    ledger_once(&l);
+    expect("false | ", said);
+    expect("t", "SELECT bool_and(wait_us >= 15000000 AND turn_at >= fresh_at) FROM "
+                "ng.roll_state");
+    testdb_sql(l.pg, "UPDATE ng.roll_state SET wait_us = 15000000, turn_at = now() - "
+                     "interval '58 s', fresh_at = now() - interval '59 s'");
+    expect("false | ", said);
+    testdb_sql(l.pg, "UPDATE ng.roll_state SET turn_at = now() - interval '62 s'");
+    expect("true | neargpu-billd has not rolled up since T, and should every 15s: is "
+           "it running?",
+           said);
+    testdb_sql(l.pg, "UPDATE ng.roll_state SET turn_at = now(), fresh_at = CASE WHEN "
+                     "kind IN ('use', 'money') THEN now() - interval '62 s' ELSE now() "
+                     "END");
+    expect("true | neargpu-billd is behind with what reports read: money, use", said);
+    testdb_sql(l.pg, "UPDATE ng.roll_state SET turn_at = NULL, wait_us = NULL");
+    expect("true | neargpu-billd has not rolled up yet: is it running?", said);
+    ledger_once(&l);
+    expect("false | ", said);
+}
+END_TEST
+
 START_TEST(months)
 {
     expect("13 13",
@@ -305,6 +334,7 @@ int main(void)
     tcase_add_test(tc, same_as_rows);
     tcase_add_test(tc, killed);
     tcase_add_test(tc, capacity);
+    tcase_add_test(tc, lateness);
     tcase_add_test(tc, months);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

@@ -378,4 +378,16 @@ is "a tenant sees what it did, and no more" "$(get '[.audit[].actor] | unique | 
 is "no key, no token in it" "$(sql 'SELECT count(*) FROM ng.audit a WHERE a::text ~ '"'ngk_[A-Za-z0-9_-]{20}|eyJ[A-Za-z0-9_-]{20}'")" 0
 ask - GET /metrics
 is "bookings are counted" "$(grep -c '^neargpu_booked_total [1-9]' <<<"$body")" 1
+
+# ---- roll-ups that nobody keeps, and that are kept ----
+fresh() { grep -cE '^neargpu_rollup_(age|hour_age)_seconds\{rollup="(capacity|match|money|orders|use)"\} [0-9]+$' <<<"$body"; }
+is "no roll-ups: late" "$(grep -c '^neargpu_rollup_late 1$' <<<"$body") $(fresh)" "1 0"
+ask "$admin" GET /v1/admin/status
+is "... and the status warns" "$(get '"\(.rollups.late) \(.rollups.advice)"')" "true neargpu-billd has not rolled up yet: is it running?"
+"$build/billing/neargpu-billd" --once --data-dir "$run/s" >>"$run/log" 2>&1
+ask - GET /metrics
+is "roll-ups: not late, each has an age" "$(grep -c '^neargpu_rollup_late 0$' <<<"$body") $(fresh)" "1 10"
+is "... of this minute" "$(awk -F'[} ]+' '/^neargpu_rollup_age_seconds/ && $2 < 60 {n++} /^neargpu_rollup_hour_age_seconds/ && $2 < 3660 {n++} END {print n}' <<<"$body")" 10
+ask "$admin" GET /v1/admin/status
+is "... and no warning" "$(get '"\(.rollups.late) [\(.rollups.advice)] \(.rollups.kinds | length) \(.rollups.last[0:2])"')" "false [] 5 20"
 summary
