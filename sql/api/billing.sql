@@ -108,6 +108,20 @@ BEGIN
      WHERE a.id = x.account AND a.guarded AND x.amount <> 0;
     RETURN v_count;
 END $$;
+-- Both accounts of a transfer are there, in its currency (trigger of ng.transfer, once a
+-- statement): each pair looked up once, however many transfers name it.
+CREATE OR REPLACE FUNCTION ng.check_accounts() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+DECLARE v_wrong record;
+BEGIN
+    SELECT x.account, x.currency INTO v_wrong
+      FROM (SELECT dr AS account, currency FROM made UNION SELECT cr, currency FROM made) x
+     WHERE NOT EXISTS (SELECT FROM account a WHERE a.id = x.account AND a.currency = x.currency) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'transfer %: there is no account % in %', (SELECT min(id) FROM made WHERE v_wrong.account IN (dr, cr)),
+            v_wrong.account, v_wrong.currency USING ERRCODE = 'foreign_key_violation';
+    END IF;
+    RETURN NULL;
+END $$;
 -- For callers that change other rows with the transfer: a ref that is taken is an error,
 -- since the rows would say that money moved which did not.
 CREATE OR REPLACE FUNCTION ng.must_post(p_at timestamptz, p_kind text, p_dr integer, p_cr integer, p_currency text,
