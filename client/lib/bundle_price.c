@@ -333,7 +333,8 @@ static bool is_between(const struct charge *x, const char *from, const char *to)
 }
 
 /* Each chain's part of the lines was rounded by itself, at both ends. Less than the
- * quantity is worth is a matter of chains. */
+ * quantity is worth is a matter of chains; so is more, once a hold was spent: what it
+ * kept back is charged when more was held, perhaps in a later period. */
 static void check_quantity(struct check *c, const struct bill *b, const json_t *inv,
                            int64_t quantity)
 {
@@ -350,7 +351,7 @@ static void check_quantity(struct check *c, const struct bill *b, const json_t *
     }
     if (high < 0) /* paths alone, or nothing agreed: told elsewhere */
         return;
-    if (!worth(quantity, high, &most) || amount > most + slack)
+    if (!worth(quantity, high, &most) || (amount > most + slack && !is_spent(c, b)))
         bundle_breach(
             c,
             "invoice %.40s: reservation %.40s has %" PRId64 " micro for %" PRId64

@@ -153,26 +153,22 @@ int64_t h_price(const struct h_resv *r, int64_t end)
 {
     int64_t sum = 0;
     for (int k = 0; k < r->nodes; k++)
-        sum += span_price(r->chain[k].gpus, r->start, end, r->chain[k].price);
+        if (!r->chain[k].empty)
+            sum += span_price(r->chain[k].gpus, r->start, end, r->chain[k].price);
     const struct h_lanes *l = &r->lanes;
     if (l->count > 0 && !l->empty)
-        sum += span_price(l->count, l->from > r->start ? l->from : r->start, end,
-                          l->price);
+        sum += span_price(l->count, l->from > r->start ? l->from : r->start,
+                          l->to < r->end && l->to < end ? l->to : end, l->price);
     return sum;
 }
 
-void h_reprice(struct history *h, struct h_resv *r, int64_t total)
+void h_cut_lanes(struct h_resv *r, int64_t at)
 {
-    int64_t *wallet = h_tenant(h, r->tenant, "wallet"),
-            *hold = h_tenant(h, r->tenant, "hold"), delta = total - r->total;
-    if (delta > 0) {
-        h_post(wallet, hold, delta);
-        r->held += delta;
-    } else {
-        h_post(hold, wallet, -delta);
-        r->released -= delta;
-    }
-    r->total = total;
+    struct h_lanes *l = &r->lanes;
+    if (l->count == 0 || l->empty || l->to <= at)
+        return;
+    l->to = at;
+    l->empty = l->from >= at;
 }
 
 void h_release_all(struct history *h, struct h_resv *r)

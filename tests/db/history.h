@@ -51,6 +51,7 @@ struct h_resv {
     int nodes;
     struct h_chain chain[2];
     struct h_lanes lanes;
+    int64_t paid, due; /* held up to; 0: its end. When billd looks again; 0: never */
     int64_t total, held, captured, released, refunded, credited;
     bool rest_back, spot, noticed; /* noticed: looked at for what was not delivered */
     int dispute;                   /* 1 open, 2 over */
@@ -100,6 +101,7 @@ struct history {
     int64_t now;
     const char *currency;
     int64_t minor, market_fee, grace, window, reserve_ppm, reserve_for;
+    int64_t hold_window;       /* 0: leases hold their whole price */
     int64_t credit[H_TENANTS]; /* credit lines */
     const char *zone[H_TENANTS];
     int64_t fee_ppm[H_PROVIDERS]; /* -1: the market's */
@@ -120,7 +122,7 @@ struct history {
     struct h_tax rule[256], rate[64];
     int rule_count, rate_count;
     int account_count, resv_count, capture_count, invoice_count, grant_count,
-        settlement_count, incidents;
+        settlement_count, incidents, stopped;
 };
 
 /* Round half away from zero; nothing here is negative. */
@@ -143,9 +145,16 @@ int64_t h_spendable(struct history *h, int tenant);
 int64_t h_owed(struct history *h, int tenant);
 int64_t h_committed(struct history *h, int tenant);
 void h_collect(struct history *h, int tenant);
-/* Price of a reservation to its end; and moves the hold to a new one. */
+/* Price of a reservation from its start to an instant. */
 int64_t h_price(const struct h_resv *r, int64_t end);
-void h_reprice(struct history *h, struct h_resv *r, int64_t total);
+/* Rolling holds: up to where a lease is held at `now` (0: its end), what that costs,
+ * and that it is held so from now on; what billd does of it in a round. */
+int64_t h_hold_end(const struct history *h, const struct h_resv *r, int64_t now);
+int64_t h_hold_price(const struct h_resv *r, int64_t paid);
+void h_hold(struct history *h, struct h_resv *r, int64_t paid);
+void h_roll(struct history *h);
+/* Its path serves it until then. */
+void h_cut_lanes(struct h_resv *r, int64_t at);
 void h_release_all(struct history *h, struct h_resv *r);
 int64_t h_fee_ppm(const struct history *h, int provider);
 

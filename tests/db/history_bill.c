@@ -620,6 +620,7 @@ static void unreserve(struct history *h)
 
 void h_bill(struct history *h)
 {
+    h_roll(h);
     h_rate(h);
     bill_lanes(h);
     release(h);

@@ -144,14 +144,13 @@ static void book(struct run *x)
     if (!draw_nodes(x, &r) || (run_pick(x, 4) == 0 && !draw_lanes(x, &r)))
         return;
     r.total = h_price(&r, r.end);
-    if (r.spot) /* held at the cap, which the clearing price does not reach */
-        r.total += r.total / (1 + run_pick(x, 5));
     if (r.start > h->now + HOUR_US && run_pick(x, 2)) {
         r.state = H_HELD;
         r.hold_until = h->now + (1 + run_pick(x, 7200)) * SEC_US;
     }
-    int64_t need = r.state == H_HELD ? 0 : r.total, room = h_room(h, r.tenant),
-            can = h_spendable(h, r.tenant);
+    int64_t paid = h_hold_end(h, &r, r.start),
+            need = r.state == H_HELD ? 0 : h_hold_price(&r, paid),
+            room = h_room(h, r.tenant), can = h_spendable(h, r.tenant);
     const char *want = need <= can ? "ok" : can < room ? "budget" : "funds";
     char *sql = book_sql(x, &r, h->resv_count), *got = testdb_one(x->l.pg, sql);
     ck_assert_msg(strcmp(got, want) == 0, "%s is %s, not %s", sql, got, want);
@@ -162,8 +161,7 @@ static void book(struct run *x)
         return;
     }
     if (r.state == H_CONFIRMED) {
-        r.held = r.total;
-        h_post(h_tenant(h, r.tenant, "wallet"), h_tenant(h, r.tenant, "hold"), r.total);
+        h_hold(h, &r, paid);
         if (r.start <= h->now) /* the next turn of the market's clock */
             run_expect(x, "00000", "SELECT api.transitions(%" PRId64 ", 60000000)",
                        h->now);
@@ -193,7 +191,8 @@ static void confirm(struct run *x)
         return;
     struct h_resv *r = &h->resv[i];
     int64_t room = h_room(h, r->tenant), can = h_spendable(h, r->tenant);
-    bool well = r->total <= can;
+    int64_t paid = h_hold_end(h, r, h->now);
+    bool well = h_hold_price(r, paid) <= can;
     run_expect(x,
                well         ? "00000"
                : can < room ? "NG033"
@@ -204,8 +203,7 @@ static void confirm(struct run *x)
     if (!well)
         return;
     r->state = H_CONFIRMED;
-    r->held = r->total;
-    h_post(h_tenant(h, r->tenant, "wallet"), h_tenant(h, r->tenant, "hold"), r->total);
+    h_hold(h, r, paid);
 }
 
 /* ---- changes -------------------------------------------------------------------- */
@@ -215,13 +213,16 @@ static bool any_torn(const struct h_resv *r)
     return r->chain[0].torn || (r->nodes == 2 && r->chain[1].torn);
 }
 
-static void cut_lanes(struct h_resv *r, int64_t at)
+/* Up to where a changed lease is held: what is paid for stays so. */
+static int64_t still_paid(const struct history *h, const struct h_resv *was,
+                          const struct h_resv *r)
 {
-    struct h_lanes *l = &r->lanes;
-    if (l->count == 0 || l->empty || l->to <= at)
-        return;
-    l->to = at;
-    l->empty = l->from >= at;
+    int64_t paid = h_hold_end(h, r, h->now);
+    if (paid != 0 && r->start <= h->now) {
+        int64_t old = was->paid == 0 ? was->end : was->paid;
+        paid = old > paid ? old : paid;
+    }
+    return paid >= r->end ? 0 : paid;
 }
 
 static void nothing_booked(struct h_resv *r)
@@ -261,10 +262,17 @@ static void move_end(struct run *x)
             return;
     }
     struct h_resv with = *r;
+    if (later && !with.lanes.empty)
+        with.lanes.to = end;
+    h_cut_lanes(&with, end);
     with.end = end;
-    int64_t total = h_price(&with, end), more = total - r->total,
+    if (end > with.blocked_to)
+        with.blocked_to = end;
+    with.total = h_price(&with, end);
+    int64_t paid = still_paid(h, r, &with),
+            more = h_hold_price(&with, paid) - (r->held - r->released),
             room = h_room(h, r->tenant), can = h_spendable(h, r->tenant);
-    bool charged = !later && total < r->captured,
+    bool charged = !later && with.total < r->captured,
          well = !charged && (more <= 0 || more <= can);
     run_expect(x,
                well         ? "00000"
@@ -277,16 +285,8 @@ static void move_end(struct run *x)
         x->refused++;
         return;
     }
-    r->end = end;
-    if (end > r->blocked_to)
-        r->blocked_to = end;
-    if (r->lanes.count > 0 && !r->lanes.empty) {
-        if (later)
-            r->lanes.to = end;
-        else
-            cut_lanes(r, end);
-    }
-    h_reprice(h, r, total);
+    *r = with;
+    h_hold(h, r, paid);
 }
 
 static void shrink(struct run *x)
@@ -297,12 +297,14 @@ static void shrink(struct run *x)
         return;
     struct h_resv *r = &h->resv[i];
     int gpus = 1 + run_pick(x, r->chain[0].gpus - 1);
+    struct h_resv was = *r;
     for (int k = 0; k < r->nodes; k++)
         r->chain[k].gpus = gpus;
     run_expect(x, "00000",
                "SELECT api.resv_shrink(NULL, '%s', %d, 0, false, %" PRId64 ")",
                run_resv_id(i), gpus, h->now);
-    h_reprice(h, r, h_price(r, r->end));
+    r->total = h_price(r, r->end);
+    h_hold(h, r, still_paid(h, &was, r));
 }
 
 static void cancel(struct run *x)
@@ -318,7 +320,7 @@ static void cancel(struct run *x)
                     : "SELECT api.resv_cancel(NULL, '%s', 'x', false, %" PRId64 ")",
                run_resv_id(i), h->now);
     if (r->state == H_ACTIVE) {
-        cut_lanes(r, h->now);
+        h_cut_lanes(r, h->now);
         r->state = fail ? H_FAILED : H_ENDED;
     } else {
         nothing_booked(r);
@@ -375,7 +377,7 @@ static void torn(struct history *h, struct h_resv *r)
         return;
     r->state = H_ENDED;
     r->ended_at = last < r->end ? last : r->end;
-    cut_lanes(r, r->ended_at);
+    h_cut_lanes(r, r->ended_at);
     (void)h;
 }
 

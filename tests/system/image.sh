@@ -44,7 +44,11 @@ v2=$(findmnt -n -o TARGET -t cgroup2 | head -n 1)
 job=$(in_image --detach -- sh -c 'trap "" TERM INT; sleep 1000 & while :; do sleep 1; echo tick; done')
 in_lease() { find "$v2" -path "*/$id/img-$job/*" -name cgroup.procs -exec cat {} + | grep -q .; }
 wait_for 10 in_lease && ok "the container is in the lease's cgroup" || bad "where is it? $(find "$v2" -path "*$id*" -type d)"
-pid=$(find "$v2" -path "*/$id/img-$job/*" -name cgroup.procs -exec cat {} + | head -n 1)
+is_sh() { # no more the runtime that makes it
+    pid=$(find "$v2" -path "*/$id/img-$job/*" -name cgroup.procs -exec cat {} + | head -n 1)
+    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = sh ]
+}
+wait_for 10 is_sh || bad "what runs there is no shell: $(cat "/proc/$pid/comm")"
 like "no capabilities, no new privileges, filtered" "$(grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' "/proc/$pid/status" | tr -d '\n\t')" "CapEff:0000000000000000CapBnd:0000000000000000NoNewPrivs:1Seccomp:2"
 is "nothing of it in the node's own podman" "$(podman ps -aq 2>/dev/null | wc -l)" 0
 kill -9 "$agent_pid"
