@@ -434,8 +434,8 @@ enum store_op {
                            reservations:{state: n}, database:{version, size_bytes,
                            connections, now_us}, checks:[{name, rows}]} */
 
-    STORE_CHECKS_LAST, /* () -> {checks:{name: rows}, checked_us|null, receipt_forks, rollups}:
-                          what billd's last checks found */
+    STORE_CHECKS_LAST, /* () -> {checks:{name: rows}, checked_us|null, receipt_forks,
+                          rollups}: what billd's last checks found */
     /* Budgets, credits, exchange. Bodies as they were sent; tenant_id null and the name
        of one: an administrator. BUDGET {tenant, currency, limit_micro, hard, period,
        from_us, to_us|null, held_micro, spent_micro, committed_micro, alerted_percent}
