@@ -24,7 +24,10 @@ START_TEST(a_market_full_of_everything)
         "during, currency, per_gpu_hour_micro, set_by) VALUES (1, tstzrange(now(), "
         "NULL), ng.currency(), 1, 'a'); SELECT api.quote_put(gen_random_uuid(), id, 0, "
         "1, "
-        "'{}', '{}', t.hash('x'), 'a', NULL, NULL) FROM ng.tenant LIMIT 1");
+        "'{}', '{}', t.hash('x'), 'a', NULL, NULL) FROM ng.tenant LIMIT 1; INSERT INTO "
+        "ng.budget (tenant_id, currency, limit_micro, hard, period, since, until, "
+        "held_micro) SELECT t.tenant('thrifty', 'UTC', 0), ng.currency(), 9, true, "
+        "'total', now(), 'infinity', 7");
     ledger_sql(
         l,
         "SET session_replication_role = replica; INSERT INTO ng.payout_file (made_by, "
