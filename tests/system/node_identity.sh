@@ -65,7 +65,8 @@ told() { grep -q 'sync refused (cloned)' "$1"; }
 wait_for 60 told "$run/agents/fukuoka/log" && ok "the first is told" || bad "the first is not told"
 wait_for 60 told "$twin/log" && ok "and so is the second" || bad "the second is not told"
 is "the provider has an event" "$(db "SELECT count(*) FROM ng.event WHERE kind = 'node.cloned'")" 1
-is "nothing of it is offered" "$(as lab -o json offers --gpu H100 --gpus 1 --for 5m 2>/dev/null | jq '.offers | length')" 0
+not_offered() { [ "$(as lab -o json offers --gpu H100 --gpus 1 --for 5m 2>/dev/null | jq '.offers | length')" = 0 ]; }
+wait_for 10 not_offered && ok "nothing of it is offered" || bad "it is offered still"
 is "the status counts it" "$(as admin -o json admin status | jq -c .nodes)" '{"cloned":1}'
 goes_on "its job goes on"
 kill -TERM "$twin_pid"
