@@ -1,11 +1,12 @@
 /* neargpu-billd: rates signed usage, keeps the ledger moving, issues invoices.
  *
- * One process, one database connection, one round after the other: rate receipts,
- * bill paths, release holds, credit, issue invoices of months that ended, settle, roll
- * up what reports read (rollup.h), check what must be empty; between rounds, every
- * second, it gives what is new its place in the verifiable log (sequencer.h). State is
- * in the database alone; several billds are safe (an advisory lock orders them) and
- * useless. It decides no price and touches no table: only the api.billing_* functions.
+ * One round after the other: rate receipts, bill paths, release holds, credit, issue
+ * invoices of months that ended, settle, roll up what reports read (rollup.h). Beside
+ * the rounds, however long one takes, two turns with connections of their own (turn.h):
+ * one gives what is new its place in the verifiable log, every second (sequencer.h),
+ * and one checks what must be empty. State is in the database alone; several billds are
+ * safe (an advisory lock orders them) and useless. It decides no price and touches no
+ * table: only the api.billing_* functions.
  */
 #include <errno.h>
 #include <signal.h>
@@ -21,6 +22,7 @@
 #include "billing/rounds.h"
 #include "billing/sequencer.h"
 #include "billing/settle.h"
+#include "billing/turn.h"
 #include "client/lib/clock.h"
 #include "client/lib/conf.h"
 #include "client/lib/fsx.h"
@@ -30,7 +32,9 @@
 #include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
 
-#define CONF_PATH "/etc/neargpu/billd.conf"
+#define CONF_PATH  "/etc/neargpu/billd.conf"
+#define CHECK_REST 19 /* checks take at most a twentieth of the time */
+#define ONCE_TRIES 5
 
 struct billd_conf {
     char *database, *data_dir, *log_key;
@@ -49,8 +53,10 @@ static const struct conf_key keys[] = {
      "receipt",
      0, 48 * US_PER_HOUR},
     {"check_interval", CONF_DURATION, offsetof(struct billd_conf, check_us), "10m",
-     "how often the check views are read: they look at the whole ledger", US_PER_S,
-     48 * US_PER_HOUR},
+     "how often the check views are read: they look at the whole ledger; less often "
+     "when "
+     "that takes long",
+     US_PER_S, 48 * US_PER_HOUR},
     {"log_key", CONF_STRING, offsetof(struct billd_conf, log_key), NULL,
      "key that signs the verifiable log, made when it is not there; default: "
      "billd/log.key in data_dir",
@@ -190,18 +196,21 @@ static int load_conf(const struct opt_values *v, struct billd_conf *conf,
     return 0;
 }
 
+static char *database_info(const struct billd_conf *conf)
+{
+    if (conf->database != NULL)
+        return xstrdup(conf->database);
+    return xasprintf(
+        "host=%s/run dbname=neargpu user=neargpu_billd application_name=neargpu-billd",
+        conf->data_dir);
+}
+
 static int connect_database(const struct billd_conf *conf, PGconn **ret,
                             struct err *err)
 {
-    if (conf->database != NULL)
-        return pgtx_connect(conf->database, ret, err);
-    char *socket_dir = xasprintf("%s/run", conf->data_dir);
-    char *info = xasprintf(
-        "host=%s dbname=neargpu user=neargpu_billd application_name=neargpu-billd",
-        socket_dir);
+    char *info = database_info(conf);
     int rc = pgtx_connect(info, ret, err);
     free(info);
-    free(socket_dir);
     return rc;
 }
 
@@ -275,9 +284,10 @@ static int one_round(PGconn *pg, const struct billd_conf *conf, struct err *err)
     return first.code == ERR_NONE ? 0 : err_set(err, first.code, "%s", first.text);
 }
 
-static int log_breaches(PGconn *pg, struct err *err)
+static int check_turn(void *arg, PGconn *pg, struct err *err)
 {
     char *breaches;
+    (void)arg;
     if (rounds_check(pg, &breaches, err) != 0)
         return -1;
     if (breaches[0] != '\0')
@@ -316,70 +326,82 @@ static int open_sequencer(const struct billd_conf *conf, struct sequencer **ret,
     return rc;
 }
 
-/* Until the next round is due, or once; what is new is logged meanwhile. */
-static void keep_log(const struct billd_conf *conf, struct sequencer *s, PGconn *pg,
-                     bool once)
+static int log_turn(void *arg, PGconn *pg, struct err *err)
 {
-    int64_t end_us = clock_boot_us() + conf->interval_us, left_us;
-    struct err err;
     int64_t count;
-    int tries = 0;
-    do {
-        int rc = s != NULL && pg != NULL ? sequencer_round(s, pg, &count, &err) : 0;
-        if (rc != 0)
-            log_warn("%s; trying again", err.text);
-        /* Once: somebody who was killed may have appended still. */
-        if (once && rc != 0 && err.code == ERR_CONFLICT && ++tries < 5)
-            continue;
-        left_us = end_us - clock_boot_us();
-        if (once || left_us <= 0)
-            return;
-        if (left_us > conf->log_us)
-            left_us = conf->log_us;
-        struct timespec pause = {.tv_sec = left_us / US_PER_S,
-                                 .tv_nsec = left_us % US_PER_S * 1000};
-        nanosleep(&pause, NULL);
-    } while (clock_boot_us() < end_us);
+    return sequencer_round(arg, pg, &count, err);
 }
 
-static int run(const struct billd_conf *conf, bool once, struct err *err)
+/* Rounds without an end, and the turns beside them. */
+static int run_service(const struct billd_conf *conf, struct sequencer *sequencer,
+                       struct err *err)
 {
-    struct sigaction end = {.sa_handler = on_end};
-    struct sequencer *sequencer;
+    char *info = database_info(conf);
+    const struct turn log = {info, log_turn, sequencer, conf->log_us, 0};
+    const struct turn check = {info, check_turn, NULL, conf->check_us, CHECK_REST};
     struct rollup rollup = {0};
     PGconn *pg = NULL;
-    int64_t checked_us = -1;
     int days;
-    if (open_sequencer(conf, &sequencer, err) != 0)
+    int rc = turn_start(&check, err);
+    if (rc == 0 && sequencer != NULL)
+        rc = turn_start(&log, err);
+    if (rc != 0) {
+        free(info);
         return -1;
-    sigaction(SIGTERM, &end, NULL);
-    sigaction(SIGINT, &end, NULL);
+    }
     for (;;) {
-        int rc = pg == NULL ? connect_database(conf, &pg, err) : 0;
+        rc = pg == NULL ? pgtx_connect(info, &pg, err) : 0;
         if (rc == 0)
             rc = one_round(pg, conf, err);
         if (rc == 0)
-            rc = rollup_turn(&rollup, pg, conf->rollup_us, once, &days, err);
-        if (rc == 0 &&
-            (checked_us < 0 || clock_boot_us() - checked_us >= conf->check_us)) {
-            rc = log_breaches(pg, err);
-            checked_us = clock_boot_us();
-        }
-        if (once) {
-            if (rc == 0)
-                keep_log(conf, sequencer, pg, true);
-            sequencer_free(sequencer);
-            PQfinish(pg);
-            return rc;
-        }
+            rc = rollup_turn(&rollup, pg, conf->rollup_us, false, &days, err);
         if (rc != 0)
             log_warn("%s; trying again", err->text);
         if (rc != 0 && pg != NULL && PQstatus(pg) != CONNECTION_OK) {
             PQfinish(pg);
             pg = NULL;
         }
-        keep_log(conf, sequencer, pg, false);
+        turn_pause(conf->interval_us);
     }
+}
+
+/* All of it one after the other; what was logged last is what the round made. */
+static int run_once(const struct billd_conf *conf, struct sequencer *sequencer,
+                    struct err *err)
+{
+    struct rollup rollup = {0};
+    PGconn *pg;
+    int days;
+    if (connect_database(conf, &pg, err) != 0)
+        return -1;
+    int rc = one_round(pg, conf, err);
+    if (rc == 0)
+        rc = rollup_turn(&rollup, pg, conf->rollup_us, true, &days, err);
+    if (rc == 0)
+        rc = check_turn(NULL, pg, err);
+    /* Somebody who was killed may have appended still. */
+    for (int tries = 0; rc == 0 && sequencer != NULL && tries < ONCE_TRIES; tries++) {
+        if (log_turn(sequencer, pg, err) == 0)
+            break;
+        log_warn("%s", err->text);
+        if (err->code != ERR_CONFLICT)
+            break;
+    }
+    PQfinish(pg);
+    return rc;
+}
+
+static int run(const struct billd_conf *conf, bool once, struct err *err)
+{
+    struct sigaction end = {.sa_handler = on_end};
+    struct sequencer *sequencer;
+    if (open_sequencer(conf, &sequencer, err) != 0)
+        return -1;
+    sigaction(SIGTERM, &end, NULL);
+    sigaction(SIGINT, &end, NULL);
+    int rc = once ? run_once(conf, sequencer, err) : run_service(conf, sequencer, err);
+    sequencer_free(sequencer);
+    return rc;
 }
 
 static int until_text(const char *option, const char *text, char out[TIMEFMT_MAX],

@@ -257,7 +257,7 @@ static int log_round(struct sequencer *s, PGconn *pg, struct log *log,
         return -1;
     log->loaded = true;
     snprintf(limit, sizeof(limit), "%d", SEQUENCER_BATCH);
-    while (taken == SEQUENCER_BATCH) {
+    while (taken >= SEQUENCER_BATCH) {
         const char *params[] = {log->name, limit};
         PGresult *rows;
         if (pgtx_query(pg, "SELECT * FROM api.billing_log_take($1, $2)", params, 2,

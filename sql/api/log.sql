@@ -95,8 +95,8 @@ LANGUAGE sql STABLE AS $$
     END
 $$;
 
--- Keeps what is agreed of these reservations now, once a generation. One without a place
--- has nothing.
+-- Keeps what is agreed of these reservations now, once a generation, and so puts it into the
+-- log. One without a place has nothing.
 CREATE OR REPLACE FUNCTION ng.agree(p_ids uuid[]) RETURNS void
 LANGUAGE sql AS $$
     INSERT INTO ng.agreed (reservation_id, generation, during, currency, spot, bookings, lanes)
@@ -116,6 +116,15 @@ LANGUAGE sql AS $$
      WHERE r.id = ANY (p_ids) AND b.list IS NOT NULL
         AND NOT EXISTS (SELECT FROM ng.agreed a WHERE a.reservation_id = r.id AND a.generation = r.generation)
      ORDER BY r.id
+    ON CONFLICT DO NOTHING
+$$;
+-- Before these are charged for the first time: events are read later than that when
+-- something writes for long, and no charge is in the log without its price.
+CREATE OR REPLACE FUNCTION ng.agree_first(p_ids uuid[]) RETURNS void
+LANGUAGE sql AS $$
+    SELECT ng.agree(x.ids)
+      FROM (SELECT array_agg(DISTINCT i.id) AS ids FROM unnest(p_ids) AS i(id)
+             WHERE NOT EXISTS (SELECT FROM ng.agreed a WHERE a.reservation_id = i.id)) x WHERE x.ids IS NOT NULL
 $$;
 
 -- Reads the next events, as the change feed does: nothing appears behind the cursor later.
@@ -149,11 +158,6 @@ BEGIN
         PERFORM agree(v_ids);
         UPDATE agreed_cursor SET xid = c.xid, id = c.id;
     END IF;
-    -- Events wait for whatever writes; what was charged is not shown without its price.
-    PERFORM agree(ARRAY(
-        SELECT DISTINCT t.reservation_id FROM log_todo q JOIN transfer t ON t.id = CASE WHEN q.kind = 'transfer' THEN q.ref::bigint END
-         WHERE q.kind = 'transfer' AND t.kind IN ('capture', 'fee')
-           AND NOT EXISTS (SELECT FROM agreed a WHERE a.reservation_id = t.reservation_id)));
     RETURN v_read;
 END $$;
 
@@ -163,12 +167,31 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT l.name, l.size, l.vkey, m.name FROM log l CROSS JOIN market m ORDER BY l.name
 $$;
 
--- Oldest first by queue number. A row whose transaction is still open is not seen yet and
--- comes later: the index is the sequencer's order, nothing else.
+-- Puts records into the queue of a log, some hundred a row, with the transaction that makes
+-- them.
+CREATE OR REPLACE FUNCTION ng.log_queue(p_log text, p_kind text, p_refs text[]) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF cardinality(p_refs) BETWEEN 1 AND 100 THEN
+        INSERT INTO ng.log_todo (log, kind, refs) VALUES (p_log, p_kind, p_refs);
+    ELSIF cardinality(p_refs) > 100 THEN
+        INSERT INTO ng.log_todo (log, kind, refs)
+        SELECT p_log, p_kind, array_agg(x.ref ORDER BY x.n)
+          FROM unnest(p_refs) WITH ORDINALITY AS x(ref, n) GROUP BY (x.n - 1) / 100 ORDER BY (x.n - 1) / 100;
+    END IF;
+END $$;
+
+-- Oldest first by queue number: whole rows of the queue, as many as begin within p_limit
+-- records. A row whose transaction is still open is not seen yet and comes later: the index
+-- is the sequencer's order, nothing else.
 CREATE OR REPLACE FUNCTION api.billing_log_take(p_log text, p_limit integer)
 RETURNS TABLE (id bigint, kind text, ref text, body jsonb)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-    SELECT t.id, t.kind, t.ref, log_body(t.kind, t.ref) FROM log_todo t WHERE t.log = p_log ORDER BY t.id LIMIT p_limit
+    SELECT q.id, q.kind, x.ref, log_body(q.kind, x.ref)
+      FROM (SELECT t.id, t.kind, t.refs, sum(cardinality(t.refs)) OVER (ORDER BY t.id) - cardinality(t.refs) AS earlier
+              FROM log_todo t WHERE t.log = p_log ORDER BY t.id LIMIT p_limit) q
+     CROSS JOIN LATERAL unnest(q.refs) WITH ORDINALITY AS x(ref, n)
+     WHERE q.earlier < p_limit ORDER BY q.id, x.n
 $$;
 
 -- The first p_count hashes of a tile, as hex; null when it has fewer.
@@ -187,7 +210,7 @@ RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp A
 DECLARE
     v_log log;
     v_count bigint := jsonb_array_length(p_leaves);
-    v_gone bigint;
+    v_wrong bigint;
 BEGIN
     SELECT * INTO v_log FROM log WHERE name = p_log FOR UPDATE;
     IF NOT FOUND OR v_log.size <> p_size THEN
@@ -199,11 +222,15 @@ BEGIN
     INSERT INTO log_leaf (log, index, kind, ref, nonce, leaf)
     SELECT p_log, p_size + e.place - 1, e.leaf->>'kind', e.leaf->>'ref', decode(e.leaf->>'nonce', 'hex'), decode(e.leaf->>'leaf', 'hex')
       FROM jsonb_array_elements(p_leaves) WITH ORDINALITY AS e(leaf, place);
-    DELETE FROM log_todo t USING jsonb_array_elements(p_leaves) AS e(leaf)
-     WHERE t.id = (e.leaf->>'id')::bigint AND t.log = p_log AND t.kind = e.leaf->>'kind' AND t.ref = e.leaf->>'ref';
-    GET DIAGNOSTICS v_gone = ROW_COUNT;
-    IF v_gone <> v_count THEN
-        PERFORM refuse(6, format('%s of %s rows were not queued for the log %s', v_count - v_gone, v_count, p_log));
+    WITH leaf AS (
+        SELECT (e.leaf->>'id')::bigint AS id, e.leaf->>'kind' AS kind, e.leaf->>'ref' AS ref
+          FROM jsonb_array_elements(p_leaves) AS e(leaf)),
+    gone AS (DELETE FROM log_todo t WHERE t.log = p_log AND t.id IN (SELECT x.id FROM leaf x) RETURNING t.id, t.kind, t.refs)
+    SELECT count(*) INTO v_wrong
+      FROM leaf x FULL JOIN (SELECT g.id, g.kind, r.ref FROM gone g CROSS JOIN LATERAL unnest(g.refs) AS r(ref)) g USING (id, kind, ref)
+     WHERE x.id IS NULL OR g.id IS NULL;
+    IF v_wrong <> 0 THEN
+        PERFORM refuse(6, format('%s of %s rows are not what was queued for the log %s', v_wrong, v_count, p_log));
     END IF;
     INSERT INTO log_tile (log, level, index, hashes, inner_nodes)
     SELECT p_log, (t->>'level')::smallint, (t->>'index')::bigint, decode(t->>'hashes', 'hex'), decode(t->>'inner', 'hex')

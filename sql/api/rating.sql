@@ -81,6 +81,7 @@ DECLARE v_outcomes text[];
 BEGIN
     PERFORM billing_lock();
     PERFORM 1 FROM reservation WHERE id = ANY (p_reservations) ORDER BY id FOR NO KEY UPDATE;
+    PERFORM agree_first(p_reservations);
     INSERT INTO meter (reservation_id, node_id)
     SELECT DISTINCT g.resv, g.node FROM unnest(p_reservations, p_nodes) AS g(resv, node)
       JOIN reservation v ON v.id = g.resv JOIN node n ON n.id = g.node

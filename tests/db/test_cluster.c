@@ -116,10 +116,11 @@ START_TEST(test_edited_migration_refused)
 {
     struct cluster *c = start(NULL);
     struct migrate_result r;
-    struct sqlfile files[64];
     size_t n = 0;
-    for (; sqlfiles[n].path != NULL; n++)
-        files[n] = sqlfiles[n];
+    while (sqlfiles[n].path != NULL)
+        n++;
+    struct sqlfile *files = xcalloc(n + 3, sizeof(*files)); /* two more and an end */
+    memcpy(files, sqlfiles, n * sizeof(*files));
     files[n] = (struct sqlfile){"sql/migrations/9999_more.sql",
                                 "CREATE TABLE ng.more (i int);"};
     files[n + 1] = (struct sqlfile){NULL, NULL};
@@ -143,6 +144,7 @@ START_TEST(test_edited_migration_refused)
         "WITH x AS (DELETE FROM public.neargpu_migration WHERE name LIKE '%9999%' "
         "RETURNING 1) SELECT count(*) FROM x",
         "1");
+    free(files);
     cluster_stop(c);
 }
 END_TEST

@@ -432,7 +432,7 @@ static const struct breach {
      "UPDATE ng.log SET vkey = 'k'; UPDATE ng.transfer SET at = now() - interval "
      "'2 minutes' WHERE id = 1"},
     {"agreed", "UPDATE ng.log SET vkey = 'k'; UPDATE ng.agreed_cursor SET past = NULL; "
-               "DELETE FROM ng.event"},
+               "DELETE FROM ng.event; DELETE FROM ng.agreed"},
 };
 
 START_TEST(views_show_breaches)

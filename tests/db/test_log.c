@@ -222,6 +222,63 @@ START_TEST(test_found)
 }
 END_TEST
 
+/* Many records of one statement wait in few rows. The sequencer takes whole rows, and a
+ * row goes when all of it has its place: a part is not an append. */
+START_TEST(test_queue)
+{
+    begin();
+    sequence();
+    char *waiting = NULL;
+    ledger_sql(&l,
+               "SELECT ng.post_batch('topup', 'JPY', array_agg(b), array_agg(w), "
+               "array_agg(n::bigint), array_agg(NULL::uuid), array_agg(NULL::text)) "
+               "FROM generate_series(0, 250) n, ng.account_of('bank', NULL, NULL, "
+               "'JPY') b, ng.account_of('wallet', (SELECT id FROM ng.tenant WHERE "
+               "name = 'alpha'), NULL, 'JPY') w");
+    waiting = ledger_text(&l, "SELECT string_agg(cardinality(refs)::text, ' ' ORDER BY "
+                              "id) FROM ng.log_todo");
+    ck_assert_str_eq(waiting, "100 100 50");
+    free(waiting);
+    /* As many rows as begin within the limit, in the order of their making. */
+    ck_assert_int_eq(
+        ledger_int(&l, "SELECT count(*) FROM api.billing_log_take('ledger', 1)"), 100);
+    ck_assert_int_eq(
+        ledger_int(&l, "SELECT count(*) FROM api.billing_log_take('ledger', 101)"),
+        200);
+    ck_assert_int_eq(ledger_int(&l, "SELECT count(*) FROM (SELECT n, row_number() OVER "
+                                    "() AS place, (body->>'amount_micro')::integer AS "
+                                    "amount FROM api.billing_log_take('ledger', 999) "
+                                    "WITH ORDINALITY AS t(id, kind, ref, body, n)) x "
+                                    "WHERE place <> n OR amount <> n"),
+                     0);
+    static const char *const wrong[] = {
+        "x.n < 100",                                         /* not all of a row */
+        "x.n <= 100 UNION ALL SELECT 0, 'transfer', '1'",    /* and one of no row */
+        "x.n < 100 UNION ALL SELECT id, kind, '1' FROM t",   /* one for another */
+        "x.n <= 100 UNION ALL SELECT id, kind, ref FROM t ", /* one twice */
+    };
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        char *sql = xasprintf(
+            "WITH t AS (SELECT id, kind, ref FROM api.billing_log_take('ledger', 1) "
+            "LIMIT 1) SELECT api.billing_log_append('ledger', size, vkey, (SELECT "
+            "jsonb_agg(jsonb_build_object('id', y.id, 'kind', y.kind, 'ref', y.ref, "
+            "'nonce', md5(y.ref), 'leaf', repeat('0', 64))) FROM (SELECT x.id, x.kind, "
+            "x.ref FROM api.billing_log_take('ledger', 1) WITH ORDINALITY AS x(id, "
+            "kind, "
+            "ref, body, n) WHERE %s) y), '[]', 'n') FROM ng.log WHERE name = 'ledger'",
+            wrong[i]);
+        const char *state = testdb_state(l.pg, sql);
+        ck_assert_msg(strcmp(state, "NG006") == 0 || strcmp(state, "23505") == 0,
+                      "%s: %s", wrong[i], state);
+        free(sql);
+    }
+    sequence();
+    expect_whole();
+    expect_clean();
+    end();
+}
+END_TEST
+
 /* Neither role of the market may touch the log but through its functions. */
 START_TEST(test_append_only)
 {
@@ -411,7 +468,7 @@ START_TEST(test_killed)
 }
 END_TEST
 
-UNIT_MAIN("log", UNIT_CASE(test_kept) UNIT_CASE(test_found) UNIT_CASE(test_append_only)
-                     UNIT_CASE(test_agreed) UNIT_CASE(test_agreed_held_up)
-                         UNIT_CASE(test_agreed_before) UNIT_CASE(test_payout)
-                             UNIT_CASE(test_killed))
+UNIT_MAIN("log", UNIT_CASE(test_kept) UNIT_CASE(test_found) UNIT_CASE(test_queue)
+                     UNIT_CASE(test_append_only) UNIT_CASE(test_agreed)
+                         UNIT_CASE(test_agreed_held_up) UNIT_CASE(test_agreed_before)
+                             UNIT_CASE(test_payout) UNIT_CASE(test_killed))

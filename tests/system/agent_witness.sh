@@ -84,7 +84,7 @@ billd=$(awk '$2 == "neargpu-billd" {print $1}' "$run/pids")
 kill -TERM "$billd"
 wait_for 20 pid_gone "$billd"
 super "BEGIN; SET LOCAL session_replication_role = replica;
-    INSERT INTO ng.log_todo (log, kind, ref) SELECT log, kind, ref FROM ng.log_leaf ORDER BY index DESC;
+    INSERT INTO ng.log_todo (log, kind, refs) SELECT log, kind, ARRAY[ref] FROM ng.log_leaf ORDER BY index DESC;
     UPDATE ng.node_witness SET size = NULL, line = NULL, at = NULL;
     DELETE FROM ng.log_leaf; DELETE FROM ng.log_tile; DELETE FROM ng.log_checkpoint; UPDATE ng.log SET size = 0; COMMIT"
 billd_start

@@ -102,7 +102,7 @@ pid=$(awk '$2 == "neargpu-billd" {print $1}' "$run/pids")
 kill -TERM "$pid"
 wait_for 20 pid_gone "$pid"
 super "BEGIN; SET LOCAL session_replication_role = replica;
-    INSERT INTO ng.log_todo (log, kind, ref) SELECT log, kind, ref FROM ng.log_leaf ORDER BY random();
+    INSERT INTO ng.log_todo (log, kind, refs) SELECT log, kind, ARRAY[ref] FROM ng.log_leaf ORDER BY random();
     DELETE FROM ng.log_leaf; DELETE FROM ng.log_tile; DELETE FROM ng.log_checkpoint; UPDATE ng.log SET size = 0; COMMIT"
 billd_start
 wait_for 20 logged
