@@ -231,7 +231,8 @@ START_TEST(and_is_told)
                           "returned, bank_fees) FROM report.payouts");
     ck_assert_str_eq(got, "2 2425 0 2 2425 880");
     free(got);
-    got = ledger_text(&l, "SELECT string_agg(array_to_string(refs, ' '), ' ' ORDER BY id) FROM ng.log_todo "
+    got = ledger_text(&l, "SELECT string_agg(array_to_string(refs, ' '), ' ' ORDER BY "
+                          "id) FROM ng.log_todo "
                           "WHERE kind = 'payout'");
     ck_assert_str_eq(got, "1 1/returned 2 2/returned");
     free(got);
