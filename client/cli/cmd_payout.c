@@ -399,9 +399,18 @@ static const struct render_col bank_cols[] = {
     {"Holder", "bank.holder", RENDER_TEXT, NULL},
     {"Registration", "registration", RENDER_TEXT, NULL},
     {"Reserve", "reserve_ppm", RENDER_PPM, NULL},
+};
+/* The market's own: its registration number is of its configuration. */
+static const struct render_col terms_cols[] = {
+    {"Bank", "bank.bank", RENDER_TEXT, NULL},
+    {"Branch", "bank.branch", RENDER_TEXT, NULL},
+    {"Type", "bank.type", RENDER_TEXT, NULL},
+    {"Number", "bank.number", RENDER_TEXT, NULL},
+    {"Holder", "bank.holder", RENDER_TEXT, NULL},
+    {"Reserve", "reserve_ppm", RENDER_PPM, NULL},
     {"Dispute window", "dispute_window_s", RENDER_SECONDS, NULL},
     {"Reserve for", "reserve_for_s", RENDER_SECONDS, NULL},
-    {"Hold window", "hold_window_s", RENDER_SECONDS, NULL},
+    {"Hold window", "hold_window_s", RENDER_SECONDS, "the whole lease"},
     {"Issuer's address", "issuer_address", RENDER_TEXT, NULL},
 };
 
@@ -409,7 +418,8 @@ static int print_bank(struct cli *c, const json_t *reply, struct err *err)
 {
     const json_t *bank = json_object_get(reply, "bank");
     bool abroad = json_is_object(bank) && json_object_get(bank, "branch") == NULL;
-    return cli_print_card(c, reply, abroad ? abroad_cols : bank_cols, 7, err);
+    return cli_print_card(c, reply, abroad ? abroad_cols : bank_cols,
+                          RENDER_COUNT_OF(bank_cols), err);
 }
 
 int cmd_provider_bank(struct cli *c, struct err *err)
@@ -464,8 +474,10 @@ int cmd_admin_terms(struct cli *c, struct err *err)
     } else if (rc == 0) {
         rc = plain(c, "PATCH", "/v1/terms", body, &reply, err);
     }
-    if (rc == 0)
-        rc = cli_print_card(c, reply, bank_cols, RENDER_COUNT_OF(bank_cols), err);
+    if (rc == 0 && provider != NULL)
+        rc = print_bank(c, reply, err);
+    else if (rc == 0)
+        rc = cli_print_card(c, reply, terms_cols, RENDER_COUNT_OF(terms_cols), err);
     json_decref(body);
     json_decref(reply);
     return rc;

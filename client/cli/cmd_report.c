@@ -47,13 +47,18 @@ static int fetch(struct cli *c, const char *name, bool period, json_t **ret,
 }
 
 /* How fresh it is, beside the table: programs have it in the JSON. */
-static void note_fresh(const json_t *report)
+static void note_fresh(const struct cli *c, const json_t *report)
 {
+    static const struct render_col at = {"", "fresh_as_of", RENDER_TIME, NULL};
     const json_t *fresh = json_object_get(report, "fresh_as_of");
-    if (json_is_null(fresh))
+    struct strbuf text = STRBUF_INIT;
+    if (json_is_null(fresh)) {
         cli_note("this report was not rolled up yet: is neargpu-billd running?");
-    else if (json_is_string(fresh))
-        cli_note("fresh as of %s", json_string_value(fresh));
+    } else if (json_is_string(fresh)) {
+        render_cell(report, &at, c->render.zone, &text);
+        cli_note("fresh as of %s", strbuf_str(&text));
+    }
+    strbuf_done(&text);
 }
 
 static int write_page(const struct strbuf *page, const char *file, struct err *err)
@@ -146,7 +151,7 @@ static int show(struct cli *c, const json_t *report, const char *name, struct er
         rc = cli_print(&out, err);
     }
     if (rc == 0 && (html != NULL || c->render.format != RENDER_JSON))
-        note_fresh(report);
+        note_fresh(c, report);
     strbuf_done(&out);
     return rc;
 }

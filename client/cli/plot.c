@@ -159,11 +159,19 @@ static void y_axis(struct strbuf *b, const struct axis *a)
     strbuf_addc(b, '\n');
 }
 
-/* Days, or hours where there are few days; about eight of them. */
+static bool all_midnights(const int64_t *at_us, size_t count)
+{
+    size_t i = 0;
+    while (i < count && at_us[i] % (24 * US_PER_HOUR) == 0)
+        i++;
+    return i == count;
+}
+
+/* Days, or hours where there are few days and some hours; about eight of them. */
 static void time_axis(struct strbuf *b, const int64_t *at_us, size_t count)
 {
     int64_t first = at_us[0], span = at_us[count - 1] - first;
-    bool hours = span < 2 * 24 * US_PER_HOUR;
+    bool hours = span < 2 * 24 * US_PER_HOUR && !all_midnights(at_us, count);
     int64_t unit = hours ? US_PER_HOUR : 24 * US_PER_HOUR;
     int64_t step = (span / unit / 8 + 1) * unit;
     if (!hours && step > 5 * unit)
@@ -189,29 +197,46 @@ static void time_axis(struct strbuf *b, const int64_t *at_us, size_t count)
     strbuf_addc(b, '\n');
 }
 
+static double x_at(const struct plot_lines *p, size_t k)
+{
+    int64_t first = p->at_us[0], span = p->at_us[p->count - 1] - first;
+    return span == 0 ? (LEFT + WIDTH - RIGHT) / 2
+                     : LEFT + (double)(p->at_us[k] - first) / (double)span *
+                                  (WIDTH - LEFT - RIGHT);
+}
+
+/* No line goes to a point without neighbours. */
+static bool is_alone(const struct plot_lines *p, const struct plot_series *s, size_t k)
+{
+    return !isnan(s->y[k]) && (k == 0 || isnan(s->y[k - 1])) &&
+           (k + 1 == p->count || isnan(s->y[k + 1]));
+}
+
 static void one_line(struct strbuf *b, const struct plot_lines *p,
                      const struct plot_series *s, const struct axis *a,
                      const char *colour)
 {
-    int64_t first = p->at_us[0], span = p->at_us[p->count - 1] - first;
     bool down = false;
     strbuf_addf(b, "<path stroke=\"%s\" d=\"", colour);
     for (size_t k = 0; k < p->count; k++) {
-        double x = span == 0 ? (LEFT + WIDTH - RIGHT) / 2
-                             : LEFT + (double)(p->at_us[k] - first) / (double)span *
-                                          (WIDTH - LEFT - RIGHT);
         if (isnan(s->y[k])) {
             down = false;
             continue;
         }
-        strbuf_addf(b, "%c%.1f %.1f", down ? 'L' : 'M', x, y_at(a, s->y[k]));
-        if (!down && (k + 1 == p->count || isnan(s->y[k + 1])))
-            strbuf_adds(b, "h0.1"); /* a point alone shows as a dot */
+        strbuf_addf(b, "%c%.1f %.1f", down ? 'L' : 'M', x_at(p, k), y_at(a, s->y[k]));
         down = true;
     }
     strbuf_adds(b, "\"><title>");
     html_text(b, s->name);
     strbuf_adds(b, "</title></path>\n");
+    for (size_t k = 0; k < p->count; k++) {
+        if (!is_alone(p, s, k))
+            continue;
+        strbuf_addf(b, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"%s\"><title>",
+                    x_at(p, k), y_at(a, s->y[k]), colour);
+        html_text(b, s->name);
+        strbuf_adds(b, "</title></circle>\n");
+    }
 }
 
 void plot_lines(struct strbuf *b, const struct plot_lines *p)

@@ -251,6 +251,10 @@ void render_cell(const json_t *row, const struct render_col *col, render_zone_fn
         render_rtt(out, us);
         break;
     case RENDER_SECONDS:
+        if (json_integer_value(v) == 0 && col->aux != NULL) {
+            strbuf_adds(out, col->aux);
+            break;
+        }
         timefmt_duration(json_integer_value(v) * US_PER_S, duration);
         strbuf_adds(out, duration);
         break;
@@ -449,6 +453,15 @@ bool render_is_number(const json_t *rows, size_t col)
     return false;
 }
 
+/* Days and months of a report are those of UTC: a date alone, which no zone moves. */
+static bool is_date(const json_t *col, const json_t *v)
+{
+    const char *name = text_or(json_object_get(col, "name"), "");
+    const char *text = text_or(v, "");
+    return (strcmp(name, "day") == 0 || strcmp(name, "cohort") == 0) &&
+           strlen(text) > 19 && strncmp(text + 10, "T00:00:00", 9) == 0;
+}
+
 void render_report(const json_t *report, const struct render_opts *o,
                    struct strbuf *out)
 {
@@ -478,10 +491,13 @@ void render_report(const json_t *report, const struct render_opts *o,
     }
     json_array_foreach(rows, i, row)
     {
-        for (c = 0; c < json_array_size(columns); c++) {
+        json_array_foreach(columns, c, col)
+        {
             const json_t *v = json_array_get(row, c);
             if (csv)
                 csv_raw(&text, v);
+            else if (is_date(col, v))
+                strbuf_add(&text, json_string_value(v), 10);
             else if (v == NULL || json_is_null(v))
                 strbuf_addc(&text, '-');
             else

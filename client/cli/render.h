@@ -27,7 +27,7 @@ enum render_kind {
     RENDER_ABOUT,    /* the same, rounded to the currency's minor unit in tables */
     RENDER_RTT,     /* microseconds or a duration -> "11.5 ms"; aux: path of its source,
                        "~11.5 ms" unless that is "measured" */
-    RENDER_SECONDS, /* integer of seconds -> "1h30m" */
+    RENDER_SECONDS, /* integer of seconds -> "1h30m"; aux: what 0 is called in tables */
     RENDER_BYTES,   /* integer of bytes -> "12.0 TB" */
     RENDER_RATE,    /* integer of bytes a second -> "40 Gbit/s" */
     RENDER_GPU_MS,  /* integer of GPU milliseconds -> GPU hours "4.000" */

@@ -54,7 +54,7 @@ static char *label_of(const json_t *v)
     if (json_is_number(v))
         plot_number(&t, json_number_value(v), 3);
     else if (json_is_string(v)) {
-        strbuf_adds(&t, json_string_value(v));
+        strbuf_adds(&t, *json_string_value(v) != '\0' ? json_string_value(v) : "none");
         if (t.len >= 20 && strbuf_str(&t)[10] == 'T') { /* a day */
             char *text = xstrndup(strbuf_str(&t), 10);
             strbuf_done(&t);
@@ -259,6 +259,19 @@ static size_t pick_series(const struct sums *s, struct plot_series out[PLOT_SERI
     return count;
 }
 
+static bool has_values(const struct sums *s)
+{
+    size_t i = 0;
+    while (i < s->at.count * s->series.count && isnan(s->sum[i]))
+        i++;
+    return i < s->at.count * s->series.count;
+}
+
+static void nothing_to_draw(struct strbuf *out)
+{
+    strbuf_adds(out, "<p class=\"quiet\">No row has a value to be drawn.</p>\n");
+}
+
 static void draw_lines(const struct chart *c, struct strbuf *out)
 {
     struct plot_series series[PLOT_SERIES_MAX];
@@ -277,7 +290,9 @@ static void draw_lines(const struct chart *c, struct strbuf *out)
                                  .series = series,
                                  .series_count = count,
                                  .from_zero = !c->mean};
-    if (fine)
+    if (!has_values(&s))
+        nothing_to_draw(out);
+    else if (fine)
         plot_lines(out, &p);
     if (fine && left > 0)
         strbuf_addf(out, "<p class=\"quiet\">The %zu largest of %zu.</p>\n", count,
@@ -297,7 +312,10 @@ static void draw_bars(const struct chart *c, struct strbuf *out)
                                 .count = s.at.count > BARS_MAX ? BARS_MAX : s.at.count,
                                 .series = series,
                                 .series_count = count};
-    plot_bars(out, &p);
+    if (has_values(&s))
+        plot_bars(out, &p);
+    else
+        nothing_to_draw(out);
     if (s.at.count > BARS_MAX)
         strbuf_addf(out, "<p class=\"quiet\">The first %d of %zu.</p>\n", BARS_MAX,
                     s.at.count);

@@ -101,13 +101,20 @@ START_TEST(test_card)
         {"GPUs", "places", RENDER_COUNT, "gpus"},
         {"Balance", "balance", RENDER_MONEY, NULL},
         {"Nothing", "nothing.at.all", RENDER_TEXT, NULL},
+        {"Window", "window_s", RENDER_SECONDS, "the whole lease"},
     };
     struct strbuf out = STRBUF_INIT;
-    json_t *v = parse("{\"name\":\"\",\"places\":[{\"site\":\"a\",\"gpus\":[1,2]},"
-                      "{\"site\":\"b\",\"gpus\":[3]},{\"site\":\"a\",\"gpus\":[]}],"
-                      "\"balance\":{\"currency\":\"JPY\",\"micro\":4000000000}}");
+    json_t *v = parse(
+        "{\"name\":\"\",\"places\":[{\"site\":\"a\",\"gpus\":[1,2]},"
+        "{\"site\":\"b\",\"gpus\":[3]},{\"site\":\"a\",\"gpus\":[]}],"
+        "\"balance\":{\"currency\":\"JPY\",\"micro\":4000000000},\"window_s\":0}");
     render_card(v, cols, RENDER_COUNT_OF(cols), &table, &out);
-    SAME("Name     -\nSites    a,b\nGPUs     3\nBalance  4000 JPY\nNothing  -\n", out);
+    SAME("Name     -\nSites    a,b\nGPUs     3\nBalance  4000 JPY\nNothing  -\n"
+         "Window   the whole lease\n",
+         out);
+    json_object_set_new(v, "window_s", json_integer(60));
+    render_card(v, &cols[5], 1, &table, &out);
+    SAME("Window  1m\n", out);
     json_decref(v);
 }
 END_TEST
@@ -258,6 +265,21 @@ START_TEST(test_report)
     render_report(v, &csv, &out);
     SAME("hour,site,busy\r\n2026-11-22T22:00:00Z,osaka,\r\n"
          "2026-11-22T23:00:00Z,oita,12.5\r\n",
+         out);
+    json_decref(v);
+    /* days and months are those of UTC; a time that is none of them stays one */
+    v = parse(
+        "{\"columns\":[{\"name\":\"day\"},{\"name\":\"cohort\"},{\"name\":\"hour\"}],"
+        "\"rows\":[[\"2026-11-22T00:00:00+00:00\",\"2026-11-01T00:00:00+00:00\","
+        "\"2026-11-22T00:00:00+00:00\"],[\"2026-11-22T01:00:00+00:00\",null,null]]}");
+    render_report(v, &table, &out);
+    SAME("day                        cohort      hour\n"
+         "2026-11-22                 2026-11-01  2026-11-22 09:00:00+09:00\n"
+         "2026-11-22 10:00:00+09:00  -           -\n",
+         out);
+    render_report(v, &csv, &out);
+    SAME("day,cohort,hour\r\n2026-11-22T00:00:00+00:00,2026-11-01T00:00:00+00:00,"
+         "2026-11-22T00:00:00+00:00\r\n2026-11-22T01:00:00+00:00,,\r\n",
          out);
     json_decref(v);
 }

@@ -124,9 +124,50 @@ START_TEST(lines)
     ck_assert_uint_eq(count(page, "<path"), 2); /* dollars are not on the yen's axis */
     /* a: 1,500 on the 1st, nothing on the 2nd: the line is broken; the axis ends
      * at 1.5k */
-    ck_assert_ptr_nonnull(strstr(page, "d=\"M58.0 10.0h0.1M708.0 "));
+    ck_assert_ptr_nonnull(strstr(page, "d=\"M58.0 10.0M708.0 "));
+    ck_assert_uint_eq(count(page, "<circle"), 3); /* points without a line */
     ck_assert_uint_eq(count(page, "<tr>"), 6);
     ck_assert_ptr_nonnull(strstr(page, "99,999,999"));
+    free(page);
+}
+END_TEST
+
+#define LINE_OF_PROVIDERS                                                            \
+    "{\"name\": \"x\", \"description\": \"d\", \"fresh_as_of\": null, \"filters\": " \
+    "{}, "                                                                           \
+    "\"chart\": {\"kind\": \"line\", \"x\": \"day\", \"y\": [\"revenue\"], "         \
+    "\"series\": "                                                                   \
+    "\"provider\"}, " COLUMNS ", \"rows\": "
+
+/* A market's first day: points that show, at a date; a row of no provider has a name in
+ * the legend. */
+START_TEST(one_day)
+{
+    char *page = page_of(LINE_OF_PROVIDERS
+                         "[[\"2026-11-01T00:00:00+00:00\", \"a\", \"JPY\", 5], "
+                         "[\"2026-11-01T00:00:00+00:00\", \"\", \"JPY\", 7]]}");
+    check_page(page);
+    ck_assert_uint_eq(count(page, "<circle"), 2);
+    ck_assert_ptr_nonnull(strstr(page, ">11-01</text>"));
+    ck_assert_ptr_null(strstr(page, ">00:00</text>"));
+    ck_assert_ptr_nonnull(strstr(page, "</i>none</li>"));
+    free(page);
+    page = page_of(LINE_OF_PROVIDERS
+                   "[[\"2026-11-01T05:00:00+00:00\", \"a\", \"JPY\", 5]]}");
+    check_page(page);
+    ck_assert_ptr_nonnull(strstr(page, ">05:00</text>"));
+    free(page);
+}
+END_TEST
+
+/* Rows whose values are all empty have no axes from 0 to 1. */
+START_TEST(no_values)
+{
+    char *page = page_of(LINE_OF_PROVIDERS
+                         "[[\"2026-11-01T00:00:00+00:00\", \"a\", \"JPY\", null]]}");
+    check_page(page);
+    ck_assert_ptr_nonnull(strstr(page, "No row has a value to be drawn"));
+    ck_assert_ptr_null(strstr(page, "<svg"));
     free(page);
 }
 END_TEST
@@ -183,5 +224,6 @@ START_TEST(nothing_to_draw)
 }
 END_TEST
 
-UNIT_MAIN("report_page", UNIT_CASE(numbers) UNIT_CASE(hostile) UNIT_CASE(lines)
-                             UNIT_CASE(heat_and_bars) UNIT_CASE(nothing_to_draw))
+UNIT_MAIN("report_page",
+          UNIT_CASE(numbers) UNIT_CASE(hostile) UNIT_CASE(lines) UNIT_CASE(one_day)
+              UNIT_CASE(no_values) UNIT_CASE(heat_and_bars) UNIT_CASE(nothing_to_draw))
