@@ -2,10 +2,12 @@
 -- it, hashes them and appends; the database only keeps, in the order it was told.
 
 -- What a leaf commits to: the row as it is now. Amounts and numbers beyond 2^53 are texts
--- (RFC 8785 has no others). Null when the row is gone.
-CREATE OR REPLACE FUNCTION ng.log_account(p_id integer) RETURNS text
+-- (RFC 8785 has no others). Null when the row is gone. In plpgsql, which plans each kind's
+-- query once a connection and begins no other: as one query it took ten times as long.
+DROP FUNCTION IF EXISTS ng.log_account(integer); -- of before
+CREATE OR REPLACE FUNCTION ng.log_account(a ng.account) RETURNS text
 LANGUAGE sql STABLE AS $$
-    SELECT concat_ws('/', kind, coalesce(tenant_id, provider_id)) FROM ng.account WHERE id = p_id
+    SELECT CASE WHEN a.id IS NOT NULL THEN concat_ws('/', a.kind, coalesce(a.tenant_id, a.provider_id)) END
 $$;
 CREATE OR REPLACE FUNCTION ng.log_time(p_at timestamptz) RETURNS text
 LANGUAGE sql STABLE AS $$ SELECT to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') $$;
@@ -30,22 +32,24 @@ LANGUAGE sql STABLE AS $$
       LEFT JOIN ng.path_booking k ON k.id = (e->>'booking')::bigint
 $$;
 CREATE OR REPLACE FUNCTION ng.log_body(p_kind text, p_ref text) RETURNS jsonb
-LANGUAGE sql STABLE AS $$
-    SELECT CASE p_kind
-    WHEN 'receipt' THEN (
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    CASE p_kind
+    WHEN 'receipt' THEN RETURN (
         SELECT jsonb_build_object('type', 'receipt', 'reservation', r.reservation_id, 'node', n.spiffe_id,
                    'seq', r.seq, 'sha256', encode(sha256(convert_to(r.jws, 'UTF8')), 'hex'),
                    'received_at', ng.log_time(r.received_at))
           FROM ng.receipt r JOIN (SELECT id, spiffe_id FROM ng.node) n ON n.id = r.node_id
          WHERE r.reservation_id = ng.uuid_of(split_part(p_ref, '/', 1))
-           AND r.node_id = split_part(p_ref, '/', 2)::integer AND r.seq = split_part(p_ref, '/', 3)::integer)
-    WHEN 'transfer' THEN (
+           AND r.node_id = split_part(p_ref, '/', 2)::integer AND r.seq = split_part(p_ref, '/', 3)::integer);
+    WHEN 'transfer' THEN RETURN (
         SELECT jsonb_build_object('type', 'transfer', 'id', t.id::text, 'at', ng.log_time(t.at), 'kind', t.kind,
-                   'dr', ng.log_account(t.dr), 'cr', ng.log_account(t.cr), 'currency', t.currency,
+                   'dr', ng.log_account(d), 'cr', ng.log_account(c), 'currency', t.currency,
                    'amount_micro', t.amount_micro::text, 'reservation', t.reservation_id, 'ref', t.ref,
                    'reverses', t.reverses::text)
-          FROM ng.transfer t WHERE t.id = p_ref::bigint)
-    WHEN 'invoice' THEN (
+          FROM ng.transfer t LEFT JOIN ng.account d ON d.id = t.dr LEFT JOIN ng.account c ON c.id = t.cr
+         WHERE t.id = p_ref::bigint);
+    WHEN 'invoice' THEN RETURN (
         SELECT jsonb_build_object('type', 'invoice', 'number', i.number, 'tenant', i.tenant_id, 'currency', i.currency,
                    'from', ng.log_time(lower(i.period)), 'to', ng.log_time(upper(i.period)),
                    'issued_at', ng.log_time(i.issued_at), 'net_micro', i.net_micro::text,
@@ -56,26 +60,26 @@ LANGUAGE sql STABLE AS $$
                                FROM ng.invoice_line l WHERE l.number = i.number))
                || CASE WHEN i.tax_ppm IS NULL THEN jsonb_build_object('taxes', ng.log_taxes(ng.invoice_taxes_json(i.number)))
                        ELSE jsonb_build_object('tax_ppm', i.tax_ppm) END
-          FROM ng.invoice i WHERE i.number = p_ref)
-    WHEN 'price' THEN (
+          FROM ng.invoice i WHERE i.number = p_ref);
+    WHEN 'price' THEN RETURN (
         SELECT jsonb_build_object('type', 'price', 'node', n.spiffe_id, 'from', ng.log_time(lower(p.during)),
                    'currency', p.currency, 'per_gpu_hour_micro', p.per_gpu_hour_micro::text, 'set_by', p.set_by)
           FROM ng.price p JOIN ng.node n ON n.id = p.node_id
          WHERE p.node_id = split_part(p_ref, '/', 1)::integer
-           AND lower(p.during) = ng.ts(split_part(p_ref, '/', 2)::bigint))
-    WHEN 'quote' THEN (
+           AND lower(p.during) = ng.ts(split_part(p_ref, '/', 2)::bigint));
+    WHEN 'quote' THEN RETURN (
         SELECT jsonb_build_object('type', 'quote', 'id', q.id, 'tenant', q.tenant_id, 'created_at', ng.log_time(q.created_at),
                    'expires_at', ng.log_time(q.expires_at), 'sha256', encode(q.hash, 'hex'))
-          FROM ng.quote q WHERE q.id = ng.uuid_of(p_ref))
-    WHEN 'credit_note' THEN (
+          FROM ng.quote q WHERE q.id = ng.uuid_of(p_ref));
+    WHEN 'credit_note' THEN RETURN (
         SELECT jsonb_build_object('type', 'credit_note', 'number', c.number, 'tenant', c.tenant_id, 'currency', c.currency,
                    'reservation', c.reservation_id, 'invoice', c.invoice, 'issued_at', ng.log_time(c.issued_at), 'reason', c.reason,
                    'net_micro', c.net_micro::text, 'tax_micro', c.tax_micro::text,
                    'total_micro', c.total_micro::text, 'document', c.document)
                || CASE WHEN c.tax_ppm IS NULL THEN jsonb_build_object('taxes', ng.log_taxes(ng.credit_note_taxes_json(c.number)))
                        ELSE jsonb_build_object('tax_ppm', c.tax_ppm) END
-          FROM ng.credit_note c WHERE c.number = p_ref)
-    WHEN 'payout' THEN (SELECT CASE WHEN p_ref LIKE '%/returned' THEN
+          FROM ng.credit_note c WHERE c.number = p_ref);
+    WHEN 'payout' THEN RETURN (SELECT CASE WHEN p_ref LIKE '%/returned' THEN
         jsonb_build_object('type', 'payout_returned', 'id', p.id::text, 'provider', p.provider_id, 'currency', p.currency,
                    'amount_micro', p.amount_micro::text, 'confirmed_by', p.confirmed_by, 'confirmed_at', ng.log_time(p.confirmed_at),
                    'returned_by', p.ended_by, 'returned_at', ng.log_time(p.ended_at), 'reason', p.reason,
@@ -84,16 +88,17 @@ LANGUAGE sql STABLE AS $$
                    'amount_micro', p.amount_micro::text, 'requested_by', p.requested_by, 'requested_at', ng.log_time(p.requested_at),
                    'approved_by', p.approved_by, 'approved_at', ng.log_time(p.approved_at), 'file', p.file_id::text) END
           FROM ng.payout p
-         WHERE p.id = split_part(p_ref, '/', 1)::bigint AND p.file_id IS NOT NULL AND (p.state = 'returned' OR p_ref NOT LIKE '%/returned'))
-    WHEN 'agreed' THEN (
+         WHERE p.id = split_part(p_ref, '/', 1)::bigint AND p.file_id IS NOT NULL AND (p.state = 'returned' OR p_ref NOT LIKE '%/returned'));
+    WHEN 'agreed' THEN RETURN (
         SELECT jsonb_build_object('type', 'agreed', 'reservation', a.reservation_id, 'generation', a.generation,
                    'tenant', r.tenant_id, 'at', ng.log_time(a.at), 'from', ng.log_time(lower(a.during)),
                    'to', ng.log_time(upper(a.during)), 'currency', a.currency, 'spot', a.spot,
                    'bookings', ng.agreed_bookings(a.bookings), 'paths', ng.agreed_lanes(a.lanes))
           FROM ng.agreed a JOIN ng.reservation r ON r.id = a.reservation_id
-         WHERE a.reservation_id = ng.uuid_of(split_part(p_ref, '/', 1)) AND a.generation = split_part(p_ref, '/', 2)::integer)
-    END
-$$;
+         WHERE a.reservation_id = ng.uuid_of(split_part(p_ref, '/', 1)) AND a.generation = split_part(p_ref, '/', 2)::integer);
+    ELSE RETURN NULL;
+    END CASE;
+END $$;
 
 -- Keeps what is agreed of these reservations now, once a generation, and so puts it into the
 -- log. One without a place has nothing.
