@@ -141,9 +141,12 @@ static int topup_check(int64_t micro, const char *currency, const char *referenc
         unit /= 10;
     if (micro == 0)
         return err_set(err, ERR_BAD_REQUEST, "/amount/micro: is 0");
-    if (micro > TOPUP_MICRO_MAX)
-        return err_set(err, ERR_BAD_REQUEST, "/amount/micro: is more than %" PRId64,
-                       TOPUP_MICRO_MAX);
+    if (micro > TOPUP_MICRO_MAX) {
+        char most[MONEY_TEXT_MAX];
+        money_format(TOPUP_MICRO_MAX, currency, most);
+        return err_set(err, ERR_BAD_REQUEST, "/amount/micro: is more than %s %s", most,
+                       currency);
+    }
     if (micro % unit != 0)
         return err_set(err, ERR_BAD_REQUEST,
                        "/amount/micro: money arrives in whole minor units of %s",

@@ -21,7 +21,7 @@ BEGIN
     IF p->p_name IS NULL OR jsonb_typeof(p->p_name) = 'null' THEN
         RETURN NULL;
     ELSIF jsonb_typeof(p->p_name) <> 'number' OR p->>p_name !~ '^-?[0-9]{1,18}$' THEN
-        PERFORM ng.refuse(20, format('/%s: not a whole number', p_name));
+        PERFORM ng.refuse(20, format('/%s: no whole number of at most 18 digits', p_name));
     END IF;
     RETURN (p->>p_name)::bigint;
 END $$;
@@ -35,7 +35,7 @@ BEGIN
     ELSIF p->p_name->>'currency' IS DISTINCT FROM ng.currency() THEN
         PERFORM ng.refuse(20, format('/%s/currency: this market keeps accounts in %s', p_name, ng.currency()));
     ELSIF v_micro IS NULL OR v_micro <= 0 OR v_micro > 1000000000000000 THEN
-        PERFORM ng.refuse(20, format('/%s/micro: from 1 to 1000000000000000', p_name));
+        PERFORM ng.refuse(20, format('/%s/micro: more than 0, at most %s', p_name, ng.money_text(1000000000000000, ng.currency())));
     END IF;
     RETURN v_micro;
 END $$;
@@ -721,9 +721,9 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM ng.refuse(20, format('this market keeps accounts in %s, and has no rate for %s', v_to, p_currency));
     END IF;
-    v_got := ng.fx_convert(p_amount, v_rate.rate);
+    v_got := ng.fx_convert(p_amount, least(v_rate.rate, 2e15 / p_amount)); -- far too much stays a bigint
     IF v_got <= 0 OR v_got > 1000000000000000 THEN
-        PERFORM ng.refuse(20, format('that is %s micro of %s: too little or too much', v_got, v_to));
+        PERFORM ng.refuse(20, format('/amount/micro: at %s that is too little or too much: at most %s', trim_scale(v_rate.rate), ng.money_text(1000000000000000, v_to)));
     END IF;
     IF NOT ng.post('fx', ng.account_of('bank', NULL, NULL, p_currency), ng.account_of('fx', NULL, NULL, p_currency), p_currency,
         p_amount, NULL, p_reference || '/paid') THEN

@@ -145,8 +145,8 @@ BEGIN
     IF v_left <= 0 THEN
         PERFORM refuse(6, format('nothing is left to refund of reservation %s', p_reservation));
     ELSIF v_left > v.captured_micro - v.refunded_micro - v.credited_micro THEN
-        PERFORM refuse(6, format('%s micro were captured and %s given back of reservation %s: less is left', v.captured_micro, v.refunded_micro + v.credited_micro,
-            p_reservation));
+        PERFORM refuse(6, format('%s was captured and %s given back of reservation %s: less is left', money_text(v.captured_micro, v.currency),
+            money_text(v.refunded_micro + v.credited_micro, v.currency), p_reservation));
     END IF;
     FOR v_part IN
         WITH i AS (

@@ -76,8 +76,7 @@ DECLARE
 BEGIN
     SELECT * INTO v FROM report.catalog WHERE name = p_name;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'no report is named %: there are %', p_name,
-            (SELECT string_agg(name, ', ' ORDER BY name) FROM report.catalog) USING ERRCODE = 'NG005';
+        RAISE EXCEPTION 'no report is named %: the list of them has their names', left(p_name, 60) USING ERRCODE = 'NG005';
     END IF;
     FOR v_filter IN SELECT jsonb_object_keys(v_filters) LOOP
         IF NOT v_filter = ANY (v.filters) THEN
@@ -99,6 +98,16 @@ BEGIN
     END IF;
     IF p_tenant IS NOT NULL AND NOT EXISTS (SELECT FROM ng.tenant WHERE name = p_tenant) THEN
         RAISE EXCEPTION 'no tenant is named %', p_tenant USING ERRCODE = 'NG005';
+    END IF;
+    -- What was asked for may be no node's model.
+    IF p_model IS NOT NULL AND NOT 'match' = ANY (v.rolls) AND NOT EXISTS (SELECT FROM ng.node WHERE gpu_model = p_model)
+        AND NOT EXISTS (SELECT FROM ng.roll_use_day WHERE gpu_model = p_model) THEN
+        RAISE EXCEPTION 'no node has GPUs of model %: there are %', left(p_model, 60),
+            coalesce((SELECT left(string_agg(DISTINCT gpu_model, ', '), 200) FROM ng.node WHERE gpu_model <> ''), 'none') USING ERRCODE = 'NG005';
+    END IF;
+    IF p_currency IS NOT NULL AND NOT EXISTS (SELECT FROM ng.account WHERE currency = p_currency) THEN
+        RAISE EXCEPTION 'no account is in currency %: there are %', left(p_currency, 60),
+            coalesce((SELECT string_agg(DISTINCT currency, ', ') FROM ng.account), 'none') USING ERRCODE = 'NG005';
     END IF;
     IF v_from IS NULL AND v.days IS NOT NULL THEN
         v_from := date_trunc('day', least(now(), p_to) - make_interval(days => v.days), 'UTC');

@@ -392,6 +392,8 @@ START_TEST(arguments)
         {"'match_latency', now(), now() - interval '1 h'", "NG020"},
         {"'idle_capacity', p_site => 'nowhere'", "NG005"},
         {"'idle_capacity', p_provider => 'nobody'", "NG005"},
+        {"'idle_capacity', p_model => 'H1'", "NG005"},
+        {"'top_tenants', p_currency => 'XYZ'", "NG005"},
         {"'top_tenants', p_tenant => 'nobody'", "NG005"},
         {"'idle_capacity', p_tenant => 'ann'", "NG020"},
         {"'retention', p_currency => 'JPY'", "NG020"},

@@ -147,6 +147,8 @@ done
 # ---- a credit note ----
 cli admin admin refund "$resv" --all --reason slow
 is "refunded" "$code" 0
+cli admin admin refund "$resv" --amount 1 --reason more
+is "no more than is left, in money" "$code $(grep -cE '^neargpu: [0-9.]+ USD was captured and ' <<<"$body")" "6 1"
 cli lab -o json invoice list
 note=$(get '.credit_notes[0].number')
 cli lab invoice list

@@ -55,10 +55,25 @@ cli admin admin tenant create lab --key-file "$run/lab.key"
 login seller "$run/seller.key"
 login lab "$run/lab.key"
 cli admin admin tenant topup lab --amount 1000 --reference one
+# What is too much is said in money, not in what a computer counts.
+cli admin admin tenant create rich --key-file "$run/rich.key"
+cli admin admin tenant topup rich --amount 1000000001 --reference much
+is "too much at once" "$code $(grep -c -- '--amount: is more than 1000000000 JPY' <<<"$body")" "2 1"
+cli admin admin promo grant rich 1000000001 --expires 2999-01-01T00:00 --reason much
+is "too much credit" "$code $(grep -c 'at most 1000000000 JPY' <<<"$body")" "2 1"
+cli admin admin fx set USD/JPY 99999999999 --source typo
+cli admin admin tenant topup rich --amount 1000000000USD --reference exchanged
+is "too much exchanged" "$code $(grep -c -- '--amount: at 99999999999 .* at most 1000000000 JPY' <<<"$body")" "2 1"
+cli admin admin tenant topup rich --amount 0.01USD --reference exchanged
+is "much, and not too much" "$code $(grep -c ' 999999999.99 JPY' <<<"$body")" "0 1"
 
 # ---- terms and accounts ----
 cli admin admin terms --dispute-window 3d --reserve 5% --reserve-for 30d --client 0123456789 --bank 0005 --branch 123 --type 1 --number 7654321 --holder 'ｶ)ﾏ-ｹﾂﾄ'
 is "terms" "$code" 0
+is "in words" "$(grep -c '^Hold window  *1d$' <<<"$body") $(grep -c Registration <<<"$body")" "1 0"
+cli admin admin terms --hold-window 0
+is "a whole lease, in words" "$(grep -c '^Hold window  *the whole lease$' <<<"$body")" 1
+cli admin admin terms --hold-window 1d
 is "terms are kept" "$(sql "SELECT dispute_window, reserve_ppm, bank->>'bank' FROM ng.market")" "72:00:00|50000|0005"
 cli admin admin terms --provider seller --reserve 10%
 is "a provider's own reserve" "$(sql "SELECT reserve_ppm FROM ng.provider")" 100000
