@@ -529,6 +529,22 @@ START_TEST(role)
     ck_assert_str_eq(testdb_state(pg, "SET SESSION AUTHORIZATION postgres"), "42501");
     ck_assert_str_eq(testdb_state(pg, "COPY report.catalog TO '/tmp/x'"), "42501");
     ck_assert_str_eq(testdb_state(pg, "SELECT ng.roll_money(now())"), "42501");
+    /* nor hold up the market's money, nor write past the tables */
+    static const char *const more[] = {
+        "SELECT pg_advisory_lock(hashtext('neargpu.billing'))",
+        "SELECT pg_advisory_xact_lock(hashtext('neargpu.billing'))",
+        "SELECT pg_advisory_lock_shared(hashtext('neargpu.billing'))",
+        "SELECT pg_try_advisory_lock(hashtext('neargpu.billing'))",
+        "SELECT pg_try_advisory_xact_lock_shared(1, 2)",
+        "SELECT lo_create(0)",
+        "SELECT lo_creat(-1)",
+        "SELECT lo_from_bytea(0, 'x')",
+        "SELECT lo_put(1, 0, 'x')",
+        "SELECT pg_logical_emit_message(false, 'x', 'x')"};
+    for (size_t i = 0; i < sizeof more / sizeof more[0]; i++) {
+        const char *state = testdb_state(pg, more[i]);
+        ck_assert_msg(strcmp(state, "42501") == 0, "%s: %s", more[i], state);
+    }
     PQfinish(pg);
 }
 END_TEST
