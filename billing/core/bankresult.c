@@ -163,6 +163,17 @@ static const char *next_record(const char **at, const char *end)
     return record;
 }
 
+/* JIS X 0201: what can be seen of ASCII, and half-width kana. */
+static bool is_jis(const char *record)
+{
+    for (int i = 0; i < ZENGIN_RECORD; i++) {
+        unsigned char c = (unsigned char)record[i];
+        if (c < 0x20 || (c > 0x7e && c < 0xa1) || c > 0xdf)
+            return false;
+    }
+    return true;
+}
+
 static int parse_zengin(const char *data, size_t len, struct bankresult *r,
                         struct err *err)
 {
@@ -172,6 +183,8 @@ static int parse_zengin(const char *data, size_t len, struct bankresult *r,
     for (int line = 1; at < end && *at != 0x1a; line++) { /* ^Z: DOS's end of a file */
         if ((record = next_record(&at, end)) == NULL)
             return bad(err, line, "a record has 120 bytes");
+        if (!is_jis(record))
+            return bad(err, line, "a byte is none of JIS X 0201");
         if (due == '1' && read_header(r, record, err) == 0)
             due = '2';
         else if (due == '2' && record[0] == '2' && r->count < ROWS_MAX) {

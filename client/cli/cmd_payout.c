@@ -10,6 +10,7 @@
 #include "client/lib/b64.h"
 #include "client/lib/bounds.h"
 #include "client/lib/fsx.h"
+#include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
 
 static const struct render_col payout_cols[] = {
@@ -179,6 +180,15 @@ static int save_file(const json_t *reply, const char *name, struct err *err)
     return rc;
 }
 
+static bool is_day(const char *text)
+{
+    char time[32];
+    int64_t us;
+    return strlen(text) == 10 &&
+           snprintf(time, sizeof(time), "%sT00:00:00Z", text) < (int)sizeof(time) &&
+           timefmt_parse(time, &us, NULL) == 0;
+}
+
 int cmd_admin_payout_file(struct cli *c, struct err *err)
 {
     static const struct render_col cols[] = {
@@ -196,6 +206,9 @@ int cmd_admin_payout_file(struct cli *c, struct err *err)
         return err_set(err, ERR_USAGE,
                        "say where to, and when it shall be paid (or which file "
                        "again): --to FILE --on DAY | --again ID");
+    if (on != NULL && !is_day(on))
+        return err_set(err, ERR_USAGE, "--on: '%.40s' is no day such as 2026-11-30",
+                       on);
     if (again != NULL) {
         char *path = cli_path("/v1/payout-files/", again, "");
         rc = cli_get(c, path, &reply, err);
@@ -256,6 +269,10 @@ int cmd_admin_payout_results(struct cli *c, struct err *err)
         return list_results(c, err);
     if (fsx_read(c->opts->args[0], RESULTS_BYTES_MAX, &data, &len, err) < 0)
         return -1;
+    if (len == 0) {
+        free(data);
+        return err_set(err, ERR_USAGE, "%s is empty", c->opts->args[0]);
+    }
     b64_encode_to(&text, data, len);
     free(data);
     json_t *body = json_pack("{s:s}", "data", strbuf_str(&text));

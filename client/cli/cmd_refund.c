@@ -154,6 +154,14 @@ static void section(struct cli *c, const json_t *s, const char *member,
     render_rows(rows, cols, count, &c->render, out);
 }
 
+static const struct render_col statement_use[] = {
+    {"RESERVATION", "reservation", RENDER_TEXT, NULL},
+    {"SITE", "site", RENDER_TEXT, NULL},
+    {"GROSS", "gross", RENDER_MONEY, NULL},
+    {"FEE", "fee", RENDER_MONEY, NULL},
+    {"NET", "net", RENDER_MONEY, NULL},
+};
+
 static void render_statement(struct cli *c, const json_t *s, struct strbuf *out)
 {
     static const struct render_col head[] = {
@@ -173,17 +181,10 @@ static void render_statement(struct cli *c, const json_t *s, struct strbuf *out)
         {"Closing: available", "closing.available", RENDER_MONEY, NULL},
         {"Closing: reserve", "closing.reserve", RENDER_MONEY, NULL},
     };
-    static const struct render_col captured[] = {
-        {"RESERVATION", "reservation", RENDER_TEXT, NULL},
-        {"SITE", "site", RENDER_TEXT, NULL},
-        {"GROSS", "gross", RENDER_MONEY, NULL},
-        {"FEE", "fee", RENDER_MONEY, NULL},
-        {"NET", "net", RENDER_MONEY, NULL},
-    };
     static const struct render_col settled[] = {
         {"SETTLED", "at", RENDER_TIME, NULL},
         {"CAPTURES", "captures", RENDER_INT, NULL},
-        {"GROSS", "gross", RENDER_MONEY, NULL},
+        {"NET", "gross", RENDER_MONEY, NULL}, /* of the fee, as captured */
         {"REFUNDED", "refunded", RENDER_MONEY, NULL},
         {"RESERVE", "reserve", RENDER_MONEY, NULL},
         {"AVAILABLE", "available", RENDER_MONEY, NULL},
@@ -200,7 +201,7 @@ static void render_statement(struct cli *c, const json_t *s, struct strbuf *out)
         {"AMOUNT", "amount", RENDER_MONEY, NULL},
     };
     render_card(s, head, RENDER_COUNT_OF(head), &c->render, out);
-    section(c, s, "captured", captured, RENDER_COUNT_OF(captured), out);
+    section(c, s, "captured", statement_use, RENDER_COUNT_OF(statement_use), out);
     section(c, s, "settled", settled, RENDER_COUNT_OF(settled), out);
     section(c, s, "refunded", refunded, RENDER_COUNT_OF(refunded), out);
     section(c, s, "payouts", payouts, RENDER_COUNT_OF(payouts), out);
@@ -218,6 +219,9 @@ int cmd_provider_statement(struct cli *c, struct err *err)
     int rc = cli_get(c, strbuf_str(&path), &reply, err);
     if (rc == 0 && c->render.format == RENDER_TABLE)
         render_statement(c, reply, &out);
+    else if (rc == 0 && c->render.format == RENDER_CSV)
+        render_rows(json_object_get(reply, "captured"), statement_use,
+                    RENDER_COUNT_OF(statement_use), &c->render, &out);
     else if (rc == 0)
         render_json(reply, &out);
     if (rc == 0)

@@ -45,6 +45,8 @@ static bool digits_like(const char *text, const char *shape)
 
 static int bad_time(const char *text, struct err *err)
 {
+    if (digits_like(text, "0000-00-00") && strncmp(text, "1970", 4) < 0)
+        return err_set(err, ERR_USAGE, "'%.60s' is before 1970", text);
     return err_set(err, ERR_USAGE,
                    "'%.60s' is no time: write now, +90m, 2026-11-23T20:00 (local zone) "
                    "or 2026-11-23T20:00:00+09:00",

@@ -100,6 +100,8 @@ cli hanako admin payout approve 1
 is "by another" "$code" 0
 cli admin admin payout file --on 2026-11-31 --to "$run/f"
 is "no such day" "$code" 2
+cli admin admin payout file --on tomorrow --to "$run/f"
+is "nor this" "$code $(grep -c -- "--on: 'tomorrow' is no day such as 2026-11-30" <<<"$body")" "2 1"
 cli admin admin payout file --on 2026-11-30 --to "$run/f"
 is "file" "$code" 0
 is "five records less one" "$(stat -c %s "$run/f")" $((4 * 122))
@@ -164,6 +166,11 @@ cli admin admin payout returned 4 --reason closed --amount 1000
 is "no part of it" "$code $(grep -c 'is 1500 JPY, not 1000 JPY: it comes back whole' <<<"$body")" "6 1"
 cli admin admin payout returned 4 --reason closed --fee 880
 is "returned with the bank's fee" "$code $(grep -cE "^Bank's fee +880 JPY" <<<"$body")" "0 1"
+: >"$run/empty"
+cli admin admin payout results "$run/empty"
+is "an empty file" "$code $(grep -c 'empty is empty' <<<"$body")" "2 1"
+cli seller -o csv provider statement --month "$(TZ=Asia/Tokyo date +%Y-%m)"
+is "a statement as CSV is what was used" "$code $(head -n 1 <<<"$body" | tr -d '\r')" "0 reservation,site,gross_micro,gross_currency,fee_micro,fee_currency,net_micro,net_currency"
 cli seller provider payouts
 is "the provider sees the fee" "$(grep -cE '^ *4 +1500 JPY +returned .* 880 JPY +closed' <<<"$body")" 1
 cli seller provider statement --month "$(TZ=Asia/Tokyo date +%Y-%m)"

@@ -106,6 +106,11 @@ static const struct wrong {
     {5, 20, ' ', "what was paid"},
     {6, 1, '8', "not due"},
     {4, 60, '\n', "120 bytes"},
+    {2, 9, '\0', "JIS X 0201"},
+    {2, 60, '\x1b', "JIS X 0201"},
+    {2, 60, '\x7f', "JIS X 0201"},
+    {5, 100, (char)0xa0, "JIS X 0201"},
+    {6, 60, (char)0xe3, "JIS X 0201"},
 };
 
 START_TEST(one_wrong_byte_refuses_it)

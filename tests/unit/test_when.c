@@ -77,6 +77,8 @@ START_TEST(test_bad_times)
                                       "2026-11-23T20:00:00 JST"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         no_time(bad[i], "is no time");
+    no_time("1900-01-01", "is before 1970");
+    no_time("1969-12-31T23:59:59Z", "is before 1970");
     no_time("2026-03-29T02:30", "does not exist");
     no_time("2026-10-25T02:30", "comes twice");
 }
