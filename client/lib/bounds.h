@@ -10,7 +10,8 @@
 #define HTTP_BODY_MAX            (256 * 1024) /* API bodies; receipts batches fit */
 #define HTTP_RESPONSE_MAX        (16 * 1024 * 1024) /* a bad server cannot fill memory */
 #define JSONX_DEPTH_MAX          16                 /* our deepest document has 7 */
-#define TOKEN_BYTES_MAX          8192               /* enforcement.md: size <= 8 KiB */
+#define FORM_BYTES_MAX           (64 * 1024)  /* two tokens with every byte escaped */
+#define TOKEN_BYTES_MAX          8192         /* enforcement.md: size <= 8 KiB */
 #define STATUS_BYTES_MAX         (640 * 1024) /* base64url of STATUS_REVOKED_MAX ids */
 #define STATUS_EPOCHS_MAX        1000 /* GPUs of leases revoked before their end */
 #define RECEIPT_BYTES_MAX        (64 * 1024) /* evidence of GPUS_PER_NODE_MAX GPUs */

@@ -112,6 +112,8 @@ struct flow_request {
     struct flow_pair query[FLOW_QUERY_MAX]; /* in order; a name comes once (checked) */
     size_t query_count;
     json_t *body;   /* strictly parsed, or NULL when the request had none */
+    bool is_form;   /* the body came as a form: name -> [text, ...] as uri_form() has
+                       it, and failures answer as RFC 6749 has them */
     char *raw_body; /* the same bytes (hash them for idempotency), NUL added, or NULL */
     size_t raw_len;
     char idempotency_key[FLOW_KEY_MAX + 1]; /* "" when none; syntax is checked */
@@ -221,6 +223,9 @@ enum flow_turn flow_reply_empty(struct flow *f, int status); /* 204, 304 */
 /* problem+json by err_http_status(). ERR_INTERNAL texts are not shown to the client but
  * passed to the runner's on_internal. */
 enum flow_turn flow_fail(struct flow *f, const struct err *err);
+/* Which of RFC 6749's errors a later failure is, where the request came as a form;
+ * NULL: its code decides. name lives as long as the program. */
+void flow_fail_as(struct flow *f, const char *name);
 /* Adds a member to the problem body of a later flow_fail ("why": […]). */
 void flow_fail_detail(struct flow *f, const char *name, json_t *value_take);
 /* An extra response header; before the reply or stream_begin. Name and value are

@@ -19,7 +19,8 @@ struct flow_draft {
     size_t body_len;
     struct flow_pair headers[FLOW_HEADERS_MAX];
     size_t header_count;
-    json_t *details; /* members for a problem body, or NULL */
+    const char *fail_as; /* of flow_fail_as(), or NULL */
+    json_t *details;     /* members for a problem body, or NULL */
 };
 
 struct flow_cell {

@@ -5,6 +5,10 @@
  * for nothing else. What was got by exchange is not exchanged again: who gave it away
  * is always the one that the market knows.
  *
+ * A form (the RFC's way) and JSON (ours) are one request: exchange_form makes the same
+ * body of a form, and what is checked here knows no difference. For who sent a form,
+ * each check says which of OAuth's errors it is.
+ *
  *   read   the grant is this market's, valid now and not revoked; the proof is its
  *          key's; what is asked for is not more than it
  *   issue  the reservation still stands: signed
@@ -20,21 +24,25 @@
 #include "client/lib/token.h"
 #include "client/lib/xalloc.h"
 #include "server/flow/call.h"
+#include "server/flow/exchange_form.h"
 #include "server/flow/flows.h"
 #include "server/flow/lease.h"
 
+#define TARGETS_MAX  16 /* one would do: a grant is for one node */
 #define GRANT_TYPE   "urn:ietf:params:oauth:grant-type:token-exchange"
 #define ACCESS_TOKEN "urn:ietf:params:oauth:token-type:access_token"
 
 struct exchange {
     struct db_slot db;
     struct token_claims claims; /* the subject's, then the new one's */
+    json_t *body;               /* as JSON has it */
     json_t *reply;
 };
 struct body {
     const char *grant_type, *subject, *subject_type, *proof;
+    const char *requested_type, *actor, *actor_type, *scope;
     int64_t not_after_us;
-    json_t *jwk, *gpus, *actions;
+    json_t *jwk, *gpus, *actions, *audience, *resource;
 };
 
 /* ---- the grant and its proof ---- */
@@ -111,7 +119,7 @@ static int check_proof(const struct flow *f, const struct body *b, const char *j
     struct token_pop want = {.nonce = "exchange", .action = "exchange"};
     struct strbuf gpus = STRBUF_INIT, actions = STRBUF_INIT;
     const char *url = issuer_url(world_of(f)->issuer), *step;
-    const char *end = json_string_value(json_object_get(f->rq->body, "not_after"));
+    const char *end = json_string_value(json_object_get(s->body, "not_after"));
     if (strlen(url) >= sizeof(want.aud))
         return err_set(err, ERR_INTERNAL, "the issuer's name is too long");
     memcpy(want.aud, url, strlen(url) + 1);
@@ -222,41 +230,119 @@ static int narrow(struct flow *f, const struct body *b, struct err *err)
                                      "/actions: the grant does not allow to launch");
 }
 
+/* ---- what is asked for ---- */
+
+static const struct jsonx_field fields[] = {
+    {"grant_type", JSONX_STRING, true, offsetof(struct body, grant_type), 1, 100},
+    {"subject_token", JSONX_STRING, true, offsetof(struct body, subject), 1,
+     TOKEN_BYTES_MAX},
+    {"subject_token_type", JSONX_STRING, true, offsetof(struct body, subject_type), 1,
+     100},
+    {"proof", JSONX_STRING, true, offsetof(struct body, proof), 1, TOKEN_BYTES_MAX},
+    {"jwk", JSONX_OBJECT, true, offsetof(struct body, jwk)},
+    {"gpus", JSONX_ARRAY, false, offsetof(struct body, gpus), 1, GPUS_PER_NODE_MAX},
+    {"actions", JSONX_ARRAY, false, offsetof(struct body, actions), 1, 3},
+    {"not_after", JSONX_TIME, false, offsetof(struct body, not_after_us)},
+    {"requested_token_type", JSONX_STRING, false, offsetof(struct body, requested_type),
+     1, 100},
+    {"audience", JSONX_ARRAY, false, offsetof(struct body, audience), 1, TARGETS_MAX},
+    {"resource", JSONX_ARRAY, false, offsetof(struct body, resource), 1, TARGETS_MAX},
+    {"scope", JSONX_STRING, false, offsetof(struct body, scope), 1, 1000},
+    {"actor_token", JSONX_STRING, false, offsetof(struct body, actor), 1,
+     TOKEN_BYTES_MAX},
+    {"actor_token_type", JSONX_STRING, false, offsetof(struct body, actor_type), 1,
+     100},
+};
+
+/* What the RFC has and a market has not is refused: who asks would take it for given.
+ */
+static int check_kind(struct flow *f, const struct body *b, struct err *err)
+{
+    if (strcmp(b->subject_type, ACCESS_TOKEN) != 0)
+        return err_set(err, ERR_BAD_REQUEST,
+                       "/subject_token_type: only exchanges of access tokens");
+    if (b->requested_type != NULL && strcmp(b->requested_type, ACCESS_TOKEN) != 0)
+        return err_set(err, ERR_BAD_REQUEST,
+                       "/requested_token_type: only access tokens are issued");
+    if (b->actor != NULL || b->actor_type != NULL)
+        return err_set(err, ERR_BAD_REQUEST,
+                       "/actor_token: who gives a grant on is the holder of its key");
+    if (b->scope == NULL)
+        return 0;
+    flow_fail_as(f, "invalid_scope");
+    return err_set(err, ERR_BAD_REQUEST,
+                   "/scope: a grant has none; gpus, actions and not_after narrow it");
+}
+
+/* The new grant is for the node of the old one; naming it is allowed. */
+static int check_target(const struct flow *f, const char *name, const json_t *list,
+                        struct err *err)
+{
+    const struct exchange *s = f->state;
+    const json_t *v;
+    size_t i;
+    json_array_foreach(list, i, v)
+    {
+        const char *text = json_string_value(v);
+        if (text == NULL || strcmp(text, s->claims.aud) != 0)
+            return err_set(err, ERR_BAD_REQUEST, "/%s/%zu: the grant is for %s", name,
+                           i, s->claims.aud);
+    }
+    return 0;
+}
+
+static int check(struct flow *f, const struct body *b, const char *jkt, struct err *err)
+{
+    if (check_kind(f, b, err) != 0 || check_subject(f, b->subject, err) != 0)
+        return -1;
+    flow_fail_as(f, "invalid_client"); /* the proof is how the client shows who it is */
+    if (check_proof(f, b, jkt, err) != 0)
+        return -1;
+    flow_fail_as(f, "invalid_target");
+    if (check_target(f, "audience", b->audience, err) != 0 ||
+        check_target(f, "resource", b->resource, err) != 0)
+        return -1;
+    flow_fail_as(f, "invalid_scope");
+    if (narrow(f, b, err) != 0)
+        return -1;
+    flow_fail_as(f, NULL);
+    return 0;
+}
+
+/* The grant type first: of another one nothing else is known. */
+static int read_body(struct flow *f, struct body *ret, struct err *err)
+{
+    struct exchange *s = f->state;
+    if (!db_no_query(f, err))
+        return -1;
+    s->body =
+        f->rq->is_form ? exchange_of_form(f->rq->body, err) : json_incref(f->rq->body);
+    if (s->body == NULL)
+        return -1;
+    const char *type = json_string_value(json_object_get(s->body, "grant_type"));
+    if (type != NULL && strcmp(type, GRANT_TYPE) != 0) {
+        flow_fail_as(f, "unsupported_grant_type");
+        return err_set(err, ERR_BAD_REQUEST, "/grant_type: only " GRANT_TYPE);
+    }
+    return jsonx_decode(s->body, fields, JSONX_COUNT(fields), ret, "", err);
+}
+
 static enum flow_turn exchange_read(struct flow *f)
 {
     struct body b = {.not_after_us = INT64_MIN};
-    static const struct jsonx_field fields[] = {
-        {"grant_type", JSONX_STRING, true, offsetof(struct body, grant_type), 1, 100},
-        {"subject_token", JSONX_STRING, true, offsetof(struct body, subject), 1,
-         TOKEN_BYTES_MAX},
-        {"subject_token_type", JSONX_STRING, true, offsetof(struct body, subject_type),
-         1, 100},
-        {"proof", JSONX_STRING, true, offsetof(struct body, proof), 1, TOKEN_BYTES_MAX},
-        {"jwk", JSONX_OBJECT, true, offsetof(struct body, jwk)},
-        {"gpus", JSONX_ARRAY, false, offsetof(struct body, gpus), 1, GPUS_PER_NODE_MAX},
-        {"actions", JSONX_ARRAY, false, offsetof(struct body, actions), 1, 3},
-        {"not_after", JSONX_TIME, false, offsetof(struct body, not_after_us)},
-    };
     struct exchange *s = f->state;
     uint8_t pub[JWS_ED25519_LEN];
     char jkt[JWS_KID_MAX];
     struct err err;
-    if (!db_no_query(f, &err) ||
-        jsonx_decode(f->rq->body, fields, JSONX_COUNT(fields), &b, "", &err) != 0)
+    if (read_body(f, &b, &err) != 0)
         return flow_fail(f, &err);
-    if (strcmp(b.grant_type, GRANT_TYPE) != 0 ||
-        strcmp(b.subject_type, ACCESS_TOKEN) != 0) {
-        err_set(&err, ERR_BAD_REQUEST, "/grant_type: only exchanges of access tokens");
-        return flow_fail(f, &err);
-    }
     if (jws_jwk_parse(b.jwk, pub, &err) != 0) {
         err.code = ERR_BAD_REQUEST;
         err_prefix(&err, "/jwk");
         return flow_fail(f, &err);
     }
     jws_thumbprint(pub, jkt);
-    if (check_subject(f, b.subject, &err) != 0 || check_proof(f, &b, jkt, &err) != 0 ||
-        narrow(f, &b, &err) != 0)
+    if (check(f, &b, jkt, &err) != 0)
         return flow_fail(f, &err);
     memcpy(s->claims.act, s->claims.jkt, sizeof(s->claims.act));
     memcpy(s->claims.jkt, jkt, sizeof(s->claims.jkt));
@@ -361,6 +447,7 @@ static enum flow_turn exchange_reply(struct flow *f)
     if (db_failed(f))
         return db_fail(f);
     flow_header(f, "Cache-Control", "no-store");
+    flow_header(f, "Pragma", "no-cache"); /* RFC 6749 section 5.1 asks for both */
     return flow_reply_json(f, 200, json_incref(s->reply));
 }
 
@@ -368,6 +455,7 @@ static void exchange_done(struct flow *f)
 {
     struct exchange *s = f->state;
     json_decref(s->reply);
+    json_decref(s->body);
     db_done(f);
 }
 

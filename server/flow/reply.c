@@ -8,6 +8,7 @@
 #include "client/lib/xalloc.h"
 #include "server/flow/flow.h"
 #include "server/flow/flow_priv.h"
+#include "server/flow/oauth.h"
 
 /* ---- requests ---- */
 
@@ -244,15 +245,31 @@ void flow_report_internal(struct flow_cell *c, const char *text)
         o->on_internal(o->on_internal_arg, &c->pub, text);
 }
 
+static enum flow_turn fail_of_form(struct flow *f, const struct err *err)
+{
+    struct oauth_error as = oauth_error_of(err, draft_of(f)->fail_as);
+    char *body = oauth_error_body(err, &as);
+    if (as.status == 401)
+        flow_header(f, "WWW-Authenticate", "Bearer realm=\"neargpu\"");
+    return draft_set(f, as.status, "application/json", body, strlen(body));
+}
+
 enum flow_turn flow_fail(struct flow *f, const struct err *err)
 {
     struct flow_draft *d = draft_of(f);
     const char *id = f->rq != NULL ? f->rq->request_id : "";
-    char *body = flow_problem(err, id, d->details);
     int status = err_http_status(err->code);
     if (status == 500)
         flow_report_internal(cell_of(f), err->text);
+    if (f->rq != NULL && f->rq->is_form)
+        return fail_of_form(f, err);
+    char *body = flow_problem(err, id, d->details);
     return draft_set(f, status, "application/problem+json", body, strlen(body));
+}
+
+void flow_fail_as(struct flow *f, const char *name)
+{
+    draft_of(f)->fail_as = name;
 }
 
 void flow_fail_detail(struct flow *f, const char *name, json_t *value_take)

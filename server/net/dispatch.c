@@ -13,6 +13,7 @@
 #include "client/lib/jsonx.h"
 #include "client/lib/log.h"
 #include "client/lib/xalloc.h"
+#include "server/flow/oauth.h"
 #include "server/net/accesslog.h"
 #include "server/net/uri.h"
 
@@ -211,12 +212,12 @@ static int check_accept(struct passage *p)
     return err_set(&p->err, ERR_BAD_REQUEST, "this path answers %s", type);
 }
 
-static bool type_is_json(const char *value)
+static bool type_is(const struct http1_request *in, const char *type)
 {
-    static const char json[] = "application/json";
-    if (value == NULL || strncasecmp(value, json, sizeof(json) - 1) != 0)
+    const char *value = http1_header(in->head, "content-type");
+    if (value == NULL || strncasecmp(value, type, strlen(type)) != 0)
         return false;
-    value += sizeof(json) - 1;
+    value += strlen(type);
     value += strspn(value, " \t");
     if (*value == '\0')
         return true;
@@ -227,23 +228,35 @@ static bool type_is_json(const char *value)
            strcasecmp(value, "charset=\"utf-8\"") == 0;
 }
 
+static bool is_form(const struct passage *p)
+{
+    return p->match.route != NULL && (p->match.route->flags & ROUTE_FORM) != 0 &&
+           type_is(p->in, "application/x-www-form-urlencoded");
+}
+
 static int check_body(struct passage *p)
 {
     unsigned flags = p->match.route->flags;
     const struct http1_request *in = p->in;
     if (in->body_len == 0) {
         if (flags & ROUTE_BODY)
-            return err_set(&p->err, ERR_BAD_REQUEST, "a JSON object is needed as body");
+            return err_set(&p->err, ERR_BAD_REQUEST, "%s is needed as body",
+                           is_form(p) ? "a form" : "a JSON object");
         return 0;
     }
     if ((flags & (ROUTE_BODY | ROUTE_BODY_MAYBE)) == 0)
         return err_set(&p->err, ERR_BAD_REQUEST, "this request takes no body");
-    if (!type_is_json(http1_header(in->head, "content-type"))) {
+    p->rq->is_form = is_form(p);
+    if (!p->rq->is_form && !type_is(in, "application/json")) {
         p->status = 415;
         return err_set(&p->err, ERR_BAD_REQUEST,
-                       "the body must be Content-Type: application/json");
+                       "the body must be Content-Type: application/json%s",
+                       flags & ROUTE_FORM ? " or application/x-www-form-urlencoded"
+                                          : "");
     }
-    p->rq->body = jsonx_parse(in->body, in->body_len, HTTP_BODY_MAX, &p->err);
+    p->rq->body = p->rq->is_form
+                      ? uri_form(in->body, in->body_len, &p->err)
+                      : jsonx_parse(in->body, in->body_len, HTTP_BODY_MAX, &p->err);
     if (p->rq->body == NULL)
         return -1;
     p->rq->raw_body = xstrndup(in->body, in->body_len);
@@ -309,11 +322,14 @@ static int check_conditions(struct passage *p)
 static void answer(struct passage *p)
 {
     int status = p->status != 0 ? p->status : err_http_status(p->err.code);
-    char *body = flow_problem_as(&p->err, status, p->in->request_id, NULL);
+    struct oauth_error as = oauth_error_of(&p->err, NULL);
+    const bool form = is_form(p);
+    char *body = form ? oauth_error_body(&p->err, &as)
+                      : flow_problem_as(&p->err, status, p->in->request_id, NULL);
     char seconds[24];
     struct flow_reply reply = {
-        .status = status,
-        .content_type = "application/problem+json",
+        .status = form ? as.status : status,
+        .content_type = form ? "application/json" : "application/problem+json",
         .body = body,
         .body_len = strlen(body),
     };

@@ -25,6 +25,7 @@ enum route_flag {
     ROUTE_BODY_MAYBE = 1 << 1, /* may come */
     ROUTE_EVENTS = 1 << 2,     /* answers text/event-stream */
     ROUTE_TEXT = 1 << 3,       /* answers text/plain */
+    ROUTE_FORM = 1 << 4, /* the body may be a form; of one, failures are OAuth's */
 };
 
 struct route {

@@ -27,7 +27,7 @@ const struct route net_routes[] = {
      ROUTE_BODY},
 
     {"POST", "/v1/token-exchange", ROLE_ANY, &flow_token_exchange, RATE_WRITE,
-     ROUTE_BODY},
+     ROUTE_BODY | ROUTE_FORM},
 
     /* the tenant's own keys */
     {"POST", "/v1/keys", ROLE_TENANT, &flow_key_add, RATE_WRITE, ROUTE_BODY},

@@ -59,7 +59,8 @@ static int hex(char ch)
     return -1;
 }
 
-char *uri_decode(const char *text, size_t len, const char *what, struct err *err)
+static char *decode(const char *text, size_t len, bool plus, const char *what,
+                    struct err *err)
 {
     char *out = xmalloc(len + 1);
     size_t n = 0;
@@ -76,6 +77,8 @@ char *uri_decode(const char *text, size_t len, const char *what, struct err *err
             }
             ch = high * 16 + low;
             i += 2;
+        } else if (plus && ch == '+') {
+            ch = ' ';
         }
         if (ch < 0x20 || ch == 0x7f) {
             free(out);
@@ -91,6 +94,11 @@ char *uri_decode(const char *text, size_t len, const char *what, struct err *err
         return NULL;
     }
     return out;
+}
+
+char *uri_decode(const char *text, size_t len, const char *what, struct err *err)
+{
+    return decode(text, len, false, what, err);
 }
 
 static int query_add(struct flow_request *rq, char *name, char *value, struct err *err)
@@ -128,4 +136,50 @@ int uri_query(const char *query, struct flow_request *rq, struct err *err)
             query++;
     }
     return 0;
+}
+
+/* One "name=value". */
+static int form_add(json_t *form, const char *text, size_t len, struct err *err)
+{
+    const char *eq = memchr(text, '=', len);
+    size_t name_len = eq != NULL ? (size_t)(eq - text) : len;
+    char *name = decode(text, name_len, true, "form", err), *value = NULL;
+    int rc = name != NULL ? 0 : -1;
+    if (rc == 0 && name[0] == '\0')
+        rc = err_set(err, ERR_BAD_REQUEST, "form: a parameter without a name");
+    if (rc == 0) {
+        value = eq == NULL ? xstrdup("")
+                           : decode(eq + 1, len - name_len - 1, true, "form", err);
+        rc = value != NULL ? 0 : -1;
+    }
+    if (rc == 0 && json_object_get(form, name) == NULL)
+        json_object_set_new(form, name, json_array());
+    if (rc == 0)
+        json_array_append_new(json_object_get(form, name), json_string(value));
+    free(name);
+    free(value);
+    return rc;
+}
+
+json_t *uri_form(const char *text, size_t len, struct err *err)
+{
+    json_t *form = json_object();
+    size_t count = 0;
+    int rc = 0;
+    if (len > FORM_BYTES_MAX)
+        rc = err_set(err, ERR_TOO_LARGE, "form: more than %d bytes", FORM_BYTES_MAX);
+    for (size_t at = 0; rc == 0 && at < len;) {
+        const char *end = memchr(text + at, '&', len - at);
+        size_t part = end != NULL ? (size_t)(end - text) - at : len - at;
+        if (++count > FLOW_QUERY_MAX)
+            rc = err_set(err, ERR_BAD_REQUEST, "form: more than %d parameters",
+                         FLOW_QUERY_MAX);
+        else
+            rc = form_add(form, text + at, part, err);
+        at += part + 1;
+    }
+    if (rc == 0)
+        return form;
+    json_decref(form);
+    return NULL;
 }

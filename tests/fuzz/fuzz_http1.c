@@ -39,6 +39,11 @@ static void on_request(void *env, const struct http1_request *rq)
         for (size_t i = 0; i < parsed->query_count; i++)
             assert(uri_is_utf8(parsed->query[i].value, strlen(parsed->query[i].value)));
     flow_request_free(parsed);
+    json_t *form = uri_form(rq->body, rq->body_len, &err), *values;
+    const char *name;
+    json_object_foreach(form, name, values)
+        assert(name[0] != '\0' && json_array_size(values) > 0);
+    json_decref(form);
     strbuf_addf(&r->seen, "%s %s %zu|", h->method, h->target, rq->body_len);
     strbuf_add(&r->seen, rq->body, rq->body_len);
     struct flow_reply reply = {.status = 200, .content_type = "text/plain", .body = ""};

@@ -41,6 +41,15 @@ static enum flow_turn param(struct flow *f)
     return flow_reply_json(f, 200, json_pack("{s:s}", "id", flow_param(f, "id")));
 }
 
+/* Named where a form was sent, as problem+json else. */
+static enum flow_turn refuse(struct flow *f)
+{
+    struct err err;
+    (void)err_set(&err, ERR_FORBIDDEN, "no \"%s\"", "such");
+    flow_fail_as(f, "invalid_scope");
+    return flow_fail(f, &err);
+}
+
 static int slow_done, poll_done;
 static enum flow_turn slow_sleep(struct flow *f)
 {
@@ -81,6 +90,8 @@ static enum flow_turn tick(struct flow *f)
 
 static const struct flow_step echo_steps[] = {{"echo", echo}};
 static const struct flow_kind echo_kind = FLOW_KIND("echo", int, echo_steps);
+static const struct flow_step refuse_steps[] = {{"refuse", refuse}};
+static const struct flow_kind refuse_kind = FLOW_KIND("refuse", int, refuse_steps);
 static const struct flow_step param_steps[] = {{"param", param}};
 static const struct flow_kind param_kind = FLOW_KIND("param", int, param_steps);
 static const struct flow_step slow_steps[] = {{"sleep", slow_sleep},
@@ -96,6 +107,8 @@ static const struct route routes[] = {
     {"GET", "/any", ROLE_ANY, &echo_kind, RATE_FREE, 0},
     {"POST", "/any", ROLE_ANY, &echo_kind, RATE_FREE, ROUTE_BODY},
     {"PUT", "/any", ROLE_ANY, &echo_kind, RATE_FREE, ROUTE_BODY_MAYBE},
+    {"POST", "/form", ROLE_ANY, &echo_kind, RATE_FREE, ROUTE_BODY | ROUTE_FORM},
+    {"POST", "/refuse", ROLE_ANY, &refuse_kind, RATE_FREE, ROUTE_BODY | ROUTE_FORM},
     {"GET", "/tenant", ROLE_TENANT, &echo_kind, RATE_FREE, 0},
     {"GET", "/keyed", ROLE_KEYED, &echo_kind, RATE_FREE, 0},
     {"GET", "/agent", ROLE_AGENT, &echo_kind, RATE_FREE, 0},
@@ -217,8 +230,10 @@ static void close_fixture(struct fixture *f)
 
 /* ---- dispatch ---- */
 
-#define KEY "Authorization: Bearer "
-#define JS  "Content-Type: application/json\r\n"
+#define KEY   "Authorization: Bearer "
+#define JS    "Content-Type: application/json\r\n"
+#define FORM  "Content-Type: application/x-www-form-urlencoded\r\n"
+#define OAUTH "{\"error\":\""
 static const struct {
     const char *line, *headers, *body;
     int status;
@@ -271,6 +286,29 @@ static const struct {
     {"PUT /any", JS, "", 200, "\"body\":null"},
     {"PUT /any", JS, "{\"b\":2}", 200, "\"body\":{\"b\":2}"},
     {"GET /any", JS, "{}", 400, "takes no body"},
+    /* forms: where the route takes them, and then in OAuth's words */
+    {"POST /any", FORM, "a=1", 415, "application/json\""},
+    {"POST /form", JS, "{\"a\":1}", 200, "\"body\":{\"a\":1}"},
+    {"POST /form", JS, "{", 400, "\"code\":\"bad_request\""},
+    {"POST /form", "Content-Type: text/plain\r\n", "a=1", 415, "x-www-form-urlencoded"},
+    {"POST /form", FORM, "a=1&b=c+d", 200, "\"body\":{\"a\":[\"1\"],\"b\":[\"c d\"]}"},
+    {"POST /form", "Content-Type: Application/X-WWW-Form-Urlencoded; charset=UTF-8\r\n",
+     "a=1", 200, "\"a\":[\"1\"]"},
+    {"POST /form", "Content-Type: application/x-www-form-urlencoded-x\r\n", "a=1", 415,
+     ""},
+    {"POST /form", FORM, "a=%0", 400, OAUTH "invalid_request\""},
+    {"POST /form", FORM, "", 400, OAUTH "invalid_request\""},
+    {"POST /form?a=%0", FORM, "a=1", 400, OAUTH "invalid_request\""},
+    {"POST /form", FORM KEY WRONG_KEY "\r\n", "a=1", 401, OAUTH "invalid_client\""},
+    {"POST /form", FORM KEY WRONG_KEY "\r\n", "a=1", 401, "WWW-Authenticate: Bearer "},
+    {"POST /form", FORM "Authorization: Basic YTpi\r\n", "a=1", 401,
+     OAUTH "invalid_client\""},
+    {"POST /form", FORM "Accept: text/html\r\n", "a=1", 400, OAUTH "invalid_request\""},
+    {"POST /refuse", JS, "{}", 403, "\"code\":\"forbidden\""},
+    {"POST /refuse", FORM, "a=1", 400,
+     OAUTH "invalid_scope\",\"error_description\":\"no 'such'\"}"},
+    {"POST /refuse", FORM, "a=1", 400, "Cache-Control: no-store\r\n"},
+    {"GET /form", FORM, "a=1", 405, "\"code\":\"method\""},
     /* keys and conditions */
     {"POST /any", JS "Idempotency-Key: a_B.9:-\r\n", "{}", 200, "\"key\":\"a_B.9:-\""},
     {"POST /any", JS "Idempotency-Key: \"quoted\"\r\n", "{}", 200,
@@ -309,9 +347,13 @@ START_TEST(test_dispatch)
                   asks[_i].headers, strbuf_str(&f.w.got));
     ck_assert_msg(strstr(strbuf_str(&f.w.got), asks[_i].has) != NULL, "%s: %s",
                   asks[_i].line, strbuf_str(&f.w.got));
-    if (asks[_i].status >= 400)
+    if (asks[_i].status >= 400) {
+        bool oauth = strstr(strbuf_str(&f.w.got), OAUTH) != NULL;
         ck_assert_ptr_nonnull(
-            strstr(strbuf_str(&f.w.got), "Content-Type: application/problem+json\r\n"));
+            strstr(strbuf_str(&f.w.got),
+                   oauth ? "Content-Type: application/json\r\n"
+                         : "Content-Type: application/problem+json\r\n"));
+    }
     ck_assert_ptr_null(strstr(strbuf_str(&f.w.got), "ngk_"));
     close_fixture(&f);
 }

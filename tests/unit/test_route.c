@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/lib/jsonx.h"
+#include "client/lib/xalloc.h"
 #include "server/net/accesslog.h"
 #include "server/net/bucket.h"
 #include "server/net/route.h"
@@ -128,6 +130,96 @@ START_TEST(test_query)
 }
 END_TEST
 
+static const struct {
+    const char *form;
+    size_t len;       /* 0: up to the NUL */
+    const char *want; /* NULL: refused */
+} forms[] = {
+    {"", 0, "{}"},
+    {"a=1&b=2", 0, "{\"a\":[\"1\"],\"b\":[\"2\"]}"},
+    {"a=1&", 0, "{\"a\":[\"1\"]}"},
+    {"a&b=", 0, "{\"a\":[\"\"],\"b\":[\"\"]}"},
+    {"a=2&b=1&a=1&a", 0, "{\"a\":[\"2\",\"1\",\"\"],\"b\":[\"1\"]}"},
+    {"a=b=c", 0, "{\"a\":[\"b=c\"]}"},
+    /* HTML 4.01 section 17.13.4.1, RFC 6749 appendix B */
+    {"a+b=c+d%2B%26%3d%25", 0, "{\"a b\":[\"c d+&=%\"]}"},
+    {"%c3%A6=+%25%26%2B%C2%A3%E2%82%AC", 0,
+     "{\"\xc3\xa6\":[\" %&+\xc2\xa3\xe2\x82\xac\"]}"},
+    {"a=\xe6\x9d\xb1", 0, "{\"a\":[\"\xe6\x9d\xb1\"]}"},
+    {"%61=1&a=2", 0, "{\"a\":[\"1\",\"2\"]}"},
+    {"=1", 0, NULL},
+    {"&a=1", 0, NULL},
+    {"a=1&&b=2", 0, NULL},
+    {"a=%", 0, NULL},
+    {"a=%4", 0, NULL},
+    {"a=%4&b=1", 0, NULL}, /* does not reach over the next one */
+    {"a=%4g", 0, NULL},
+    {"a=%+1", 0, NULL},
+    {"a=%u0041", 0, NULL},
+    {"%=1", 0, NULL},
+    {"a=%00", 0, NULL},
+    {"a%00b=1", 0, NULL},
+    {"a=1\0b", 5, NULL},
+    {"a=%0d%0a", 0, NULL},
+    {"a=1\r\n", 0, NULL},
+    {"a=%7f", 0, NULL},
+    {"a=%ff", 0, NULL},
+    {"a=%e6%9d", 0, NULL},
+    {"a=%c0%80", 0, NULL},
+    {"a=%ed%a0%80", 0, NULL},
+    {"a=%f4%90%80%80", 0, NULL},
+    {"%c3=%a6", 0, NULL},
+};
+
+START_TEST(test_form)
+{
+    for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
+        const char *text = forms[i].form;
+        struct err err;
+        size_t len = forms[i].len > 0 ? forms[i].len : strlen(text);
+        char *exact = xmalloc(len + 1); /* a read past the end is one past the heap's */
+        memcpy(exact, text, len);
+        json_t *form = uri_form(exact, len, &err);
+        free(exact);
+        if (forms[i].want == NULL) {
+            ck_assert_msg(form == NULL && err.code == ERR_BAD_REQUEST, "%s", text);
+            continue;
+        }
+        ck_assert_msg(form != NULL, "%s", text);
+        char *got = jsonx_canonical(form);
+        ck_assert_str_eq(got, forms[i].want);
+        free(got);
+        json_decref(form);
+    }
+}
+END_TEST
+
+START_TEST(test_form_is_bounded)
+{
+    struct strbuf b = STRBUF_INIT;
+    struct err err;
+    for (int i = 0; i < FLOW_QUERY_MAX; i++)
+        strbuf_adds(&b, i % 2 > 0 ? "a=1&" : "b&");
+    json_t *form = uri_form(b.data, b.len, &err);
+    ck_assert_ptr_nonnull(form);
+    json_decref(form);
+    strbuf_adds(&b, "c=1");
+    ck_assert_ptr_null(uri_form(b.data, b.len, &err));
+    ck_assert_int_eq(err.code, ERR_BAD_REQUEST);
+    strbuf_reset(&b);
+    strbuf_adds(&b, "a=");
+    while (b.len < FORM_BYTES_MAX)
+        strbuf_addc(&b, 'x');
+    form = uri_form(b.data, b.len, &err);
+    ck_assert_ptr_nonnull(form);
+    json_decref(form);
+    strbuf_addc(&b, 'x');
+    ck_assert_ptr_null(uri_form(b.data, b.len, &err));
+    ck_assert_int_eq(err.code, ERR_TOO_LARGE);
+    strbuf_done(&b);
+}
+END_TEST
+
 START_TEST(test_query_count_is_bounded)
 {
     struct strbuf b = STRBUF_INIT;
@@ -228,7 +320,9 @@ START_TEST(test_access_line)
 }
 END_TEST
 
-UNIT_MAIN("route", UNIT_CASE(test_find) UNIT_CASE(test_query)
-                       UNIT_CASE(test_query_count_is_bounded) UNIT_CASE(test_bucket)
-                           UNIT_CASE(test_bucket_long_run) UNIT_CASE(test_bucket_table)
-                               UNIT_CASE(test_access_line))
+UNIT_MAIN("route",
+          UNIT_CASE(test_find) UNIT_CASE(test_query)
+              UNIT_CASE(test_query_count_is_bounded) UNIT_CASE(test_form)
+                  UNIT_CASE(test_form_is_bounded) UNIT_CASE(test_bucket)
+                      UNIT_CASE(test_bucket_long_run) UNIT_CASE(test_bucket_table)
+                          UNIT_CASE(test_access_line))
