@@ -379,6 +379,21 @@ int cmd_admin_user_rm(struct cli *c, struct err *err)
 
 /* ---- terms and accounts at banks ---- */
 
+/* As it stands on paper, in groups of four: without them, in capitals. */
+static void join_iban(json_t *bank)
+{
+    const char *text = json_string_value(json_object_get(bank, "iban"));
+    if (text == NULL)
+        return;
+    char *iban = xstrdup(text), *to = iban;
+    for (const char *p = text; *p != '\0'; p++)
+        if (*p != ' ')
+            *to++ = *p >= 'a' && *p <= 'z' ? (char)(*p - 'a' + 'A') : *p;
+    *to = '\0';
+    json_object_set_new(bank, "iban", json_string(iban));
+    free(iban);
+}
+
 /* {bank, branch, type, …} from the options; NULL when none was given. */
 static json_t *bank_of(struct cli *c)
 {
@@ -392,6 +407,7 @@ static json_t *bank_of(struct cli *c)
     json_t *bank = json_object();
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         put_text(c, bank, names[i][0], names[i][1]);
+    join_iban(bank);
     if (json_object_size(bank) > 0)
         return bank;
     json_decref(bank);

@@ -7,6 +7,7 @@
 #include "client/cli/report_page.h"
 #include "client/lib/fsx.h"
 #include "client/lib/strbuf.h"
+#include "client/lib/timefmt.h"
 #include "client/lib/xalloc.h"
 
 /* Options that filter, as the server calls them. */
@@ -29,6 +30,42 @@ static int list(struct cli *c, struct err *err)
     return rc;
 }
 
+static int utc(int64_t us)
+{
+    (void)us;
+    return 0;
+}
+
+/* --from, --to. A date without a clock is a day of UTC, as the days of reports are:
+ * a month is the same wherever it is typed. */
+static int query_time(struct cli *c, struct strbuf *path, const char *name,
+                      int64_t *ret_us, struct err *err)
+{
+    const char *text = opt_get(c->opts, name);
+    struct when_env env = c->when;
+    char time[TIMEFMT_MAX];
+    if (text == NULL)
+        return 0;
+    if (strlen(text) == 10)
+        env.zone = utc;
+    if (when_parse(text, &env, ret_us, err) < 0)
+        return err_prefix(err, "--%s", name);
+    timefmt_utc(*ret_us, time);
+    cli_query(path, name, time);
+    return 0;
+}
+
+static int query_period(struct cli *c, struct strbuf *path, struct err *err)
+{
+    int64_t from = INT64_MIN, to = INT64_MAX;
+    if (query_time(c, path, "from", &from, err) < 0 ||
+        query_time(c, path, "to", &to, err) < 0)
+        return -1;
+    if (to <= from)
+        return err_set(err, ERR_USAGE, "--to: must be later than --from");
+    return 0;
+}
+
 /* period: false leaves the period out, for a report that is about now. */
 static int fetch(struct cli *c, const char *name, bool period, json_t **ret,
                  struct err *err)
@@ -39,7 +76,7 @@ static int fetch(struct cli *c, const char *name, bool period, json_t **ret,
     free(start);
     for (size_t i = 0; i < sizeof(filters) / sizeof(filters[0]); i++)
         cli_query(&path, filters[i], opt_get(c->opts, filters[i]));
-    int rc = period ? cli_query_period(c, &path, err) : 0;
+    int rc = period ? query_period(c, &path, err) : 0;
     if (rc == 0)
         rc = cli_get(c, strbuf_str(&path), ret, err);
     strbuf_done(&path);

@@ -533,7 +533,9 @@ static const struct opt_command commands[CMD_COUNT] = {
          "site would go on elsewhere within their bounds, and which would "
          "be lost, and why.",
          OPTS(drill_opts), ARGS(0, 0), EX(drill_ex)},
-    [CMD_ADMIN_REPORT] = {"admin report", "[NAME]", "list reports, or show one", NULL,
+    [CMD_ADMIN_REPORT] = {"admin report", "[NAME]", "list reports, or show one",
+                          "Days are those of UTC, and so is a date without a clock "
+                          "in --from and --to.",
                           OPTS(report_opts), ARGS(0, 1), EX(report_ex)},
     [CMD_ADMIN_STATUS] = {"admin status", "", "show the state of the market", NULL,
                           NULL, 0, ARGS(0, 0), EX(status_ex)},

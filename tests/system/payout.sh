@@ -177,6 +177,15 @@ cli seller provider statement --month "$(TZ=Asia/Tokyo date +%Y-%m)"
 is "it adds up with a fee in it" "$code $(grep -cE "^Banks' fees for that +-880 JPY" <<<"$body")" "0 1"
 cli admin admin report payouts
 is "the report" "$code $(grep -cE ' seller +JPY +3 +9500 +0 +3 +9500 +880' <<<"$body")" "0 1"
+# A date is a day of UTC, wherever it is typed; a table shows it as that.
+cli admin -o csv admin report payouts
+today=$(sed -n 2p <<<"$body" | cut -c1-10)
+for zone in Asia/Tokyo UTC America/Los_Angeles; do
+    TZ=$zone cli admin admin report payouts --from "$today" --to "$(date -u -d "$today + 1 day" +%F)"
+    is "the day of $zone" "$code $(grep -cE "^$today +seller" <<<"$body")" "0 1"
+    TZ=$zone cli admin admin report payouts --from "$today" --to "$today"
+    is "no day of $zone" "$code" 2
+done
 told=$(timeout 3 curl -sS -N --cacert "$run/s/pki/ca.pem" -H "Authorization: Bearer $(cat "$run/seller.key")" -H 'Last-Event-ID: 0:0' "https://$addr/v1/events")
 is "the provider was told" "$(grep -oE 'payout\.[a-z]+' <<<"$told" | sort -u | tr '\n' ' ')" "payout.done payout.rejected payout.returned payout.sent "
 
@@ -223,8 +232,8 @@ cli rhein provider bank set --holder 'Rhein GPU GmbH' --iban DE89370400440532013
 is "check digits" "$code $(grep -c 'is no IBAN' <<<"$body")" "2 1"
 cli rhein provider bank set --bank 0001 --branch 012 --type 1 --number 1234567 --holder A
 is "no account of yen" "$code" 2
-cli rhein provider bank set --holder 'Rhein GPU GmbH' --iban DE89370400440532013000 --bic COBADEFFXXX
-is "an IBAN" "$code $(grep -cE '^IBAN +DE89370400440532013000' <<<"$body")" "0 1"
+cli rhein provider bank set --holder 'Rhein GPU GmbH' --iban 'de89 3704 0044 0532 0130 00' --bic COBADEFFXXX
+is "an IBAN, as it stands on paper" "$code $(grep -cE '^IBAN +DE89370400440532013000' <<<"$body")" "0 1"
 cli bay provider bank set --holder 'Bay GPU, Inc.' --account-no 021000021/123456 --bank-name 'First Bank'
 is "a number and a bank" "$code" 0
 euro "SELECT ng.post('settle', ng.account_of('provider_pending', NULL, id, 'EUR'), ng.account_of('provider_available', NULL, id, 'EUR'), 'EUR', 1234567000, NULL, name) FROM ng.provider" >/dev/null
