@@ -91,7 +91,8 @@ BEGIN
     RETURN greatest(v_from, clock_timestamp());
 END $$;
 -- {class: standard or reduced, rate_ppm, from?}. The first rate of a class holds since ever:
--- nothing was of it. Said again, nothing changes.
+-- nothing was of it. It holds until the next one that is set; one set before for the same
+-- instant to come is taken back for it. Said again, nothing changes.
 CREATE OR REPLACE FUNCTION api.tax_rate_set(p_body jsonb, p_by text) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
@@ -108,20 +109,26 @@ BEGIN
         PERFORM refuse(20, '/rate_ppm: from 0 to 1000000');
     END IF;
     v_from := tax_from(p_body);
-    SELECT * INTO v_old FROM tax_rate WHERE class = v_class AND upper_inf(during);
-    IF v_old.rate_ppm = v_ppm AND (p_body->'from' IS NULL OR lower(v_old.during) = v_from) THEN
+    SELECT * INTO v_old FROM tax_rate WHERE class = v_class AND during @> v_from;
+    IF v_old.rate_ppm = v_ppm THEN
         RETURN api.tax_list();
-    ELSIF lower(v_old.during) >= v_from THEN
-        PERFORM refuse(6, format('another rate of class %s is set from %s on', v_class, log_time(lower(v_old.during))));
+    ELSIF lower(v_old.during) = v_from THEN
+        DELETE FROM tax_rate WHERE class = v_class AND during = v_old.during;
+        UPDATE tax_rate SET during = tstzrange(lower(during), upper(v_old.during))
+         WHERE class = v_class AND upper(during) = v_from AND rate_ppm = v_ppm;
+        IF FOUND THEN
+            RETURN api.tax_list();
+        END IF;
+    ELSE
+        UPDATE tax_rate SET during = tstzrange(lower(during), v_from) WHERE class = v_class AND during = v_old.during;
     END IF;
-    UPDATE tax_rate SET during = tstzrange(lower(during), v_from) WHERE class = v_class AND upper_inf(during);
     INSERT INTO tax_rate (class, rate_ppm, during, set_by)
-    VALUES (v_class, v_ppm, tstzrange(CASE WHEN FOUND THEN v_from END, NULL), p_by);
+    VALUES (v_class, v_ppm, tstzrange(CASE WHEN v_old.class IS NOT NULL THEN v_from END, upper(v_old.during)), p_by);
     RETURN api.tax_list();
 EXCEPTION WHEN exclusion_violation THEN
     PERFORM refuse(6, format('the other class has a rate of %s ppm: two classes of one rate are one', v_ppm));
 END $$;
--- {tenant | meter [gpu_model], class, from?}
+-- {tenant | meter [gpu_model], class, from?}: until the next one that is set, as a rate is.
 CREATE OR REPLACE FUNCTION api.tax_rule_set(p_body jsonb, p_by text) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
@@ -131,6 +138,7 @@ DECLARE
     v_tenant uuid;
     v_from timestamptz;
     v_old tax_rule;
+    v_until timestamptz;
 BEGIN
     PERFORM body_only(p_body, 'tenant', 'meter', 'gpu_model', 'class', 'from');
     IF num_nonnulls(p_body->>'tenant', v_meter) <> 1 OR v_meter NOT IN ('gpu', 'path') OR v_model IS NOT NULL AND v_meter IS DISTINCT FROM 'gpu' THEN
@@ -145,15 +153,23 @@ BEGIN
     IF v_meter IS NULL THEN
         v_tenant := (tenant_named(body_text(p_body, 'tenant'))).id;
     END IF;
-    SELECT * INTO v_old FROM tax_rule WHERE (tenant_id, meter, gpu_model) IS NOT DISTINCT FROM (v_tenant, v_meter, v_model) AND upper_inf(during);
-    IF v_old.class = v_class AND (p_body->'from' IS NULL OR lower(v_old.during) = v_from) THEN
+    SELECT * INTO v_old FROM tax_rule WHERE (tenant_id, meter, gpu_model) IS NOT DISTINCT FROM (v_tenant, v_meter, v_model) AND during @> v_from;
+    SELECT min(lower(during)) INTO v_until FROM tax_rule
+     WHERE (tenant_id, meter, gpu_model) IS NOT DISTINCT FROM (v_tenant, v_meter, v_model) AND lower(during) > v_from;
+    IF v_old.class = v_class THEN
         RETURN api.tax_list();
-    ELSIF lower(v_old.during) >= v_from THEN
-        PERFORM refuse(6, format('another class is set from %s on', log_time(lower(v_old.during))));
+    ELSIF lower(v_old.during) = v_from THEN
+        DELETE FROM tax_rule WHERE subject = v_old.subject AND during = v_old.during;
+        UPDATE tax_rule SET during = tstzrange(lower(during), v_until)
+         WHERE subject = v_old.subject AND upper(during) = v_from AND class = v_class;
+        IF FOUND THEN
+            RETURN api.tax_list();
+        END IF;
+    ELSE
+        UPDATE tax_rule SET during = tstzrange(lower(during), v_from) WHERE subject = v_old.subject AND during = v_old.during;
     END IF;
-    UPDATE tax_rule SET during = tstzrange(lower(during), v_from) WHERE subject = v_old.subject AND upper_inf(during);
     INSERT INTO tax_rule (tenant_id, meter, gpu_model, class, during, set_by)
-    VALUES (v_tenant, v_meter, v_model, v_class, tstzrange(v_from, NULL), p_by);
+    VALUES (v_tenant, v_meter, v_model, v_class, tstzrange(v_from, v_until), p_by);
     RETURN api.tax_list();
 END $$;
 

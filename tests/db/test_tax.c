@@ -265,6 +265,14 @@ static const struct attack {
     {"UPDATE ng.credit_note_tax SET tax_micro = 0", "23001"},
     {"UPDATE ng.tax_rate SET rate_ppm = 1", "23001"},
     {"UPDATE ng.tax_rate SET during = '(,)'", "23001"},
+    {"UPDATE ng.tax_rate SET during = tstzrange(lower(during), now() - interval '1 s') "
+     "WHERE class = 'reduced'",
+     "23001"},
+    {"UPDATE ng.tax_rate SET during = tstzrange('2020-01-01', NULL) WHERE class = "
+     "'standard' AND upper_inf(during)",
+     "23001"},
+    {"DELETE FROM ng.tax_rate WHERE class = 'standard' AND upper_inf(during)", "23001"},
+    {"DELETE FROM ng.tax_rate WHERE class = 'zero'", "23001"},
     {"DELETE FROM ng.tax_rule", "23001"},
     {"INSERT INTO ng.tax_rate VALUES ('standard', 1, '[2020-01-01,2021-01-01)', 'x')",
      "23P01"},
@@ -550,6 +558,75 @@ START_TEST(said_again)
 }
 END_TEST
 
+static void set_rate(int ppm, int year)
+{
+    ledger_sql(&l,
+               "SELECT api.tax_rate_set('{\"class\": \"standard\", \"rate_ppm\": %d, "
+               "\"from\": \"%d-01-01T00:00:00Z\"}', 'b')",
+               ppm, year);
+}
+static void set_class(const char *class, int year)
+{
+    ledger_sql(&l,
+               "SELECT api.tax_rule_set('{\"tenant\": \"later\", \"class\": \"%s\", "
+               "\"from\": \"%d-01-01T00:00:00Z\"}', 'b')",
+               class, year);
+}
+
+/* What is set for later holds until the next that is set, and is changed and taken back
+ * before it begins: a year mistyped is no lasting harm. */
+START_TEST(taken_back_before_it_begins)
+{
+#define RATES                                                                        \
+    "SELECT string_agg(concat_ws(' ', rate_ppm, to_char(lower(during), 'YYYY'), "    \
+    "to_char(upper(during), 'YYYY')), ', ' ORDER BY during) FROM ng.tax_rate WHERE " \
+    "class = 'standard' AND (upper_inf(during) OR upper(during) > now())"
+#define CLASSES                                                                  \
+    "SELECT coalesce(string_agg(concat_ws(' ', class, to_char(lower(during), "   \
+    "'YYYY'), to_char(upper(during), 'YYYY')), ', ' ORDER BY during), '') FROM " \
+    "ng.tax_rule WHERE tenant_id = (SELECT id FROM ng.tenant WHERE name = 'later')"
+    char *before = testdb_one(l.pg, RATES);
+    char *year = ledger_text(&l, "SELECT to_char(now(), 'YYYY')");
+    char *want = xasprintf(
+        "120000 %s 2100, 130000 2100 2150, 150000 2150 2200, 140000 2200", year);
+    set_rate(130000, 2100);
+    set_rate(140000, 2200);
+    set_rate(150000, 2150);
+    expect(want, RATES);
+    set_rate(150000, 2150);
+    set_rate(150000, 2160); /* it is so then */
+    expect(want, RATES);
+    free(want);
+    want = xasprintf("120000 %s 2100, 130000 2100 2150, 170000 2150 2200, 140000 2200",
+                     year);
+    set_rate(170000, 2150);
+    expect(want, RATES);
+    free(want);
+    want = xasprintf("120000 %s 2100, 130000 2100 2200, 140000 2200", year);
+    set_rate(130000, 2150);
+    expect(want, RATES);
+    set_rate(130000, 2200);
+    set_rate(120000, 2100);
+    expect(before, RATES);
+    free(want);
+    free(year);
+    free(before);
+
+    set_class("zero", 2100);
+    set_class("exempt", 2200);
+    set_class("reduced", 2150);
+    expect("zero 2100 2150, reduced 2150 2200, exempt 2200", CLASSES);
+    set_class("zero", 2150);
+    set_class("zero", 2200);
+    expect("zero 2100", CLASSES);
+    set_class("outside", 2100);
+    set_class("outside", 2050);
+    set_class("standard", 2080);
+    expect("outside 2050 2080, standard 2080 2100, outside 2100", CLASSES);
+    ledger_check(&l);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     setenv("CK_FORK", "no", 1);
@@ -573,6 +650,7 @@ int main(int argc, char **argv)
     tcase_add_loop_test(tc, sums_cannot_be_broken, 0,
                         (int)(sizeof(attacks) / sizeof(attacks[0])));
     tcase_add_test(tc, said_again);
+    tcase_add_test(tc, taken_back_before_it_begins);
     tcase_add_test(tc, histories);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
