@@ -529,7 +529,15 @@ START_TEST(role)
     ck_assert_str_eq(testdb_state(pg, "SET SESSION AUTHORIZATION postgres"), "42501");
     ck_assert_str_eq(testdb_state(pg, "COPY report.catalog TO '/tmp/x'"), "42501");
     ck_assert_str_eq(testdb_state(pg, "SELECT ng.roll_money(now())"), "42501");
-    /* nor hold up the market's money, nor write past the tables */
+    PQfinish(pg);
+}
+END_TEST
+
+/* Nor does it hold up the market's money, or write past the tables. */
+START_TEST(role_takes_no_locks)
+{
+    PGconn *pg = testdb_connect(l.db, "neargpu_report", "neargpu");
+    testdb_sql(pg, "SET default_transaction_read_only = off");
     static const char *const more[] = {
         "SELECT pg_advisory_lock(hashtext('neargpu.billing'))",
         "SELECT pg_advisory_xact_lock(hashtext('neargpu.billing'))",
@@ -605,6 +613,7 @@ int main(void)
     tcase_add_test(tc, arguments);
     tcase_add_test(tc, filters);
     tcase_add_test(tc, role);
+    tcase_add_test(tc, role_takes_no_locks);
     tcase_add_test(tc, page);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
