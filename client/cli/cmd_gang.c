@@ -12,6 +12,8 @@
 #include "client/lib/fsx.h"
 #include "client/lib/xalloc.h"
 
+#define RENEW_TOGETHER_US (5 * US_PER_S) /* ranks whose tokens are of about one age */
+
 static char *text_of(const json_t *obj, const char *member)
 {
     const char *text = json_string_value(json_object_get(obj, member));
@@ -71,6 +73,27 @@ int gang_refresh(struct gang_rank *r, struct err *err)
     int rc = give_token(&r->run, reply, r->node, err);
     json_decref(reply);
     return rc;
+}
+
+/* One question for all that are due. Who does not stream keeps his token: a launch that
+ * is not answered yet is known by it, and a connection that is taken up again asks. */
+void gang_renew(struct gang *g, int64_t now_us)
+{
+    json_t *reply = NULL;
+    struct err why;
+    int64_t again_us = now_us + RUN_RENEW_AGAIN_US;
+    bool got = cli_get_tokens(g->c, g->reservation, opt_get(g->c->opts, "node"), &reply,
+                              &why) == 0;
+    if (!got && run_renew_is_vain(&why))
+        again_us = INT64_MAX;
+    for (size_t i = 0; i < g->count; i++) {
+        struct gang_rank *r = &g->ranks[i];
+        if (gang_rank_renew_us(r) > now_us + RENEW_TOGETHER_US)
+            continue;
+        if (!got || give_token(&r->run, reply, r->node, &why) < 0)
+            r->run.renew_us = again_us;
+    }
+    json_decref(reply);
 }
 
 /* ---- what every way needs -------------------------------------------------------- */

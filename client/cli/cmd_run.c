@@ -43,7 +43,6 @@ static int fetch_token(struct run *r, struct err *err)
                  : err_set(err, ERR_NOT_FOUND, "the reservation has no node%s%s",
                            node != NULL ? " " : "", node != NULL ? node : "");
     if (rc == 0) {
-        r->renew_us = clock_boot_us() + (r->expires_us - clock_now_us()) / 2;
         free(r->address);
         r->address = address != NULL ? xstrdup(address) : text_of(one, "address");
         if (*r->address == '\0')
@@ -56,6 +55,12 @@ static int fetch_token(struct run *r, struct err *err)
     return rc;
 }
 
+bool run_renew_is_vain(const struct err *why)
+{
+    return why->code == ERR_NOT_FOUND || why->code == ERR_CONFLICT ||
+           why->code == ERR_FORBIDDEN || why->code == ERR_UNAUTHENTICATED;
+}
+
 /* At half of its life, so that a connection that is lost while the server cannot be
  * asked is taken up again all the same. What the server refuses for good is not asked
  * again. */
@@ -65,8 +70,7 @@ static void renew(struct run *r)
     if (fetch_token(r, &why) == 0)
         return;
     r->renew_us = clock_boot_us() + RUN_RENEW_AGAIN_US;
-    if (why.code == ERR_NOT_FOUND || why.code == ERR_CONFLICT ||
-        why.code == ERR_FORBIDDEN || why.code == ERR_UNAUTHENTICATED)
+    if (run_renew_is_vain(&why))
         r->renew = NULL;
 }
 

@@ -85,6 +85,8 @@ void gang_rank_turn(struct gang_rank *r, short revents, bool room, int64_t now_u
 /* When it wants a turn though nothing came; INT64_MAX: never. */
 int64_t gang_rank_due(const struct gang_rank *r);
 void gang_rank_signal(struct gang_rank *r, int signo);
+/* When its token is to be renewed, while it streams; INT64_MAX: not now. */
+int64_t gang_rank_renew_us(const struct gang_rank *r);
 /* Nothing was started, or it is out of reach: no more of it. */
 void gang_rank_drop(struct gang_rank *r, int status);
 
@@ -105,5 +107,9 @@ bool gang_has_room(const struct gang *g);
 
 /* A new token for the rank's node, and its address as it is now. */
 int gang_refresh(struct gang_rank *r, struct err *err) MUST_USE;
+/* At half of their life new tokens for the ranks that run, so that a connection that is
+ * lost while the server cannot be asked is taken up again. Says nothing of a failure.
+ */
+void gang_renew(struct gang *g, int64_t now_us);
 
 #endif

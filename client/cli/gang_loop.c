@@ -213,9 +213,21 @@ static void take_signal(struct gang *g)
 
 enum { AT_SIGNAL, AT_STDIN, AT_OUT, AT_ERR, AT_RANKS };
 
+static int64_t renew_due(const struct gang *g)
+{
+    int64_t due = INT64_MAX;
+    for (size_t i = 0; i < g->count; i++) {
+        int64_t at = gang_rank_renew_us(&g->ranks[i]);
+        due = at < due ? at : due;
+    }
+    return due;
+}
+
 static int timeout_ms(const struct gang *g, int64_t now_us)
 {
-    int64_t due = g->ending != 0 ? g->end_us : INT64_MAX;
+    int64_t due = renew_due(g);
+    if (g->ending != 0 && g->end_us < due)
+        due = g->end_us;
     for (size_t i = 0; i < g->count; i++) {
         int64_t at = gang_rank_due(&g->ranks[i]);
         due = at < due ? at : due;
@@ -262,6 +274,8 @@ static int turn(struct gang *g, struct pollfd *p, struct err *err)
     int64_t now_us = clock_boot_us();
     for (size_t i = 0; i < g->count && !g->left; i++)
         gang_rank_turn(&g->ranks[i], p[AT_RANKS + i].revents, room, now_us);
+    if (!g->left && renew_due(g) <= now_us)
+        gang_renew(g, now_us);
     feed_end(g);
     go_on_ending(g, now_us);
     return 0;

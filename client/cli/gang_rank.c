@@ -318,6 +318,11 @@ int64_t gang_rank_due(const struct gang_rank *r)
     }
 }
 
+int64_t gang_rank_renew_us(const struct gang_rank *r)
+{
+    return r->state == GANG_STREAMING ? r->run.renew_us : INT64_MAX;
+}
+
 void gang_rank_signal(struct gang_rank *r, int signo)
 {
     char text[16];

@@ -101,7 +101,8 @@ int run_check_greeting(const struct run *r, const json_t *hello,
 int run_put_request(struct run *r, enum run_request what, const json_t *body,
                     const char *const *argv, const char *nonce,
                     struct err *err) MUST_USE;
-/* Reads audience and exp out of the token (not verified: the agent does that). */
+/* Reads audience and times out of the token (not verified: the agent does that); it is
+ * to be renewed at half of its life from now on. */
 int run_take_token(struct run *r, const char *token, struct err *err) MUST_USE;
 
 /* ---- cmd_run.c: what one job and a gang have in common
@@ -118,6 +119,8 @@ int run_take_token(struct run *r, const char *token, struct err *err) MUST_USE;
     (30 * US_PER_S) /* a token this near its end is not sent \
                      */
 
+/* Whether the server's no to a renewal is for good. */
+bool run_renew_is_vain(const struct err *why);
 /* Fetches the reservation and, with --wait, waits for its start. */
 int run_check_reservation(struct run *r, json_t **ret, struct err *err) MUST_USE;
 /* The user's terminal (run_tty.c). ask: adds "pty" to a launch; ERR_USAGE when there is

@@ -192,6 +192,7 @@ int run_take_token(struct run *r, const char *token, struct err *err)
     jws_parts_done(&parts);
     const char *aud = json_string_value(json_object_get(claims, "aud"));
     json_int_t exp = json_integer_value(json_object_get(claims, "exp"));
+    json_int_t iat = json_integer_value(json_object_get(claims, "iat"));
     if (aud == NULL || exp <= 0 || exp > INT64_MAX / US_PER_S) {
         json_decref(claims);
         return err_set(err, ERR_TOKEN, "the token names no audience and time");
@@ -201,6 +202,10 @@ int run_take_token(struct run *r, const char *token, struct err *err)
     r->token = xstrdup(token);
     r->audience = xstrdup(aud);
     r->expires_us = exp * US_PER_S;
+    /* Of its own life, not of this machine's clock, which may be ahead of the server's.
+     */
+    r->renew_us = clock_boot_us() + (iat > 0 && iat < exp ? (exp - iat) * US_PER_S / 2
+                                                          : RUN_RENEW_AGAIN_US);
     json_decref(claims);
     return 0;
 }

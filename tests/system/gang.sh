@@ -124,5 +124,22 @@ wait $pid
 is "a signal reaches every rank, and its status comes back" "$? $(grep -cxE '\[[012]\] told' "$run/ticks")" "3 3"
 is "nothing of rank 2 was lost or came twice" "$(grep '^\[2\] tick' "$run/ticks" | awk '$3 != NR - 1' | wc -l)" 0
 
+# ---- grants are renewed at half of their life, all ranks' with one question
+kill -TERM "$server_pid"
+wait_for 15 pid_gone "$server_pid"
+echo 'token_life = 20s' >"$run/neargpud.conf"
+server_options="--conf $run/neargpud.conf"
+server_start || die "neargpud did not start again"
+issued() { sql neargpu_owner 'SELECT count(*) FROM ng.token'; }
+asked() { sql neargpu_owner "SELECT count(*) FROM ng.audit WHERE path LIKE '%/tokens'"; }
+before=$(issued)
+before_asked=$(asked)
+near run "$id" -- sleep 13 || bad "a gang while its tokens are renewed"
+is "two tokens for each rank" "$(($(issued) - before))" 6
+is "the second ones when the first had ten seconds left" "$(sql neargpu_owner "SELECT extract(epoch FROM max(issued_at) - min(issued_at)) BETWEEN 9 AND 12
+    FROM (SELECT issued_at FROM ng.token ORDER BY jti DESC LIMIT 6) x")" t
+twice() { [ "$(($(asked) - before_asked))" = 2 ]; }
+wait_for 5 twice && ok "two questions" || bad "$(($(asked) - before_asked)) questions"
+
 near cancel "$id" --yes >/dev/null 2>"$run/cancel" || bad "cancel: $(cat "$run/cancel")"
 node_done

@@ -253,6 +253,10 @@ static void setup(struct fixture *f)
         char *token = make_token(f->key, i);
         ck_assert_msg(run_take_token(&r->run, token, &err) == 0, "%s", err.text);
         free(token);
+        int64_t half_us = r->run.renew_us - clock_boot_us();
+        ck_assert(half_us <= TOKEN_LIFE_US / 2 &&
+                  half_us > TOKEN_LIFE_US / 2 - 20 * US_PER_S);
+        ck_assert(gang_rank_renew_us(r) == INT64_MAX); /* not while it rests */
         r->run.address = xasprintf("unix:%s/%d", f->dir, i);
         r->body = json_pack("{s:[s,s]}", "argv", "cat", "-");
     }
