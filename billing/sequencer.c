@@ -323,14 +323,35 @@ static void breach(struct verify *v, const char *what)
         strbuf_addf(&v->breaches, "log %s: %s\n", v->log, what);
 }
 
-static void no_tile(void *arg, unsigned level, uint64_t index, unsigned count,
-                    const struct merkle_hash *hashes)
+/* The tile that is kept is the one of the leaves seen: proofs are made of it. Tiles of
+ * before inner nodes were kept have none. */
+static void verify_tile(void *arg, unsigned level, uint64_t index, unsigned count,
+                        const struct merkle_hash *hashes)
 {
-    (void)arg;
-    (void)level;
-    (void)index;
-    (void)count;
-    (void)hashes;
+    struct verify *v = arg;
+    char level_text[8], index_text[24], what[100];
+    char *hex = xmalloc(TILE_HEX), *inner = xmalloc(TILE_HEX);
+    const char *params[] = {v->log, level_text, index_text, hex, inner};
+    PGresult *r;
+    struct err err;
+    snprintf(level_text, sizeof(level_text), "%u", level);
+    snprintf(index_text, sizeof(index_text), "%" PRIu64, index);
+    digest_hex(hashes->b, count * SHA256_LEN, hex);
+    digest_hex(hashes[MERKLE_TILE_WIDTH].b, MERKLE_TILE_INNER * SHA256_LEN, inner);
+    bool same = pgtx_query(v->pg,
+                           "SELECT hashes = $4 AND coalesce(inner_nodes = $5, true) "
+                           "FROM api.billing_log_tile_whole($1, $2, $3)",
+                           params, 5, &r, &err) == 0;
+    if (same) {
+        same = PQntuples(r) == 1 && strcmp(PQgetvalue(r, 0, 0), "t") == 0;
+        PQclear(r);
+    }
+    snprintf(what, sizeof(what), "tile %u/%" PRIu64 " is not that of its leaves", level,
+             index);
+    if (!same)
+        breach(v, what);
+    free(hex);
+    free(inner);
 }
 
 /* The leaf of a row as it is now, compared with the one that was logged; what goes into
@@ -365,7 +386,7 @@ static void verify_leaf(struct verify *v, const PGresult *rows, int row)
         !merkle_equal(&now, &logged))
         breach(v, what);
     json_decref(body);
-    merkle_append(&v->edge, &logged, no_tile, NULL);
+    merkle_append(&v->edge, &logged, verify_tile, v);
 }
 
 /* The signed head of exactly the leaves seen so far. */
@@ -451,6 +472,8 @@ int sequencer_verify(PGconn *pg, char **ret_text, int64_t *ret_leaves, struct er
             rc = note_key_parse(PQgetvalue(logs, row, LOGS_VKEY), &v->key, err);
         if (rc == 0)
             rc = verify_log(v, (uint64_t)size, err);
+        if (rc == 0)
+            merkle_edge_flush(&v->edge, verify_tile, v);
         if (rc != 0)
             (void)err_prefix(err, "log %s", v->log);
         *ret_leaves += (int64_t)v->edge.size;
@@ -458,6 +481,8 @@ int sequencer_verify(PGconn *pg, char **ret_text, int64_t *ret_leaves, struct er
         strbuf_done(&v->breaches);
         free(v);
     }
+    if (PQntuples(logs) != LOGS)
+        strbuf_adds(&all, "a log is missing\n");
     PQclear(logs);
     *ret_text = all.len > 0 && rc == 0 ? strbuf_steal(&all) : xstrdup("");
     strbuf_done(&all);

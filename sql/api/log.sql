@@ -86,7 +86,8 @@ BEGIN
                    'fee_micro', p.fee_micro::text, 'fee_by', p.fee_by)
         ELSE jsonb_build_object('type', 'payout', 'id', p.id::text, 'provider', p.provider_id, 'currency', p.currency,
                    'amount_micro', p.amount_micro::text, 'requested_by', p.requested_by, 'requested_at', ng.log_time(p.requested_at),
-                   'approved_by', p.approved_by, 'approved_at', ng.log_time(p.approved_at), 'file', p.file_id::text) END
+                   'approved_by', p.approved_by, 'approved_at', ng.log_time(p.approved_at), 'file', p.file_id::text)
+            || CASE WHEN p.bank_logged THEN jsonb_build_object('bank', p.bank) ELSE '{}' END END
           FROM ng.payout p
          WHERE p.id = split_part(p_ref, '/', 1)::bigint AND p.file_id IS NOT NULL AND (p.state = 'returned' OR p_ref NOT LIKE '%/returned'));
     WHEN 'agreed' THEN RETURN (
@@ -246,12 +247,22 @@ BEGIN
     RETURN p_size + v_count;
 END $$;
 
--- For a check of everything: leaves with their rows as they are now, and the signed heads.
+-- For a check of everything: leaves with their rows as they are now, the tiles, and the signed
+-- heads. A receipt whose columns are not those of its text is not what was logged.
 CREATE OR REPLACE FUNCTION api.billing_log_leaves(p_log text, p_from bigint, p_limit integer)
 RETURNS TABLE (index bigint, kind text, ref text, nonce text, leaf text, body jsonb)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
     SELECT l.index, l.kind, l.ref, encode(l.nonce, 'hex'), encode(l.leaf, 'hex'), log_body(l.kind, l.ref)
+           || CASE WHEN l.kind = 'receipt' AND NOT EXISTS (
+                  SELECT FROM receipt r WHERE r.reservation_id = uuid_of(split_part(l.ref, '/', 1)) AND r.node_id = split_part(l.ref, '/', 2)::integer
+                     AND r.seq = split_part(l.ref, '/', 3)::integer AND receipt_told(r)) THEN '{"told": "otherwise"}'::jsonb ELSE '{}' END
       FROM log_leaf l WHERE l.log = p_log AND l.index >= p_from ORDER BY l.index LIMIT p_limit
+$$;
+CREATE OR REPLACE FUNCTION api.billing_log_tile_whole(p_log text, p_level integer, p_index bigint)
+RETURNS TABLE (hashes text, inner_nodes text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+    SELECT encode(t.hashes, 'hex'), encode(t.inner_nodes, 'hex') FROM log_tile t
+     WHERE t.log = p_log AND t.level = p_level AND t.index = p_index
 $$;
 CREATE OR REPLACE FUNCTION api.billing_log_heads(p_log text, p_from bigint, p_to bigint)
 RETURNS TABLE (size bigint, note text)
@@ -283,17 +294,17 @@ CREATE OR REPLACE VIEW report.check_log AS
        AND EXISTS (SELECT FROM ng.log l WHERE l.name = x.log AND l.vkey <> '')
        AND NOT EXISTS (SELECT FROM ng.log_leaf l WHERE l.kind = x.kind AND l.ref = x.ref);
 
--- Bookings of which nothing was kept as agreed within a minute, or that cost something else
--- now than what was.
+-- Bookings of which nothing was kept as agreed within a minute, or of which the price or the
+-- notice is another now.
 CREATE OR REPLACE VIEW report.check_agreed AS
     SELECT b.reservation_id, b.id AS booking, b.per_gpu_hour_micro, a.price AS agreed_micro
       FROM ng.booking b
       JOIN ng.reservation r ON r.id = b.reservation_id
-      LEFT JOIN LATERAL (SELECT (e->>'per_gpu_hour_micro')::bigint AS price
+      LEFT JOIN LATERAL (SELECT (e->>'per_gpu_hour_micro')::bigint AS price, (e->>'notice_us')::bigint AS notice
                            FROM ng.agreed x, jsonb_array_elements(x.bookings) e
                           WHERE x.reservation_id = b.reservation_id AND (e->>'booking')::bigint = b.id
                           ORDER BY x.generation DESC LIMIT 1) a ON true
-     WHERE NOT isempty(b.during) AND a.price IS DISTINCT FROM b.per_gpu_hour_micro
+     WHERE NOT isempty(b.during) AND (a.price, a.notice) IS DISTINCT FROM (b.per_gpu_hour_micro, b.notice_us)
        AND (SELECT past IS NULL FROM ng.agreed_cursor)
        AND EXISTS (SELECT FROM ng.log l WHERE l.name = 'ledger' AND l.vkey <> '')
        AND NOT EXISTS (SELECT FROM ng.event v JOIN ng.agreed_cursor c ON (v.xid, v.id) > (c.xid, c.id)
