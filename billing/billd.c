@@ -27,6 +27,7 @@
 #include "client/lib/conf.h"
 #include "client/lib/fsx.h"
 #include "client/lib/log.h"
+#include "client/lib/money.h"
 #include "client/lib/opt.h"
 #include "client/lib/strbuf.h"
 #include "client/lib/timefmt.h"
@@ -290,8 +291,8 @@ static int check_turn(void *arg, PGconn *pg, struct err *err)
     (void)arg;
     if (rounds_check(pg, &breaches, err) != 0)
         return -1;
-    if (breaches[0] != '\0')
-        log_error("what must be empty is not: %s", breaches);
+    for (const char *line = breaches; *line != '\0'; line += strcspn(line, "\n") + 1)
+        log_error("what must be empty is not: %.*s", (int)strcspn(line, "\n"), line);
     free(breaches);
     return 0;
 }
@@ -457,16 +458,21 @@ static int chargeback(const struct billd_conf *conf, const struct opt_values *v,
 {
     const char *text = opt_get(v, "topup"), *reason = opt_get(v, "reason");
     PGconn *pg;
-    int64_t id, wallet, owed;
+    int64_t id;
+    struct settle_chargeback back;
+    char wallet[MONEY_TEXT_MAX], owed[MONEY_TEXT_MAX];
     if (text == NULL || reason == NULL)
         return err_set(err, ERR_USAGE, "chargeback needs --topup ID and --reason TEXT");
     if (transfer_id("--topup", text, &id, err) != 0 ||
         connect_database(conf, &pg, err) != 0)
         return -1;
-    int rc = settle_chargeback(pg, id, reason, &wallet, &owed, err);
-    if (rc == 0)
-        printf("%lld micro from the wallet, %lld micro are owed\n", (long long)wallet,
-               (long long)owed);
+    int rc = settle_chargeback(pg, id, reason, &back, err);
+    if (rc == 0) {
+        money_format(back.wallet_micro, back.currency, wallet);
+        money_format(back.owed_micro, back.currency, owed);
+        printf("%s %s from the wallet, %s %s are owed\n", wallet, back.currency, owed,
+               back.currency);
+    }
     PQfinish(pg);
     return rc;
 }

@@ -32,7 +32,7 @@ int settle_all(PGconn *pg, int64_t *ret_count, struct err *err)
 }
 
 int settle_chargeback(PGconn *pg, int64_t transfer, const char *reason,
-                      int64_t *ret_wallet, int64_t *ret_owed, struct err *err)
+                      struct settle_chargeback *ret, struct err *err)
 {
     char id[24];
     const char *params[] = {id, reason};
@@ -41,8 +41,9 @@ int settle_chargeback(PGconn *pg, int64_t transfer, const char *reason,
     if (pgtx_query(pg, "SELECT * FROM api.billing_chargeback($1, $2)", params, 2, &r,
                    err) != 0)
         return -1;
-    *ret_wallet = pgtx_i64(r, 0, 0);
-    *ret_owed = pgtx_i64(r, 0, 1);
+    ret->wallet_micro = pgtx_i64(r, 0, 0);
+    ret->owed_micro = pgtx_i64(r, 0, 1);
+    snprintf(ret->currency, sizeof(ret->currency), "%s", PQgetvalue(r, 0, 2));
     PQclear(r);
     return 0;
 }

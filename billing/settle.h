@@ -10,9 +10,12 @@
 
 /* Until nothing is due; *ret_count: captures settled and reserves released. */
 int settle_all(PGconn *pg, int64_t *ret_count, struct err *err) MUST_USE;
-/* The bank took a top-up back: *ret_wallet of it came out of the wallet, the rest is
- * owed. */
+struct settle_chargeback {
+    int64_t wallet_micro, owed_micro; /* came out of the wallet, and the rest */
+    char currency[4];
+};
+/* The bank took a top-up back. */
 int settle_chargeback(PGconn *pg, int64_t transfer, const char *reason,
-                      int64_t *ret_wallet, int64_t *ret_owed, struct err *err) MUST_USE;
+                      struct settle_chargeback *ret, struct err *err) MUST_USE;
 
 #endif

@@ -444,6 +444,8 @@ BEGIN
     i.to_at := body_time(p_body, 'to');
     IF i.to_at < i.from_at THEN
         PERFORM refuse(20, '/to: before /from');
+    ELSIF greatest(i.from_at, i.to_at) > clock_timestamp() + interval '1 minute' THEN
+        PERFORM refuse(20, format('/%s: has not come yet', CASE WHEN i.from_at > clock_timestamp() THEN 'from' ELSE 'to' END));
     END IF;
     INSERT INTO incident (what, provider_id, site_id, node_id, path_id, fault, from_at, to_at, closed_by, reason, opened_by)
     VALUES (v_what, i.provider_id, i.site_id, i.node_id, i.path_id, i.fault, i.from_at, i.to_at,

@@ -204,8 +204,9 @@ END $$;
 -- The bank took a top-up back: out of the wallet as far as it reaches, the rest is owed. The
 -- wallet is at its floor then, and what comes in pays the debt first: nothing new can be
 -- reserved, what is held stays.
-CREATE OR REPLACE FUNCTION api.billing_chargeback(p_transfer bigint, p_reason text)
-RETURNS TABLE (wallet_micro bigint, receivable_micro bigint)
+DROP FUNCTION IF EXISTS api.billing_chargeback(bigint, text);
+CREATE FUNCTION api.billing_chargeback(p_transfer bigint, p_reason text)
+RETURNS TABLE (wallet_micro bigint, receivable_micro bigint, currency text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -221,6 +222,8 @@ BEGIN
         PERFORM refuse(6, format('transfer %s is a %s: only a top-up is taken back by a bank', p_transfer, v.kind));
     ELSIF EXISTS (SELECT FROM chargeback WHERE transfer_id = p_transfer) OR EXISTS (SELECT FROM transfer WHERE reverses = p_transfer) THEN
         PERFORM refuse(6, format('transfer %s was reversed or taken back before', p_transfer));
+    ELSIF coalesce(btrim(p_reason), '') = '' THEN
+        PERFORM refuse(20, 'reason: say what the bank says');
     END IF;
     SELECT tenant_id, least(v.amount_micro, greatest(0, balance_micro - floor_micro)) INTO v_tenant, v_take
       FROM account WHERE id = v.cr FOR NO KEY UPDATE;
@@ -229,7 +232,7 @@ BEGIN
     PERFORM must_post(clock_timestamp(), 'chargeback', account_of('receivable', v_tenant, NULL, v.currency), v.dr, v.currency,
         v.amount_micro - v_take, NULL, p_transfer || '/receivable');
     PERFORM tell('wallet.changed', v_tenant, NULL, NULL);
-    RETURN QUERY SELECT v_take, v.amount_micro - v_take;
+    RETURN QUERY SELECT v_take, v.amount_micro - v_take, v.currency::text;
 END $$;
 
 -- A tenant takes its rest out: only its own money, not its credit line, and after its debts.

@@ -352,6 +352,10 @@ START_TEST(an_outage_that_is_worth_nothing)
         "'zero', 1)], ARRAY[0, 0], ARRAY[1, 1], 1000" JPY ")",
         b);
     use(b, 1800000);
+    refused("NG020",
+            "SELECT api.incident_open('{\"what\": \"node\", \"name\": "
+            "\"one\", \"reason\": \"x\", \"from\": \"2999-01-01T00:00:00Z\"}', "
+            "'a', 'a', NULL, NULL)");
     got = ledger_text(&l, "SELECT api.incident_open('{\"what\": \"node\", \"name\": "
                           "\"one\", \"reason\": \"x\"}', 'a', 'a', NULL, NULL)->>'id'");
     ledger_sql(&l,
