@@ -112,6 +112,7 @@ void world_free(struct world *w)
     free(w->try_waiters);
     free(w->late);
     free(w->late_lanes);
+    world_reads_done(&w->reads);
     free(w->cursor);
     free(w->status_doc);
     free(w->market);

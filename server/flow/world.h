@@ -39,6 +39,7 @@
 #include "server/db/store.h"
 #include "server/flow/flow.h"
 #include "server/flow/world_gens.h"
+#include "server/flow/world_reads.h"
 #include "server/issuer/ca.h"
 #include "server/issuer/issuer.h"
 
@@ -232,6 +233,7 @@ struct world {
     int64_t funds_us;         /* when orders without money were last tried */
 
     bool loaded;
+    struct world_reads reads; /* of rows that are on their way (world_read) */
     bool reload;   /* the copy cannot be trusted: load again */
     bool polling;  /* a read of the feed or a load is on its way */
     bool poll_due; /* asked for while one was */
@@ -332,7 +334,8 @@ void world_told(struct world *w, const json_t *events);
 /* A booking of ours has an outcome that is not known. */
 void world_unknown(struct world *w);
 /* Reads one row (id 0: all) of a WORLD_ table again and wakes the flow (0: none): for
- * those who must see at once what they have just written. */
+ * those who must see at once what they have just written. An answer that comes after
+ * that of a read asked for later may be older: it is not taken, and asked for again. */
 void world_read(struct world *w, enum store_op op, int64_t id, uint64_t flow_id);
 /* For store_opts.on_change. Of our own bookings the calendars know already; the next
  * tick moves the cursor past them. */

@@ -122,6 +122,7 @@ static void on_load_step(void *arg, uint64_t id, const struct store_result *r)
     }
     int64_t came_us = clock_now_us();
     load_steps[w->load_step].put(w, r);
+    world_reads_loaded(&w->reads, (int)load_steps[w->load_step].op);
     log_debug("world: table %zu: read in %" PRId64 " ms, taken in %" PRId64 " ms",
               w->load_step, (came_us - w->load_asked_us) / 1000,
               (clock_now_us() - came_us) / 1000);
@@ -171,59 +172,25 @@ static void put_row(struct world *w, enum store_op op, const struct store_result
         w->reload = true;
 }
 
-static void on_sites(void *arg, uint64_t flow_id, const struct store_result *r)
+static void on_read(void *arg, uint64_t number, const struct store_result *r)
 {
     struct world *w = arg;
-    put_row(w, STORE_WORLD_SITES, r);
-    flow_wake(w->runner, flow_id);
-}
-
-static void on_nodes(void *arg, uint64_t flow_id, const struct store_result *r)
-{
-    struct world *w = arg;
-    put_row(w, STORE_WORLD_NODES, r);
-    flow_wake(w->runner, flow_id);
-}
-
-static void on_data(void *arg, uint64_t flow_id, const struct store_result *r)
-{
-    struct world *w = arg;
-    put_row(w, STORE_WORLD_DATASETS, r);
-    flow_wake(w->runner, flow_id);
-}
-
-static void on_rtts(void *arg, uint64_t flow_id, const struct store_result *r)
-{
-    struct world *w = arg;
-    put_row(w, STORE_WORLD_RTTS, r);
-    flow_wake(w->runner, flow_id);
-}
-
-static void on_paths(void *arg, uint64_t flow_id, const struct store_result *r)
-{
-    struct world *w = arg;
-    put_row(w, STORE_WORLD_PATHS, r);
-    flow_wake(w->runner, flow_id);
-}
-
-static void on_keys(void *arg, uint64_t flow_id, const struct store_result *r)
-{
-    struct world *w = arg;
-    put_row(w, STORE_WORLD_KEYS, r);
-    flow_wake(w->runner, flow_id);
+    struct world_reading reading;
+    bool newest = world_reads_end(&w->reads, number, &reading);
+    if (!newest && r->status == STORE_OK) {
+        world_read(w, (enum store_op)reading.table, reading.id, reading.flow_id);
+        return;
+    }
+    put_row(w, (enum store_op)reading.table, r);
+    flow_wake(w->runner, reading.flow_id);
 }
 
 void world_read(struct world *w, enum store_op op, int64_t id, uint64_t flow_id)
 {
-    store_done_fn *done = op == STORE_WORLD_SITES      ? on_sites
-                          : op == STORE_WORLD_NODES    ? on_nodes
-                          : op == STORE_WORLD_DATASETS ? on_data
-                          : op == STORE_WORLD_RTTS     ? on_rtts
-                          : op == STORE_WORLD_PATHS    ? on_paths
-                                                       : on_keys;
     struct store_arg arg = id != 0 ? S_INT(id) : S_NULL;
+    size_t number = world_reads_begin(&w->reads, (int)op, id, flow_id);
     store_call(w->store, op, op == STORE_WORLD_KEYS ? NULL : &arg,
-               op == STORE_WORLD_KEYS ? 0 : 1, store_to(done, w, flow_id));
+               op == STORE_WORLD_KEYS ? 0 : 1, store_to(on_read, w, number));
 }
 
 /* What an event only names. */
