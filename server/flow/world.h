@@ -234,9 +234,9 @@ struct world {
 
     bool loaded;
     struct world_reads reads; /* of rows that are on their way (world_read) */
-    bool reload;   /* the copy cannot be trusted: load again */
-    bool polling;  /* a read of the feed or a load is on its way */
-    bool poll_due; /* asked for while one was */
+    bool reload;              /* the copy cannot be trusted: load again */
+    bool polling;             /* a read of the feed or a load is on its way */
+    bool poll_due;            /* asked for while one was */
     int64_t
         own_until_us; /* boot clock: until then the feed tells of our own bookings */
     size_t load_step;
