@@ -1,8 +1,8 @@
 /* Random histories of the ledger against a naive one kept here: reservations, receipts
  * in any slicing, repeated and out of order, cancellations, failures, top-ups,
- * invoices, and neargpu-billd killed (SIGKILL) somewhere in its work before each whole
- * round. After every step each account is equal to the micro-unit. model_ledger [SEED
- * [STEPS]]. */
+ * chargebacks, invoices, and neargpu-billd killed (SIGKILL) somewhere in its work
+ * before each whole round. After every step each account is equal to the micro-unit.
+ * model_ledger [SEED [STEPS]]. */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -42,7 +42,7 @@ struct resv {
     struct chain chain[2];
 };
 static struct {
-    int64_t wallet[TENANTS], hold[TENANTS], receivable[TENANTS];
+    int64_t wallet[TENANTS], hold[TENANTS], receivable[TENANTS], last_topup[TENANTS];
     int64_t pending[2], fee, tax, rounding, bank;
     struct resv resv[RESVS];
     int resv_count, gpu[NODES + 1];
@@ -77,6 +77,15 @@ static int provider(int node)
     return node == 3;
 }
 
+/* What a tenant owes is taken from what it has. */
+static void collect(int t)
+{
+    int64_t some = m.receivable[t] < m.wallet[t] ? m.receivable[t] : m.wallet[t];
+    m.wallet[t] -= some;
+    m.receivable[t] -= some;
+    done[6] += some > 0;
+}
+
 static void top_up(void)
 {
     int t = pick(TENANTS);
@@ -87,6 +96,30 @@ static void top_up(void)
                t, amount);
     m.wallet[t] += amount;
     m.bank -= amount;
+    m.last_topup[t] = amount;
+    collect(t);
+}
+
+/* The bank takes a tenant's last top-up back: what the wallet lacks becomes a debt. */
+static void charge_back(void)
+{
+    int t = pick(TENANTS);
+    int64_t amount = m.last_topup[t];
+    if (amount == 0)
+        return;
+    char *id = ledger_text(&l,
+                           "SELECT max(x.id) FROM ng.transfer x JOIN ng.account a ON "
+                           "a.id = x.cr JOIN ng.tenant t ON t.id = a.tenant_id WHERE "
+                           "x.kind = 'topup' AND t.name = 't%d'",
+                           t);
+    int status = LEDGER_BILLD(&l, NULL, "chargeback", "--topup", id, "--reason", "x");
+    ck_assert(status == 0);
+    free(id);
+    m.last_topup[t] = 0;
+    m.bank += amount;
+    int64_t some = amount < m.wallet[t] ? amount : m.wallet[t];
+    m.wallet[t] -= some;
+    m.receivable[t] += amount - some;
 }
 
 static void add_booking(struct resv *r, int node, int gpus, int64_t length_ms)
@@ -271,15 +304,6 @@ static void release(void)
     }
 }
 
-static void collect(void)
-{
-    for (int t = 0; t < TENANTS; t++) {
-        int64_t some = m.receivable[t] < m.wallet[t] ? m.receivable[t] : m.wallet[t];
-        m.wallet[t] -= some;
-        m.receivable[t] -= some;
-    }
-}
-
 static void charge(int t, int64_t amount, int64_t *to)
 {
     int64_t paid = amount < m.wallet[t] ? amount : m.wallet[t];
@@ -311,7 +335,8 @@ static void billd_round(void)
     ck_assert(status == 0);
     rate();
     release();
-    collect();
+    for (int t = 0; t < TENANTS; t++)
+        collect(t);
     done[4]++;
 }
 
@@ -407,8 +432,10 @@ START_TEST(histories)
     int steps = steps_text != NULL ? (int)strtol(steps_text, NULL, 10) : 600;
     for (int step = 0; step < steps; step++) {
         int what = pick(100);
-        if (what < 10)
+        if (what < 8)
             top_up();
+        else if (what < 10)
+            charge_back();
         else if (what < 30)
             book();
         else if (what < 85)
@@ -472,8 +499,8 @@ int main(int argc, char **argv)
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);
     printf("%ld bookings, %ld receipts, %ld stopped, %ld kills, %ld rounds, %ld "
-           "invoices\n",
-           done[0], done[1], done[2], done[3], done[4], done[5]);
+           "invoices, %ld debts taken\n",
+           done[0], done[1], done[2], done[3], done[4], done[5], done[6]);
     ledger_close(&l);
     free(conf);
     return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
