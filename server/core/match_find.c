@@ -115,6 +115,19 @@ int64_t match_lanes_later(const struct match_market *m, const struct match_query
     return add_lanes(m, q, f, plan, plan->start_us);
 }
 
+int64_t match_ways_later(const struct match_market *m, const struct match_query *q,
+                         const struct match_facts *f, int64_t start_us)
+{
+    int64_t next_us = INT64_MAX;
+    for (size_t i = 0; i < f->route_count; i++) {
+        for (int k = 0; k < f->routes[i].count; k++) {
+            int64_t at_us = lane_later(m, q, &f->routes[i].route[k], start_us);
+            next_us = at_us < next_us ? at_us : next_us;
+        }
+    }
+    return next_us;
+}
+
 /* ---- nodes ---- */
 
 static bool find_nodes(const struct match_market *m, const struct match_query *q,

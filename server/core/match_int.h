@@ -82,6 +82,10 @@ enum match_why match_find(const struct match_market *m, const struct match_query
  * none is added: the next start worth a look, INT64_MAX: none. */
 int64_t match_lanes_later(const struct match_market *m, const struct match_query *q,
                           const struct match_facts *f, struct match_plan *plan);
+/* The next start at which a way that is taken at start_us may be free; INT64_MAX: none.
+ */
+int64_t match_ways_later(const struct match_market *m, const struct match_query *q,
+                         const struct match_facts *f, int64_t start_us);
 /* Prices and slow-down of a plan whose slots, lanes and groups' slow-downs are set;
  * false: does not fit. */
 bool match_total(const struct match_market *m, struct match_plan *plan);

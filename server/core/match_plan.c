@@ -246,7 +246,11 @@ static bool find_ways(const struct match_market *m, const struct match_query *q,
         s->way[i] = taken->lanes[i].path;
     }
     s->ways = taken->lanes_count;
-    return match_facts_by(m, q, taken, s->offer, f) == MATCH_OK;
+    if (match_facts_by(m, q, taken, s->offer, f) == MATCH_OK) {
+        return true;
+    }
+    sooner(next_us, match_ways_later(m, q, f, start_us));
+    return false;
 }
 
 /* Room for one more: in place of the dearest when there is none. */

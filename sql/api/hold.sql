@@ -184,13 +184,14 @@ END $$;
 CREATE OR REPLACE FUNCTION report.resv_price(p_id uuid, p_end timestamptz) RETURNS bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ng, pg_temp AS $$ SELECT resv_price(p_id, p_end) $$;
 -- What is held of a lease that goes on is its price up to where it is paid for; more only when
--- it was cut by preemption. One that is paid for to before its end is looked at again, or was
--- found too late.
+-- it was cut by preemption, which leaves the total that was agreed. One that is paid for to
+-- before its end is looked at again, or was found too late.
 CREATE OR REPLACE VIEW report.check_paid AS
     SELECT r.id AS reservation, r.held_micro - r.released_micro AS net_micro, p.micro AS paid_micro, r.paid_until
       FROM ng.reservation r
       CROSS JOIN LATERAL (
-          SELECT CASE WHEN r.paid_until IS NULL THEN r.total_micro ELSE report.resv_price(r.id, least(r.paid_until, upper(r.during))) END AS micro) p
+          SELECT CASE WHEN r.paid_until IS NULL AND r.preempted_by IS NULL THEN r.total_micro
+                      ELSE report.resv_price(r.id, least(r.paid_until, upper(r.during))) END AS micro) p
      WHERE r.state IN ('confirmed', 'active')
        AND (r.held_micro - r.released_micro < p.micro
             OR r.held_micro - r.released_micro > p.micro AND r.preempted_by IS NULL
