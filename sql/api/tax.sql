@@ -90,6 +90,14 @@ BEGIN
     END IF;
     RETURN greatest(v_from, clock_timestamp());
 END $$;
+-- What another set for this very instant holds already.
+CREATE OR REPLACE FUNCTION ng.tax_not_now(p_from timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_from <= clock_timestamp() THEN
+        PERFORM ng.refuse(6, format('another is set from %s on, which has begun: set it from an instant to come', ng.log_time(p_from)));
+    END IF;
+END $$;
 -- {class: standard or reduced, rate_ppm, from?}. The first rate of a class holds since ever:
 -- nothing was of it. It holds until the next one that is set; one set before for the same
 -- instant to come is taken back for it. Said again, nothing changes.
@@ -113,6 +121,7 @@ BEGIN
     IF v_old.rate_ppm = v_ppm THEN
         RETURN api.tax_list();
     ELSIF lower(v_old.during) = v_from THEN
+        PERFORM tax_not_now(v_from);
         DELETE FROM tax_rate WHERE class = v_class AND during = v_old.during;
         UPDATE tax_rate SET during = tstzrange(lower(during), upper(v_old.during))
          WHERE class = v_class AND upper(during) = v_from AND rate_ppm = v_ppm;
@@ -159,6 +168,7 @@ BEGIN
     IF v_old.class = v_class THEN
         RETURN api.tax_list();
     ELSIF lower(v_old.during) = v_from THEN
+        PERFORM tax_not_now(v_from);
         DELETE FROM tax_rule WHERE subject = v_old.subject AND during = v_old.during;
         UPDATE tax_rule SET during = tstzrange(lower(during), v_until)
          WHERE subject = v_old.subject AND upper(during) = v_from AND class = v_class;
