@@ -272,6 +272,27 @@ static bool has_firm_room(const struct trial *t)
                                           : rooms(t, -1) >= want;
 }
 
+/* The first end after the start of a notice of somebody on the offer's nodes. */
+static int next_notice(const struct trial *t)
+{
+    int next = MINUTES;
+    for (int i = 0; i < plain.spot_count; i++) {
+        const struct preempt_spot *here = &plain.spots[i];
+        bool blocks =
+            plain.nodes[here->node].model == t->offer && here->from_us < here->to_us;
+        int64_t notice_us = 0;
+        for (int k = 0; blocks && k < plain.spot_count; k++) {
+            const struct preempt_spot *s = &plain.spots[k];
+            if (s->reservation == here->reservation && s->notice_us > notice_us) {
+                notice_us = s->notice_us;
+            }
+        }
+        int end = (int)(notice_us / MINUTE);
+        next = end > t->start && end < next ? end : next;
+    }
+    return next;
+}
+
 /* From the first minute, and from each notice's end, on: the first start that firm
  * bookings leave; the first of those that notices leave as well. */
 static bool try_offer(struct trial *t)
@@ -294,10 +315,7 @@ static bool try_offer(struct trial *t)
         if (t->any) {
             return true;
         }
-        base = t->start + 1; /* notices are 0, 3 and 6 minutes */
-        while (base != 3 && base != 6 && base <= latest) {
-            base++;
-        }
+        base = next_notice(t);
     }
     return false;
 }
