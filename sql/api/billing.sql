@@ -245,7 +245,7 @@ BEGIN
                            WHERE b.reservation_id = r.id), true)
                 OR coalesce(r.ended_at, upper(r.during)) + p_grace < clock_timestamp())
          ORDER BY r.id LIMIT p_limit
-         FOR UPDATE OF r SKIP LOCKED) x;
+         FOR NO KEY UPDATE OF r SKIP LOCKED) x;
     FOR v IN
         SELECT x.currency, array_agg(x.hold) AS hold, array_agg(x.wallet) AS wallet, array_agg(x.rest) AS rest,
                array_agg(x.id) AS ids, array_agg(x.id || '/end') AS refs

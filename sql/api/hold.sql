@@ -156,8 +156,8 @@ BEGIN
     END IF;
 END $$;
 
--- Those that are due, as many as p_limit; another billd's are passed over. Returns how many
--- were looked at.
+-- Those that are due, as many as p_limit; another billd's are passed over, not those that
+-- somebody's new row refers to (NO KEY). Returns how many were looked at.
 CREATE OR REPLACE FUNCTION api.billing_hold(p_now timestamptz, p_limit integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 DECLARE
@@ -166,7 +166,7 @@ DECLARE
     r reservation;
 BEGIN
     SELECT array_agg(x.id) INTO v_ids
-      FROM (SELECT id FROM reservation WHERE hold_due_at <= p_now ORDER BY hold_due_at, id LIMIT p_limit FOR UPDATE SKIP LOCKED) x;
+      FROM (SELECT id FROM reservation WHERE hold_due_at <= p_now ORDER BY hold_due_at, id LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED) x;
     PERFORM 1 FROM account
       WHERE kind IN ('wallet', 'hold') AND tenant_id IN (SELECT tenant_id FROM reservation WHERE id = ANY (v_ids))
       ORDER BY id FOR NO KEY UPDATE;

@@ -205,7 +205,7 @@ DECLARE
     v_expired uuid[] := '{}';
 BEGIN
     FOR r IN SELECT id FROM reservation WHERE state = 'confirmed' AND lower(during) <= v_now
-              ORDER BY lower(during) LIMIT 1000 FOR UPDATE SKIP LOCKED
+              ORDER BY lower(during) LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED
     LOOP
         UPDATE reservation SET state = 'active' WHERE id = r.id;
         PERFORM tell_resv('reservation.started', r.id);
@@ -213,7 +213,7 @@ BEGIN
     END LOOP;
     FOR r IN SELECT id, during FROM reservation
               WHERE state = 'active' AND upper(during) <= v_late
-              ORDER BY upper(during) LIMIT 1000 FOR UPDATE SKIP LOCKED
+              ORDER BY upper(during) LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED
     LOOP
         IF EXISTS (SELECT FROM receipt WHERE reservation_id = r.id) THEN
             UPDATE reservation SET state = 'ended', ended_at = upper(during) WHERE id = r.id;
@@ -227,7 +227,7 @@ BEGIN
     END LOOP;
     FOR r IN SELECT id FROM reservation
               WHERE state = 'held' AND (hold_until <= v_now OR lower(during) <= v_now)
-              ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
+              ORDER BY id LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED
     LOOP
         PERFORM resv_empty(r.id);
         UPDATE reservation SET state = 'cancelled', reason = 'hold expired', ended_at = v_now WHERE id = r.id;

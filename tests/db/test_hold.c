@@ -167,6 +167,24 @@ END_TEST
 
 /* ---- money that does not reach --------------------------------------------------- */
 
+/* Somebody's uncommitted row that refers to a lease keeps nobody from holding on. */
+START_TEST(referred_to)
+{
+    PGconn *other = testdb_connect(l.db, "postgres", "neargpu");
+    char *sql;
+    fresh("ref", 100 * HOUR_MICRO, "interval '1 day'");
+    book_ok("ref", 0, 80, 1);
+    sql = xasprintf("BEGIN; SELECT 1 FROM ng.reservation WHERE id = "
+                    "lpad('%d', 32, '0')::uuid FOR KEY SHARE",
+                    number);
+    testdb_sql(other, sql);
+    roll(12);
+    expect(number, "36 36 24 - 80");
+    free(sql);
+    PQfinish(other);
+}
+END_TEST
+
 START_TEST(warned_then_topped_up)
 {
     fresh("warned", 30 * HOUR_MICRO, "interval '1 day'");
@@ -474,6 +492,7 @@ int main(int argc, char **argv)
     tcase_add_test(t, first_window);
     tcase_add_test(t, rolls);
     tcase_add_test(t, nobody_looked);
+    tcase_add_test(t, referred_to);
     tcase_add_test(t, warned_then_topped_up);
     tcase_add_test(t, ends_where_money_does);
     tcase_add_test(t, last_money_is_used);
