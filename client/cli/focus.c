@@ -55,7 +55,7 @@ static const struct column columns[] = {
     {"InvoiceId", NULL, S_TEXT, "invoice"},
     {"InvoiceIssuerName", NULL, S_TEXT, "issuer"},
     {"ListCost", NULL, S_MICRO, "list_micro"},
-    {"ListUnitPrice", NULL, S_MICRO, "price_micro"},
+    {"ListUnitPrice", NULL, S_MICRO, "list_price_micro"},
     {"PricingCategory", NULL, S_PRICING, NULL},
     {"PricingQuantity", NULL, S_HOURS, "quantity_ms"},
     {"PricingUnit", NULL, S_UNIT, NULL},
@@ -143,17 +143,14 @@ static const char *text_of(const struct column *c, const json_t *charge, char *b
     case S_CONST: return c->from;
     case S_USAGE: return use ? c->from : "Other (Compute)";
     case S_FREQUENCY: return use ? "Usage-Based" : "One-Time";
-    case S_UNIT: return gpu ? "GPU Hours" : lane ? "Lane Hours" : "";
+    case S_UNIT: return gpu ? "GPU-Hours" : lane ? "Lane-Hours" : "";
     case S_TYPE: return gpu ? "GPU Reservation" : lane ? "Optical Path" : "";
     case S_PRICING:
         if (!use)
             return "";
         return json_is_true(json_object_get(charge, "spot")) ? "Dynamic" : "Standard";
-    case S_CLASS:
-        return is_what(charge, "line") &&
-                       json_is_string(json_object_get(charge, "reservation"))
-                   ? "Correction"
-                   : "";
+    case S_CLASS: /* of what was invoiced; what is refunded before is none */
+        return *member(charge, "corrects") != '\0' ? "Correction" : "";
     case S_METER: return gpu ? "GPU use" : lane ? "Path use" : "";
     case S_SKU:
     case S_PRICE_SKU:

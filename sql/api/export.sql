@@ -1,6 +1,7 @@
 -- Charges as cost reports want them (FOCUS): a row for what each node or path of a
--- reservation was charged in a billing period, and for an invoice also what makes up the
--- difference to what is payable: rounding, corrections, tax.
+-- reservation was charged in a billing period; for an invoice also what makes up the
+-- difference to what is payable: rounding, refunds before it, tax; for a period also what
+-- credit notes gave back in it, which correct an invoice unless they came before it.
 
 -- GPU-milliseconds of one node that were charged before p_at.
 CREATE OR REPLACE FUNCTION ng.charged_node_ms(p_reservation uuid, p_node integer, p_at timestamptz) RETURNS bigint
@@ -40,9 +41,8 @@ RETURNS TABLE (key text, doc jsonb) LANGUAGE sql STABLE AS $$
                      ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING))
     SELECT 'a/' || u.resv || '/' || lpad(u.unit, 10, '0') || '/' || to_char(u.month, 'YYYYMM'), jsonb_build_object(
                'category', 'Usage', 'what', 'gpu', 'amount_micro', u.amount, 'price_micro', w.price,
-               'quantity_ms', q.ms, 'list_micro', CASE WHEN v.spot THEN ng.money_mul(q.ms, coalesce((
-                       SELECT p.per_gpu_hour_micro FROM ng.price p WHERE p.node_id = n.id AND p.during @> v.created_at), w.price), 3600000)
-                   ELSE u.amount END,
+               'quantity_ms', q.ms, 'list_price_micro', f.price,
+               'list_micro', CASE WHEN v.spot THEN ng.money_mul(q.ms, f.price, 3600000) ELSE u.amount END,
                'description', format('%s x %s, %s', w.gpus, n.gpu_model, n.name), 'model', n.gpu_model, 'node', n.name,
                'site', s.name, 'city', s.city, 'provider', o.name, 'reservation', v.id, 'spot', v.spot,
                'from_us', ng.us(greatest(lower(v.during), u.a)), 'to_us', ng.us(greatest(lower(v.during), u.a, least(coalesce(v.ended_at, upper(v.during)), u.z))),
@@ -52,10 +52,12 @@ RETURNS TABLE (key text, doc jsonb) LANGUAGE sql STABLE AS $$
       JOIN ng.site s ON s.id = n.site_id JOIN ng.provider o ON o.id = n.provider_id
       CROSS JOIN LATERAL ng.chain_terms(u.resv, n.id) w
       CROSS JOIN LATERAL (SELECT ng.charged_node_ms(u.resv, n.id, u.z) - ng.charged_node_ms(u.resv, n.id, u.a) AS ms) q
+      CROSS JOIN LATERAL (SELECT coalesce(CASE WHEN v.spot THEN (SELECT p.per_gpu_hour_micro FROM ng.price p
+                                   WHERE p.node_id = n.id AND p.during @> v.created_at) END, w.price) AS price) f -- the firm one
     UNION ALL
     SELECT 'b/' || u.resv || '/' || u.lane || '/' || to_char(u.month, 'YYYYMM'), jsonb_build_object(
                'category', 'Usage', 'what', 'lane', 'amount_micro', u.amount, 'price_micro', k.per_lane_hour_micro,
-               'quantity_ms', k.served_ms, 'list_micro', u.amount,
+               'list_price_micro', k.per_lane_hour_micro, 'quantity_ms', k.served_ms, 'list_micro', u.amount,
                'description', format('%s lanes of %s', upper(k.lanes) - lower(k.lanes), p.name), 'node', p.name,
                'site', s.name, 'city', s.city, 'provider', o.name, 'reservation', v.id, 'spot', false,
                'from_us', ng.us(lower(v.during)), 'to_us', ng.us(greatest(lower(v.during), coalesce(v.ended_at, upper(v.during)))),
@@ -73,6 +75,21 @@ RETURNS TABLE (key text, doc jsonb) LANGUAGE sql STABLE AS $$
                'description', format('tax, %s %%', round(t.rate_ppm / 10000.0, 2)),
                'from_us', ng.us(lower(i.period)), 'to_us', ng.us(upper(i.period)))
       FROM i JOIN ng.invoice_tax t ON t.number = i.number WHERE t.tax_micro <> 0
+    UNION ALL
+    SELECT 'e/' || c.number || '/' || x.key, jsonb_build_object('category', x.category, 'what', 'note', 'amount_micro', -x.amount,
+               'list_micro', -x.amount, 'description', x.description, 'reservation', v.id, 'invoice', c.number,
+               'corrects', c.invoice, 'from_us', ng.us(lower(v.during)),
+               'to_us', ng.us(greatest(lower(v.during), coalesce(v.ended_at, upper(v.during)))),
+               'period_from_us', ng.us(m.month), 'period_to_us', ng.us(date_trunc('month', m.month + interval '40 days', n.zone)))
+      FROM ng.credit_note c JOIN ng.reservation v ON v.id = c.reservation_id JOIN ng.tenant n ON n.id = c.tenant_id
+      CROSS JOIN LATERAL (SELECT date_trunc('month', c.issued_at, n.zone) AS month) m
+      CROSS JOIN LATERAL (
+            SELECT lpad(l.line::text, 10, '0') AS key, 'Adjustment' AS category, l.amount_micro AS amount, l.description
+              FROM ng.credit_note_line l WHERE l.number = c.number
+            UNION ALL
+            SELECT t.class::text, 'Tax', t.tax_micro, format('tax, %s %%', round(t.rate_ppm / 10000.0, 2))
+              FROM ng.credit_note_tax t WHERE t.number = c.number AND t.tax_micro <> 0) x
+     WHERE p_invoice IS NULL AND c.tenant_id = p_tenant AND c.issued_at >= p_from AND c.issued_at < p_to
 $$;
 
 -- Of one invoice (its period and its number on each row), or of what a tenant was charged in
@@ -93,8 +110,9 @@ BEGIN
         PERFORM refuse(20, 'say which invoice: an administrator has no charges of his own');
     END IF;
     SELECT * INTO STRICT v_tenant FROM tenant WHERE id = coalesce(i.tenant_id, p_tenant);
-    SELECT jsonb_agg(r.doc || jsonb_build_object('_key', r.key, 'currency', coalesce(i.currency, currency()), 'tenant', v_tenant.name,
-               'tenant_id', v_tenant.id, 'invoice', i.number, 'issuer', coalesce(i.document->>'issuer', (SELECT issuer_name FROM market)))
+    SELECT jsonb_agg(jsonb_build_object('invoice', i.number) || r.doc || jsonb_build_object('_key', r.key,
+               'currency', coalesce(i.currency, currency()), 'tenant', v_tenant.name,
+               'tenant_id', v_tenant.id, 'issuer', coalesce(i.document->>'issuer', (SELECT issuer_name FROM market)))
                || CASE WHEN i.number IS NULL THEN '{}' ELSE jsonb_build_object('period_from_us', us(lower(i.period)),
                       'period_to_us', us(upper(i.period))) END ORDER BY r.key)
       INTO v_rows

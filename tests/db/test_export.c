@@ -199,6 +199,24 @@ START_TEST(test_charges)
                    "WHERE kind IN ('capture', 'fee')) FROM ng.tenant WHERE name = "
                    "'alpha'"),
         0);
+    /* What is refunded of the invoice corrects it, in the period of the note. */
+    ledger_sql(&l, "SELECT api.refund(reservation_id, 10000000, 'late', 'market', 'a', "
+                   "NULL, NULL, 'root') FROM ng.invoice_line WHERE reservation_id IS "
+                   "NOT NULL AND amount_micro > 0 ORDER BY amount_micro DESC LIMIT 1");
+    char *notes = ledger_text(
+        &l,
+        "SELECT string_agg(concat_ws(' ', x->>'category', (x->>'amount_micro')::int "
+        "/ 1000, left(x->>'invoice', 3), x->>'corrects' = i.number), ', ' ORDER BY "
+        "x->>'category') FROM ng.invoice i, jsonb_array_elements(api.charges("
+        "i.tenant_id, NULL, NULL, NULL, NULL, 500)->'charges') x WHERE x->>'what' = "
+        "'note'");
+    ck_assert_str_eq(notes, "Adjustment -10000 CN- t, Tax -1000 CN- t");
+    free(notes);
+    ck_assert_int_eq(
+        ledger_int(&l, "SELECT sum((x->>'amount_micro')::bigint) - total_micro FROM "
+                       "ng.invoice i, jsonb_array_elements(api.charges(NULL, number, "
+                       "NULL, NULL, NULL, 500)->'charges') x GROUP BY total_micro"),
+        0);
     ck_assert_str_eq(
         testdb_state(l.pg, "SELECT api.charges((SELECT id FROM ng.tenant WHERE name = "
                            "'beta'), (SELECT number FROM ng.invoice), NULL, NULL, NULL,"

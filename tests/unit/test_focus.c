@@ -47,7 +47,8 @@ START_TEST(test_rows)
 {
     char *got = row(
         "{\"category\":\"Usage\",\"what\":\"gpu\",\"amount_micro\":1990500,"
-        "\"list_micro\":2000000,\"price_micro\":1990000,\"quantity_ms\":3601000,"
+        "\"list_micro\":2000000,\"price_micro\":1990000,\"list_price_micro\":1999445,"
+        "\"quantity_ms\":3601000,"
         "\"description\":\"=1 x \\\"H100\\\", n1\",\"model\":\"H100\",\"node\":\"n1\","
         "\"site\":\"tokyo\",\"city\":\"Tokyo\",\"provider\":\"acme\",\"reservation\":"
         "\"r1\",\"spot\":true,\"from\":\"2026-11-01T00:00:00.5Z\",\"to\":"
@@ -60,8 +61,8 @@ START_TEST(test_rows)
         got,
         "1.9905,t1,lab,Tenant,USD,2026-11-30T15:00:00Z,2026-10-31T15:00:00Z,Usage,,"
         "\"'=1 x \"\"H100\"\", n1\",Usage-Based,2026-11-01T01:00:00Z,"
-        "2026-11-01T00:00:00Z,1.000278,GPU Hours,1.9905,1.99,1.9905,acme,INV-1,"
-        "Market,2,1.99,Dynamic,1.000278,GPU Hours,tokyo,Tokyo,r1,n1,GPU "
+        "2026-11-01T00:00:00Z,1.000278,GPU-Hours,1.9905,1.99,1.9905,acme,INV-1,"
+        "Market,2,1.999445,Dynamic,1.000278,GPU-Hours,tokyo,Tokyo,r1,n1,GPU "
         "Reservation,Compute,neargpu,Market,Virtual Machines,H100/tokyo,GPU "
         "use,H100/tokyo/n1,,{},H100\r\n");
     free(got);
@@ -70,6 +71,16 @@ START_TEST(test_rows)
             "-1,\"description\":\"tax\",\"currency\":\"JPY\",\"invoice\":null}");
     ck_assert_int_eq(
         strncmp(got, "-0.000001,,,Tenant,JPY,,,Tax,,tax,One-Time,,,,,", 47), 0);
+    free(got);
+    /* What a credit note gives back of an invoice corrects it. */
+    got = row("{\"category\":\"Adjustment\",\"what\":\"note\",\"amount_micro\":"
+              "-5000000,\"list_micro\":-5000000,\"description\":\"GPU lost\","
+              "\"currency\":\"JPY\",\"invoice\":\"CN-2026-000001\",\"corrects\":"
+              "\"INV-1\"}");
+    ck_assert_int_eq(
+        strncmp(got, "-5,,,Tenant,JPY,,,Adjustment,Correction,GPU lost,One-Time,", 57),
+        0);
+    ck_assert_ptr_nonnull(strstr(got, ",CN-2026-000001,,-5,,,,,"));
     free(got);
 }
 END_TEST
