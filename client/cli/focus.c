@@ -23,6 +23,7 @@ enum source {
     S_METER,
     S_SKU,
     S_PRICE_SKU,
+    S_HOST, /* whose GPUs or path; never empty: of what is nobody's, the market */
 };
 
 struct column {
@@ -51,7 +52,7 @@ static const struct column columns[] = {
     {"ContractedCost", NULL, S_MICRO, "amount_micro"},
     {"ContractedUnitPrice", NULL, S_MICRO, "price_micro"},
     {"EffectiveCost", NULL, S_MICRO, "amount_micro"},
-    {"HostProviderName", "PublisherName", S_TEXT, "provider"},
+    {"HostProviderName", "PublisherName", S_HOST, NULL},
     {"InvoiceId", NULL, S_TEXT, "invoice"},
     {"InvoiceIssuerName", NULL, S_TEXT, "issuer"},
     {"ListCost", NULL, S_MICRO, "list_micro"},
@@ -151,6 +152,9 @@ static const char *text_of(const struct column *c, const json_t *charge, char *b
         return json_is_true(json_object_get(charge, "spot")) ? "Dynamic" : "Standard";
     case S_CLASS: /* of what was invoiced; what is refunded before is none */
         return *member(charge, "corrects") != '\0' ? "Correction" : "";
+    case S_HOST:
+        return member(charge,
+                      *member(charge, "provider") != '\0' ? "provider" : "issuer");
     case S_METER: return gpu ? "GPU use" : lane ? "Path use" : "";
     case S_SKU:
     case S_PRICE_SKU:

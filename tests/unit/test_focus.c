@@ -68,9 +68,11 @@ START_TEST(test_rows)
     free(got);
     got =
         row("{\"category\":\"Tax\",\"what\":\"tax\",\"amount_micro\":-1,\"list_micro\":"
-            "-1,\"description\":\"tax\",\"currency\":\"JPY\",\"invoice\":null}");
+            "-1,\"description\":\"tax\",\"currency\":\"JPY\",\"issuer\":\"Market\","
+            "\"invoice\":null}");
     ck_assert_int_eq(
         strncmp(got, "-0.000001,,,Tenant,JPY,,,Tax,,tax,One-Time,,,,,", 47), 0);
+    ck_assert_ptr_nonnull(strstr(got, ",Market,,Market,-0.000001,,,"));
     free(got);
     /* What a credit note gives back of an invoice corrects it. */
     got = row("{\"category\":\"Adjustment\",\"what\":\"note\",\"amount_micro\":"
