@@ -126,8 +126,6 @@ static void text_at(struct strbuf *b, double x, double y, const char *class,
 
 static void legend(struct strbuf *b, const struct plot_series *s, size_t count)
 {
-    if (count < 2)
-        return;
     strbuf_adds(b, "<ul class=\"legend\">");
     for (size_t i = 0; i < count; i++) {
         strbuf_addf(b, "<li><i style=\"background:%s\"></i>", colours[i]);

@@ -386,6 +386,9 @@ BEGIN
     SELECT * INTO STRICT v FROM provider WHERE id = p_provider;
     v_from := to_date(p_month, 'YYYY-MM')::timestamp AT TIME ZONE v.zone;
     v_to := (to_date(p_month, 'YYYY-MM') + interval '1 month') AT TIME ZONE v.zone;
+    IF v_from > clock_timestamp() THEN
+        PERFORM refuse(20, format('month: %s has not begun in %s', p_month, v.zone));
+    END IF;
     RETURN (
         WITH mine AS (SELECT id, kind FROM account WHERE provider_id = p_provider AND currency = currency()),
         moved AS (

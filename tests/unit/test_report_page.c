@@ -156,6 +156,7 @@ START_TEST(one_day)
                    "[[\"2026-11-01T05:00:00+00:00\", \"a\", \"JPY\", 5]]}");
     check_page(page);
     ck_assert_ptr_nonnull(strstr(page, ">05:00</text>"));
+    ck_assert_ptr_nonnull(strstr(page, "</i>a</li>")); /* one line is named too */
     free(page);
 }
 END_TEST
