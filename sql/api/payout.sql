@@ -219,6 +219,35 @@ LANGUAGE sql STABLE AS $$
         'count', f.count, 'total_micro', f.total_micro, 'bank', f.bank, 'payouts',
         (SELECT jsonb_agg(ng.payout_json(p) ORDER BY p.id) FROM ng.payout p WHERE p.file_id = f.id))
 $$;
+-- Where the bank is whose day it is.
+CREATE OR REPLACE FUNCTION ng.bank_today() RETURNS date LANGUAGE sql STABLE AS $$
+    SELECT (clock_timestamp() AT TIME ZONE CASE ng.currency() WHEN 'JPY' THEN 'Asia/Tokyo' ELSE 'UTC' END)::date
+$$;
+-- Not at weekends; in Japan neither at the turn of the year. Public holidays are not known.
+CREATE OR REPLACE FUNCTION ng.is_bank_day(p_day date) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT extract(isodow FROM p_day) < 6 AND NOT (ng.currency() = 'JPY' AND to_char(p_day, 'MMDD') IN ('1231', '0101', '0102', '0103'))
+$$;
+-- The first day for which a bank can still be asked: a Zengin general transfer is brought on
+-- a bank day before, today at the earliest.
+CREATE OR REPLACE FUNCTION ng.payout_first_day(p_today date DEFAULT ng.bank_today()) RETURNS date LANGUAGE sql STABLE AS $$
+    SELECT d::date FROM (SELECT d, row_number() OVER (ORDER BY d) AS n FROM generate_series(p_today, p_today + 14, interval '1 day') d
+                          WHERE ng.is_bank_day(d::date)) x
+     WHERE n = CASE ng.currency() WHEN 'JPY' THEN 2 ELSE 1 END
+$$;
+-- A Zengin file has no year.
+CREATE OR REPLACE FUNCTION ng.check_pay_on(p_day date, p_today date) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_day < p_today THEN
+        PERFORM ng.refuse(20, format('/pay_on: %s is over: the first day that a bank can pay on is %s', p_day, ng.payout_first_day(p_today)));
+    ELSIF NOT ng.is_bank_day(p_day) THEN
+        PERFORM ng.refuse(20, format('/pay_on: %s is a %s on which banks are closed: the first day that a bank can pay on is %s', p_day,
+            to_char(p_day, 'FMDay'), ng.payout_first_day(p_today)));
+    ELSIF p_day < ng.payout_first_day(p_today) THEN
+        PERFORM ng.refuse(20, format('/pay_on: %s is too near for the bank: the first day that it can pay on is %s', p_day, ng.payout_first_day(p_today)));
+    ELSIF p_day >= p_today + interval '1 year' THEN
+        PERFORM ng.refuse(20, format('/pay_on: %s is more than a year away', p_day));
+    END IF;
+END $$;
 -- All approved payouts become one file, and are sent with it: each in one file only, since
 -- none that is sent is approved. The file's text is made from the rows, the same each time.
 CREATE OR REPLACE FUNCTION api.payout_file_new(p_pay_on text, p_principal text, p_idem text, p_hash bytea, p_who text) RETURNS jsonb
@@ -231,6 +260,7 @@ BEGIN
     IF v_reply IS NOT NULL THEN
         RETURN v_reply;
     END IF;
+    PERFORM check_pay_on(p_pay_on::date, bank_today());
     PERFORM billing_lock();
     PERFORM 1 FROM payout WHERE state = 'approved' AND currency = currency() ORDER BY id FOR UPDATE;
     IF NOT FOUND THEN

@@ -369,7 +369,8 @@ static void send_file(struct run *x)
                !any   ? "NG006"
                : well ? "00000"
                       : "NG007",
-               "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'one')");
+               "SELECT api.payout_file_new(ng.payout_first_day()::text, 'a', NULL, "
+               "NULL, 'one')");
     for (int i = 0; i < x->payout_count; i++) {
         struct run_payout *p = &x->payout[i];
         if (p->state != 'a')

@@ -138,15 +138,19 @@ START_TEST(payouts)
     REFUSED("23514", "UPDATE ng.payout SET state = 'sent', file_id = 1");
     REFUSED("NG006",
             "SELECT api.payout_act(1, 'done', NULL, NULL, NULL, NULL, 'hanako')");
-    REFUSED("NG006", "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x')");
+    REFUSED("NG006", "SELECT api.payout_file_new(ng.payout_first_day()::text, 'a', "
+                     "NULL, NULL, 'x')");
     ledger_sql(&l,
                "SELECT api.payout_act(1, 'approve', NULL, NULL, NULL, NULL, 'hanako')");
-    REFUSED("NG006", "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x')");
+    REFUSED("NG006", "SELECT api.payout_file_new(ng.payout_first_day()::text, 'a', "
+                     "NULL, NULL, 'x')");
     ledger_sql(&l, "SELECT api.market_set(NULL, NULL, NULL, " BANK
                    " || '{\"client\": \"0123456789\"}'::jsonb, NULL)");
-    ledger_sql(&l, "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x')");
+    ledger_sql(&l, "SELECT api.payout_file_new(ng.payout_first_day()::text, 'a', NULL, "
+                   "NULL, 'x')");
     /* In one file only. */
-    REFUSED("NG006", "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x')");
+    REFUSED("NG006", "SELECT api.payout_file_new(ng.payout_first_day()::text, 'a', "
+                     "NULL, NULL, 'x')");
     REFUSED("23514", "UPDATE ng.payout SET file_id = NULL");
     REFUSED("23514", "UPDATE ng.payout SET state = 'approved', file_id = NULL");
     ck_assert_int_eq(balance("provider_available", "acme"), 264);
@@ -157,11 +161,11 @@ START_TEST(payouts)
     ck_assert_int_eq(market_has("payout_clearing"), 0);
     ledger_sql(
         &l, "SELECT api.payout_request('acme', 1000000000, 'a', NULL, NULL, 'admin')");
-    ledger_sql(&l,
-               "SELECT api.payout_act(2, 'approve', NULL, NULL, NULL, NULL, 'hanako'), "
-               "api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x'), "
-               "api.payout_act(2, 'done', NULL, NULL, NULL, NULL, 'admin'), "
-               "api.payout_act(2, 'done', NULL, NULL, NULL, NULL, 'admin')");
+    ledger_sql(
+        &l, "SELECT api.payout_act(2, 'approve', NULL, NULL, NULL, NULL, 'hanako'), "
+            "api.payout_file_new(ng.payout_first_day()::text, 'a', NULL, NULL, 'x'), "
+            "api.payout_act(2, 'done', NULL, NULL, NULL, NULL, 'admin'), "
+            "api.payout_act(2, 'done', NULL, NULL, NULL, NULL, 'admin')");
     ck_assert_int_eq(market_has("bank"), 1000 * YEN - 10000 * YEN);
     ck_assert_int_eq(balance("provider_available", "acme"), 425000264);
     ledger_check(&l);
@@ -198,6 +202,41 @@ START_TEST(one_comes_back)
     free(got);
     REFUSED("NG006", "SELECT api.payout_act(2, 'done', NULL, NULL, NULL, NULL, 'x')");
     ledger_check(&l);
+}
+END_TEST
+
+/* Today, the day asked for, what is said of it; the first day that will do. */
+START_TEST(days_that_a_bank_can_pay_on)
+{
+    static const struct {
+        const char *today, *day, *text;
+    } t[] = {
+        {"2026-11-24", "2026-11-23", "is over"},
+        {"2026-11-24", "2026-11-24", "is too near"},
+        {"2026-11-24", "2026-11-25", NULL},
+        {"2026-11-24", "2026-11-28", "is a Saturday on which banks are closed"},
+        {"2026-11-27", "2026-11-30", NULL},
+        {"2026-11-28", "2026-11-30", "is too near"}, /* nobody is there to take it */
+        {"2026-11-28", "2026-12-01", NULL},
+        {"2026-12-29", "2026-12-31", "is a Thursday on which banks are closed"},
+        {"2026-12-30", "2027-01-04", NULL},
+        {"2026-12-31", "2027-01-04", "is too near"},
+        {"2026-11-24", "2027-11-24", "more than a year away"},
+    };
+    for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
+        char *sql =
+            xasprintf("SELECT ng.check_pay_on('%s', '%s')", t[i].day, t[i].today);
+        PGresult *res = PQexec(l.pg, sql);
+        const char *said = PQresultErrorMessage(res);
+        ck_assert_msg(t[i].text != NULL ? strstr(said, t[i].text) != NULL
+                                        : PQresultStatus(res) == PGRES_TUPLES_OK,
+                      "%s: %s", sql, said);
+        PQclear(res);
+        free(sql);
+    }
+    REFUSED("NG020",
+            "SELECT api.payout_file_new((ng.bank_today() - 1)::text, 'a', NULL, NULL, "
+            "'x')");
 }
 END_TEST
 
@@ -250,10 +289,10 @@ START_TEST(and_is_told)
                "ng.account_of('provider_available', NULL, (SELECT id FROM "
                "ng.provider WHERE name = 'acme'), 'JPY'), 'JPY', 880000000, NULL, "
                "NULL, (SELECT id FROM ng.transfer WHERE kind = 'payout_fee'))");
-    ledger_sql(&l,
-               "SELECT api.payout_request('acme', 1000000000, 'a', NULL, NULL, "
-               "'admin'), api.payout_act(3, 'approve', NULL, NULL, NULL, NULL, "
-               "'hanako'), api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'x')");
+    ledger_sql(&l, "SELECT api.payout_request('acme', 1000000000, 'a', NULL, NULL, "
+                   "'admin'), api.payout_act(3, 'approve', NULL, NULL, NULL, NULL, "
+                   "'hanako'), api.payout_file_new(ng.payout_first_day()::text, 'a', "
+                   "NULL, NULL, 'x')");
     ledger_sql(&l, "SELECT api.payout_act(3, 'done', NULL, NULL, NULL, NULL, 'admin')");
     ck_assert_int_eq(balance("provider_available", "acme"), 425000264);
 }
@@ -572,7 +611,8 @@ static void pay(void)
         return;
     }
     act(id, "approve", 0, "");
-    ledger_sql(&l, "SELECT api.payout_file_new('2026-11-30', 'a', NULL, NULL, 'one')");
+    ledger_sql(&l, "SELECT api.payout_file_new(ng.payout_first_day()::text, 'a', NULL, "
+                   "NULL, 'one')");
     m.paid += some;
     if (pick(3) > 0)
         bank_says(id, some, pick(3) == 0);
@@ -646,6 +686,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, settlement);
     tcase_add_test(tc, payouts);
     tcase_add_test(tc, one_comes_back);
+    tcase_add_test(tc, days_that_a_bank_can_pay_on);
     tcase_add_test(tc, and_is_told);
     tcase_add_test(tc, refunds);
     tcase_add_test(tc, the_bank_takes_it_back);

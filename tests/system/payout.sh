@@ -85,6 +85,7 @@ cli lab provider bank
 is "tenants have no bank" "$code" 4
 
 # ---- a payout ----
+day=$(sql "SELECT ng.payout_first_day()")
 cli admin admin payout request seller
 is "nothing is there yet, in money" "$code $(grep -c '0 JPY is available to seller' <<<"$body")" "7 1"
 cli seller provider statement --month "$(TZ=Asia/Tokyo date +%Y-%m)"
@@ -102,12 +103,18 @@ cli admin admin payout file --on 2026-11-31 --to "$run/f"
 is "no such day" "$code" 2
 cli admin admin payout file --on tomorrow --to "$run/f"
 is "nor this" "$code $(grep -c -- "--on: 'tomorrow' is no day such as 2026-11-30" <<<"$body")" "2 1"
-cli admin admin payout file --on 2026-11-30 --to "$run/f"
+cli admin admin payout file --on 2026-11-02 --to "$run/f"
+is "not a day that is over" "$code $(grep -c "2026-11-02 is over: the first day that a bank can pay on is $day" <<<"$body")" "2 1"
+cli admin admin payout file --on "$(TZ=Asia/Tokyo date +%F)" --to "$run/f"
+is "nor today" "$code" 2
+cli admin admin payout file --on "$(date -d "$day $((6 - $(date -d "$day" +%u))) days" +%F)" --to "$run/f"
+is "nor a Saturday" "$code $(grep -c 'is a Saturday on which banks are closed' <<<"$body")" "2 1"
+cli admin admin payout file --on "$day" --to "$run/f"
 is "file" "$code" 0
 is "five records less one" "$(stat -c %s "$run/f")" $((4 * 122))
 is "kana in one byte each" "$(sed -n 2p "$run/f" | cut -b1-5,51-70 | iconv -f SHIFT_JIS -t UTF-8)" "$(printf '20001%s' "ﾕ)ｾﾗ-               ")"
 is "the sum" "$(sed -n 3p "$run/f" | cut -c1-19)" 8000001000000005000
-cli hanako admin payout file --on 2026-11-30 --to "$run/g"
+cli hanako admin payout file --on "$day" --to "$run/g"
 is "in no second file" "$code" 6
 cli hanako admin payout file --again 1 --to "$run/g"
 is "the same again" "$(cmp "$run/f" "$run/g" && echo same)" same
@@ -128,10 +135,10 @@ is "no such month" "$code $(grep -c "'2026-13' is no month: YYYY-MM" <<<"$body")
 sql "SELECT ng.post('settle', ng.account_of('provider_pending', NULL, id, 'JPY'), ng.account_of('provider_available', NULL, id, 'JPY'), 'JPY', 2000000000, NULL, 'y') FROM ng.provider" >/dev/null
 cli admin admin payout request seller --amount 3000
 cli hanako admin payout approve 3
-cli admin admin payout file --on 2026-11-30 --to "$run/h"
+cli admin admin payout file --on "$day" --to "$run/h"
 cli admin admin payout request seller --amount 1500
 cli hanako admin payout approve 4
-cli admin admin payout file --on 2026-11-30 --to "$run/i"
+cli admin admin payout file --on "$day" --to "$run/i"
 # results FROM TO RESULT TRAILER: the bank's answer to our file.
 results() {
     python3 - "$@" <<'PY'
@@ -241,8 +248,8 @@ cli eadmin admin payout request rhein
 cli eadmin admin payout request bay --amount 10.5
 cli second admin payout approve 1
 cli second admin payout approve 2
-cli eadmin admin payout file --on 2028-02-29 --to "$run/k.csv"
-is "a file for the 29th of a February" "$code" 0
+cli eadmin admin payout file --on "$(euro "SELECT ng.payout_first_day()")" --to "$run/k.csv"
+is "a file for the first day there is" "$code" 0
 is "CSV with the accounts" "$(tr -d '\r' <"$run/k.csv")" 'payout,provider,currency,amount,holder,iban,bic,account,bank_name
 1,rhein,EUR,1234.56,Rhein GPU GmbH,DE89370400440532013000,COBADEFFXXX,,
 2,bay,EUR,10.50,"Bay GPU, Inc.",,,021000021/123456,First Bank'
