@@ -201,6 +201,8 @@ static void render_statement(struct cli *c, const json_t *s, struct strbuf *out)
         {"AMOUNT", "amount", RENDER_MONEY, NULL},
     };
     render_card(s, head, RENDER_COUNT_OF(head), &c->render, out);
+    if (json_is_false(json_object_get(s, "over")))
+        strbuf_adds(out, "\nThe month is not over: these are its sums so far.\n");
     section(c, s, "captured", statement_use, RENDER_COUNT_OF(statement_use), out);
     section(c, s, "settled", settled, RENDER_COUNT_OF(settled), out);
     section(c, s, "refunded", refunded, RENDER_COUNT_OF(refunded), out);

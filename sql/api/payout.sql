@@ -426,7 +426,7 @@ BEGIN
               FROM transfer t LEFT JOIN mine d ON d.id = t.dr LEFT JOIN mine c ON c.id = t.cr
              WHERE t.at >= v_from AND t.at < v_to AND (t.dr IN (SELECT id FROM mine) OR t.cr IN (SELECT id FROM mine)))
         SELECT jsonb_build_object('provider', v.name, 'registration', v.registration, 'month', p_month, 'zone', v.zone, 'currency', currency(),
-            'from_us', us(v_from), 'to_us', us(v_to),
+            'from_us', us(v_from), 'to_us', us(v_to), 'over', v_to <= clock_timestamp(),
             'opening', provider_sum(p_provider, currency(), v_from), 'closing', provider_sum(p_provider, currency(), v_to),
             'captured', (SELECT coalesce(jsonb_agg(jsonb_build_object('reservation', u.reservation_id, 'site', s.name, 'quantity_ms', u.ms,
                     'gross_micro', u.gross, 'fee_micro', u.fee, 'net_micro', u.gross - u.fee) ORDER BY u.reservation_id, s.name), '[]')

@@ -127,6 +127,11 @@ cli seller provider payouts
 is "the provider sees both" "$(grep -cE ' (returned|rejected) ' <<<"$body")" 2
 cli seller provider statement --month "$(TZ=Asia/Tokyo date +%Y-%m)"
 is "a statement that adds up" "$code" 0
+is "which is of a month that is not over" "$(grep -c '^The month is not over: these are its sums so far' <<<"$body")" 1
+cli seller provider statement --month "$(TZ=Asia/Tokyo date -d "$(TZ=Asia/Tokyo date +%Y-%m-15) -1 month" +%Y-%m)"
+is "that before it is over" "$code $(grep -c 'not over' <<<"$body")" "0 0"
+cli seller provider statement --month 2999-01
+is "one that has not begun has no statement" "$code $(grep -c '2999-01 has not begun in ' <<<"$body")" "2 1"
 cli seller provider statement --month 2026-13
 is "no such month" "$code $(grep -c "'2026-13' is no month: YYYY-MM" <<<"$body")" "2 1"
 
