@@ -115,6 +115,8 @@ BEGIN
             INSERT INTO sla_terms VALUES ((v->>'share_ppm')::integer, make_interval(secs => (v->>'gap_s')::bigint), (v->>'credit_ppm')::integer);
         EXCEPTION WHEN unique_violation THEN
             PERFORM refuse(20, format('/terms/%s: a share of the time is there once', n));
+        WHEN check_violation THEN
+            PERFORM refuse(20, format('/terms/%s: a longer outage is not credited less: %s', n, sqlerrm));
         END;
         n := n + 1;
     END LOOP;

@@ -458,7 +458,9 @@ START_TEST(terms_of_credits)
         "{\"terms\": [{\"share_ppm\": 1, \"gap_s\": 1, \"credit_ppm\": 1, "
         "\"x\": 1}]}",
         "{\"terms\": [{\"share_ppm\": 1, \"gap_s\": 1, \"credit_ppm\": 1}, "
-        "{\"share_ppm\": 1, \"gap_s\": 2, \"credit_ppm\": 2}]}"};
+        "{\"share_ppm\": 1, \"gap_s\": 2, \"credit_ppm\": 2}]}",
+        "{\"terms\": [{\"share_ppm\": 2, \"gap_s\": 1, \"credit_ppm\": 5}, "
+        "{\"share_ppm\": 1, \"gap_s\": 1, \"credit_ppm\": 6}]}"};
     char sql[300];
     ledger_sql(&l, "SELECT api.sla_terms_set('{\"terms\": [{\"share_ppm\": 500, "
                    "\"gap_s\": 60, \"credit_ppm\": 7}]}')");
@@ -469,6 +471,23 @@ START_TEST(terms_of_credits)
     expect("500 60 7", "SELECT concat_ws(' ', t->>'share_ppm', t->>'gap_s', "
                        "t->>'credit_ppm') FROM "
                        "jsonb_array_elements(api.sla_terms()->'terms') t");
+    /* Which step it is; the same credit for more is no less. */
+    PGresult *res = PQexec(
+        l.pg,
+        "SELECT api.sla_terms_set('{\"terms\": [{\"share_ppm\": 10000, \"gap_s\": "
+        "9, \"credit_ppm\": 250000}, {\"share_ppm\": 55000, \"gap_s\": 1, "
+        "\"credit_ppm\": 100000}]}')");
+    ck_assert_msg(
+        strstr(PQresultErrorMessage(res),
+               "/terms/1: a longer outage is not credited less: from 5.5 % of "
+               "the time 10 % are credited, less than the 25 % from 1 % on") != NULL,
+        "%s", PQresultErrorMessage(res));
+    PQclear(res);
+    ledger_sql(&l, "SELECT api.sla_terms_set('{\"terms\": [{\"share_ppm\": 55000, "
+                   "\"gap_s\": 1, \"credit_ppm\": 250000}, {\"share_ppm\": 10000, "
+                   "\"gap_s\": 9, \"credit_ppm\": 250000}]}')");
+    refused("23514", "UPDATE ng.sla_terms SET credit_ppm = 1 WHERE share_ppm = 55000");
+    refused("23514", "INSERT INTO ng.sla_terms VALUES (90000, '1 s', 249999)");
     ledger_sql(&l, "SELECT api.sla_terms_set('{\"terms\": []}')");
 }
 END_TEST
