@@ -518,29 +518,39 @@ $$;
 
 DROP FUNCTION IF EXISTS api.billing_market();
 
--- Undoes a top-up entered by mistake, once. Other transfers follow from reservations and
--- invoices, and are not undone alone.
+-- Of an exchange, the transfer that came to the wallet; of all others, themselves.
+CREATE OR REPLACE FUNCTION ng.fx_received(p_transfer bigint) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT coalesce((SELECT received FROM ng.fx WHERE paid = p_transfer), p_transfer)
+$$;
+-- Undoes a top-up entered by mistake, once; both transfers of one in another currency.
+-- Other transfers follow from reservations and invoices, and are not undone alone.
 CREATE OR REPLACE FUNCTION api.billing_reverse(p_transfer bigint)
 RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
-DECLARE v transfer;
+DECLARE
+    v transfer;
+    v_paid transfer; -- in another currency
 BEGIN
     PERFORM billing_lock();
-    SELECT * INTO v FROM transfer WHERE id = p_transfer;
-    IF NOT FOUND THEN
+    SELECT * INTO v FROM transfer WHERE id = fx_received(p_transfer);
+    SELECT t.* INTO v_paid FROM fx JOIN transfer t ON t.id = fx.paid WHERE fx.received = v.id;
+    IF v.id IS NULL THEN
         PERFORM refuse(5, format('there is no transfer %s', p_transfer));
-    ELSIF v.kind <> 'topup' THEN
+    ELSIF v.kind <> 'topup' AND v_paid.id IS NULL THEN
         PERFORM refuse(6, format('transfer %s is a %s: only a top-up can be reversed', p_transfer, v.kind));
-    ELSIF EXISTS (SELECT FROM transfer WHERE reverses = p_transfer) THEN
+    ELSIF EXISTS (SELECT FROM transfer WHERE reverses = v.id) THEN
         PERFORM refuse(6, format('transfer %s was reversed before', p_transfer));
-    ELSIF EXISTS (SELECT FROM chargeback WHERE transfer_id = p_transfer) THEN
+    ELSIF EXISTS (SELECT FROM chargeback WHERE transfer_id = v.id) THEN
         PERFORM refuse(6, format('transfer %s was taken back by the bank', p_transfer));
     END IF;
     BEGIN
-        PERFORM post('reversal', v.cr, v.dr, v.currency, v.amount_micro, NULL, p_transfer::text, p_transfer);
+        PERFORM post('reversal', v.cr, v.dr, v.currency, v.amount_micro, NULL, v.id::text, v.id);
+        IF v_paid.id IS NOT NULL THEN
+            PERFORM post('reversal', v_paid.cr, v_paid.dr, v_paid.currency, v_paid.amount_micro, NULL, v_paid.id::text, v_paid.id);
+        END IF;
     EXCEPTION WHEN check_violation THEN
         PERFORM refuse(7, format('the wallet no longer has what transfer %s put into it', p_transfer));
     END;
-    RETURN (SELECT id FROM transfer WHERE reverses = p_transfer);
+    RETURN (SELECT id FROM transfer WHERE reverses = v.id);
 END $$;
 
 -- What must be empty. Each view lists breaches; api.check_all() counts them.

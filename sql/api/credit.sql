@@ -737,6 +737,7 @@ BEGIN
      WHERE a.kind = 'fx' AND a.ref = p_reference || '/paid' AND b.kind = 'fx' AND b.ref = p_reference;
     RETURN true;
 END $$;
+-- Both legs at the rate, and undone both or neither.
 DROP VIEW IF EXISTS report.check_fx;
 CREATE VIEW report.check_fx AS
     SELECT t.id AS transfer, x.id AS exchange, x.rate, x.paid_micro, x.received_micro
@@ -747,6 +748,7 @@ CREATE VIEW report.check_fx AS
                    JOIN ng.transfer b ON b.id = f.received) x ON t.id IN (x.paid, x.received)
      WHERE t.kind = 'fx' AND (x.id IS NULL OR (x.base, x.quote) <> (x.paid_in, x.received_in)
         OR (x.paid_kind, x.received_kind) <> ('fx', 'fx')
+        OR EXISTS (SELECT FROM ng.transfer r WHERE r.reverses = x.paid) <> EXISTS (SELECT FROM ng.transfer r WHERE r.reverses = x.received)
         OR x.received_micro <> div(2 * x.paid_micro::numeric * (x.rate * 1000000000) + 1000000000, 2000000000::numeric));
 
 -- ---- alarms ----

@@ -201,9 +201,21 @@ BEGIN
           FROM credit_note_line l WHERE l.number = v.number));
 END $$;
 
+-- Of a top-up (of one in another currency: of what the wallet received), all of it, and not
+-- one that was reversed.
+CREATE OR REPLACE FUNCTION ng.check_chargeback() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM transfer t WHERE t.id = NEW.transfer_id AND t.amount_micro = NEW.wallet_micro + NEW.receivable_micro
+                      AND (t.kind = 'topup' OR EXISTS (SELECT FROM fx WHERE received = t.id)))
+        OR EXISTS (SELECT FROM transfer WHERE reverses = NEW.transfer_id) THEN
+        RAISE EXCEPTION 'transfer % is not a top-up of that amount, or was reversed', NEW.transfer_id USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
 -- The bank took a top-up back: out of the wallet as far as it reaches, the rest is owed. The
 -- wallet is at its floor then, and what comes in pays the debt first: nothing new can be
--- reserved, what is held stays.
+-- reserved, what is held stays. One in another currency goes back at the rate it came in at:
+-- either of its transfers names it.
 DROP FUNCTION IF EXISTS api.billing_chargeback(bigint, text);
 CREATE FUNCTION api.billing_chargeback(p_transfer bigint, p_reason text)
 RETURNS TABLE (wallet_micro bigint, receivable_micro bigint, currency text)
@@ -211,26 +223,31 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = ng, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     v transfer;
+    v_paid transfer; -- in another currency
     v_tenant uuid;
     v_take bigint;
 BEGIN
     PERFORM billing_lock();
-    SELECT * INTO v FROM transfer WHERE id = p_transfer;
-    IF NOT FOUND THEN
+    SELECT * INTO v FROM transfer WHERE id = fx_received(p_transfer);
+    SELECT t.* INTO v_paid FROM fx JOIN transfer t ON t.id = fx.paid WHERE fx.received = v.id;
+    IF v.id IS NULL THEN
         PERFORM refuse(5, format('there is no transfer %s', p_transfer));
-    ELSIF v.kind <> 'topup' THEN
+    ELSIF v.kind <> 'topup' AND v_paid.id IS NULL THEN
         PERFORM refuse(6, format('transfer %s is a %s: only a top-up is taken back by a bank', p_transfer, v.kind));
-    ELSIF EXISTS (SELECT FROM chargeback WHERE transfer_id = p_transfer) OR EXISTS (SELECT FROM transfer WHERE reverses = p_transfer) THEN
+    ELSIF EXISTS (SELECT FROM chargeback WHERE transfer_id = v.id) OR EXISTS (SELECT FROM transfer WHERE reverses = v.id) THEN
         PERFORM refuse(6, format('transfer %s was reversed or taken back before', p_transfer));
     ELSIF coalesce(btrim(p_reason), '') = '' THEN
         PERFORM refuse(20, 'reason: say what the bank says');
     END IF;
     SELECT tenant_id, least(v.amount_micro, greatest(0, balance_micro - floor_micro)) INTO v_tenant, v_take
       FROM account WHERE id = v.cr FOR NO KEY UPDATE;
-    INSERT INTO chargeback (transfer_id, reason, wallet_micro, receivable_micro) VALUES (p_transfer, p_reason, v_take, v.amount_micro - v_take);
-    PERFORM must_post(clock_timestamp(), 'chargeback', v.cr, v.dr, v.currency, v_take, NULL, p_transfer || '/wallet');
+    INSERT INTO chargeback (transfer_id, reason, wallet_micro, receivable_micro) VALUES (v.id, p_reason, v_take, v.amount_micro - v_take);
+    PERFORM must_post(clock_timestamp(), 'chargeback', v.cr, v.dr, v.currency, v_take, NULL, v.id || '/wallet');
     PERFORM must_post(clock_timestamp(), 'chargeback', account_of('receivable', v_tenant, NULL, v.currency), v.dr, v.currency,
-        v.amount_micro - v_take, NULL, p_transfer || '/receivable');
+        v.amount_micro - v_take, NULL, v.id || '/receivable');
+    IF v_paid.id IS NOT NULL THEN
+        PERFORM must_post(clock_timestamp(), 'chargeback', v_paid.cr, v_paid.dr, v_paid.currency, v_paid.amount_micro, NULL, v.id || '/paid');
+    END IF;
     PERFORM tell('wallet.changed', v_tenant, NULL, NULL);
     RETURN QUERY SELECT v_take, v.amount_micro - v_take, v.currency::text;
 END $$;
@@ -299,8 +316,13 @@ CREATE OR REPLACE VIEW report.check_credit_note_numbers AS
 CREATE OR REPLACE VIEW report.check_chargeback AS
     SELECT c.transfer_id AS transfer, c.wallet_micro, c.receivable_micro, t.wallet, t.receivable
       FROM ng.chargeback c
+      LEFT JOIN ng.fx f ON f.received = c.transfer_id
+      LEFT JOIN ng.transfer p ON p.id = f.paid
       CROSS JOIN LATERAL (
           SELECT coalesce(sum(x.amount_micro) FILTER (WHERE x.ref = c.transfer_id || '/wallet'), 0) AS wallet,
-                 coalesce(sum(x.amount_micro) FILTER (WHERE x.ref = c.transfer_id || '/receivable'), 0) AS receivable
-            FROM ng.transfer x WHERE x.kind = 'chargeback' AND x.ref IN (c.transfer_id || '/wallet', c.transfer_id || '/receivable')) t
-     WHERE (c.wallet_micro, c.receivable_micro) <> (t.wallet, t.receivable);
+                 coalesce(sum(x.amount_micro) FILTER (WHERE x.ref = c.transfer_id || '/receivable'), 0) AS receivable,
+                 coalesce(sum(x.amount_micro) FILTER (WHERE x.ref = c.transfer_id || '/paid'
+                     AND (x.dr, x.cr, x.currency) IS NOT DISTINCT FROM (p.cr, p.dr, p.currency)), 0) AS paid
+            FROM ng.transfer x WHERE x.kind = 'chargeback'
+             AND x.ref IN (c.transfer_id || '/wallet', c.transfer_id || '/receivable', c.transfer_id || '/paid')) t
+     WHERE (c.wallet_micro, c.receivable_micro, coalesce(p.amount_micro, 0)) <> (t.wallet, t.receivable, t.paid);

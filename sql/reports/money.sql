@@ -148,7 +148,8 @@ CREATE VIEW report.refunds AS
       LEFT JOIN ng.chargeback b ON x.what = 'chargeback' AND b.transfer_id = CASE WHEN t.ref ~ '^[0-9]{1,18}/' THEN split_part(t.ref, '/', 1)::bigint END
       LEFT JOIN ng.provider p ON p.id = CASE WHEN split_part(t.ref, '/', x.id + 1) ~ '^[0-9a-f-]{36}$' THEN split_part(t.ref, '/', x.id + 1)::uuid END
      WHERE t.kind IN ('reversal', 'refund', 'refund_fee', 'refund_tax', 'sla', 'sla_fee', 'promo', 'promo_used', 'promo_back', 'chargeback')
-       AND t.kind NOT LIKE 'promo%' AND t.at >= report.since() AND t.at < report.until()
+       AND t.kind NOT LIKE 'promo%' AND d.kind <> 'fx' -- what was paid for it, in another currency
+       AND t.at >= report.since() AND t.at < report.until()
      GROUP BY 1, 2, 3, 4, 5, 6, 7, 8;
 COMMENT ON COLUMN report.refunds.amount IS 'currency';
 
@@ -226,7 +227,7 @@ CREATE VIEW report.margin AS
                 UNION ALL
                 SELECT * FROM ng.transfer WHERE kind = 'payout_fee') t
           JOIN ng.account d ON d.id = t.dr JOIN ng.account c ON c.id = t.cr
-         WHERE t.at >= report.since() AND t.at < report.until()
+         WHERE d.kind <> 'fx' AND t.at >= report.since() AND t.at < report.until()
          GROUP BY 1, 2),
     earned AS (
         SELECT day, currency, sum(gross_micro) AS gross, sum(fee_micro) AS fee FROM ng.roll_money

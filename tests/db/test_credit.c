@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "client/lib/xalloc.h"
 #include "tests/db/ledger.h"
 #include "tests/unit/unit.h"
 
@@ -514,6 +515,63 @@ START_TEST(euro_become_yen_at_the_rate)
 }
 END_TEST
 
+#define FX_HAS                                                                         \
+    "SELECT string_agg(concat_ws(' ', a.kind, a.currency, (SELECT coalesce(sum(CASE "  \
+    "WHEN t.cr = a.id THEN amount_micro ELSE -amount_micro END), 0) FROM ng.transfer " \
+    "t WHERE a.id IN (t.dr, t.cr) AND t.id > %s)), ', ' ORDER BY a.kind, a.currency) " \
+    "FROM ng.account a WHERE a.kind = 'fx' OR (a.kind, a.currency) = ('bank', 'EUR')"
+
+/* The rate has changed and some is spent: it goes back as it came, and the rest is owed
+ * in yen. One is taken back by either of its transfers, once; and not one alone. */
+START_TEST(euro_that_the_bank_takes_back)
+{
+    tenant("back", 0);
+    char *since = ledger_text(&l, "SELECT max(id) FROM ng.transfer"), *sql, *got;
+    for (int i = 0; i < 3; i++)
+        ledger_sql(&l,
+                   "SELECT api.topup('back', 100000000, 'EUR', 'b%d', 'a', NULL, NULL)",
+                   i);
+    ledger_sql(&l, "SELECT api.fx_set('{\"base\": \"EUR\", \"quote\": \"JPY\", "
+                   "\"rate\": \"170\", \"source\": \"test\"}', 'a')");
+    ledger_sql(&l,
+               "SELECT api.withdraw('back', 20000000000, 'spent', 'a', NULL, NULL)");
+    sql = xasprintf(FX_HAS, since);
+    expect("bank EUR -300000000, fx EUR 300000000, fx JPY -49596000000", sql);
+    got =
+        ledger_text(&l, "SELECT api.billing_reverse(id) FROM ng.transfer WHERE kind = "
+                        "'fx' AND ref = 'b0/paid'");
+    free(got);
+    expect("bank EUR -200000000, fx EUR 200000000, fx JPY -33064000000", sql);
+    expect("13064000000 0", WALLET("back"));
+    expect("13064000000 3468000000 JPY",
+           "SELECT concat_ws(' ', wallet_micro, receivable_micro, currency) FROM "
+           "api.billing_chargeback((SELECT id FROM ng.transfer WHERE kind = 'fx' AND "
+           "ref = 'b1'), 'disputed')");
+    expect("bank EUR -100000000, fx EUR 100000000, fx JPY -16532000000", sql);
+    expect("0 16532000000 JPY",
+           "SELECT concat_ws(' ', wallet_micro, receivable_micro, currency) FROM "
+           "api.billing_chargeback((SELECT id FROM ng.transfer WHERE kind = 'fx' AND "
+           "ref = 'b2/paid'), 'disputed')");
+    expect("bank EUR 0, fx EUR 0, fx JPY 0", sql);
+    static const char *const again[] = {"b0",      "b0/paid", "b1",
+                                        "b1/paid", "b2",      "b2/paid"};
+    for (size_t i = 0; i < sizeof(again) / sizeof(again[0]); i++)
+        for (int bank = 0; bank < 2; bank++) {
+            char *what = xasprintf(
+                "SELECT api.%s) FROM ng.transfer WHERE kind = 'fx' AND "
+                "ref = '%s'",
+                bank ? "billing_chargeback(id, 'x'" : "billing_reverse(id", again[i]);
+            refused("NG006", what);
+            free(what);
+        }
+    expect("20000", "SELECT (ng.owed(id, 'JPY') / 1000000)::text FROM ng.tenant WHERE "
+                    "name = 'back'");
+    ledger_check(&l);
+    free(sql);
+    free(since);
+}
+END_TEST
+
 /* ---- attacks ---- */
 
 static const struct attack {
@@ -665,6 +723,7 @@ int main(void)
     tcase_add_test(tc, an_outage_is_an_incident_while_it_lasts);
     tcase_add_test(tc, terms_of_credits);
     tcase_add_test(tc, euro_become_yen_at_the_rate);
+    tcase_add_test(tc, euro_that_the_bank_takes_back);
     tcase_add_loop_test(tc, the_database_refuses, 0,
                         (int)(sizeof attacks / sizeof attacks[0]));
     tcase_add_test(tc, random_histories);

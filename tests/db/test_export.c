@@ -140,6 +140,39 @@ START_TEST(test_hledger)
 }
 END_TEST
 
+/* In two currencies, one top-up of two taken back: each balances by itself. */
+START_TEST(test_two_currencies)
+{
+    begin();
+    ledger_sql(&l, "SELECT api.fx_set('{\"base\": \"EUR\", \"quote\": \"JPY\", "
+                   "\"rate\": \"165.32\", \"source\": \"test\"}', 'a')");
+    ledger_sql(&l, "SELECT api.topup('beta', 70000000, 'EUR', 'e1', 'a', NULL, NULL), "
+                   "api.topup('beta', 30000000, 'EUR', 'e2', 'a', NULL, NULL)");
+    char *id =
+        ledger_text(&l, "SELECT id FROM ng.transfer WHERE kind = 'fx' AND ref = 'e1'");
+    ck_assert_int_eq(
+        LEDGER_BILLD(&l, NULL, "chargeback", "--topup", id, "--reason", "disputed"), 0);
+    free(id);
+    ledger_check(&l);
+    export_to(NULL, NULL);
+    char *command =
+        xasprintf("hledger -f %s check --strict 2>&1; hledger -f %s balance "
+                  "-N --flat cur:EUR",
+                  journal, journal);
+    char *text = shell(command);
+    ck_assert_msg(strstr(text, "30.00") != NULL && strstr(text, "70.00") == NULL, "%s",
+                  text);
+    free(text);
+    free(command);
+    command = xasprintf("hledger -f %s balance -N --depth 0 cur:EUR", journal);
+    text = shell(command);
+    ck_assert_msg(strpbrk(text, "123456789") == NULL, "%s", text);
+    free(text);
+    free(command);
+    end();
+}
+END_TEST
+
 START_TEST(test_period)
 {
     struct err err;
@@ -226,5 +259,5 @@ START_TEST(test_charges)
 }
 END_TEST
 
-UNIT_MAIN("export",
-          UNIT_CASE(test_hledger) UNIT_CASE(test_charges) UNIT_CASE(test_period))
+UNIT_MAIN("export", UNIT_CASE(test_hledger) UNIT_CASE(test_charges)
+                        UNIT_CASE(test_period) UNIT_CASE(test_two_currencies))
