@@ -245,8 +245,7 @@ EXAMPLES(withdraw_ex, {"neargpu admin withdraw kagaku-lab --amount 1000",
          "",                                                                           \
          "make the bank's file of all approved payouts",                               \
          "In yen a Zengin general transfer, JIS X 0201; otherwise CSV. What is in a "  \
-         "file is sent: no payout is in two. The day is one on which banks work, in "  \
-         "yen with one before it.",                                                    \
+         "file is sent: no payout is in two.",                                         \
          OPTS(payout_file_opts),                                                       \
          ARGS(0, 0),                                                                   \
          EX(payout_file_ex)},                                                          \

@@ -223,29 +223,14 @@ $$;
 CREATE OR REPLACE FUNCTION ng.bank_today() RETURNS date LANGUAGE sql STABLE AS $$
     SELECT (clock_timestamp() AT TIME ZONE CASE ng.currency() WHEN 'JPY' THEN 'Asia/Tokyo' ELSE 'UTC' END)::date
 $$;
--- Not at weekends; in Japan neither at the turn of the year. Public holidays are not known.
-CREATE OR REPLACE FUNCTION ng.is_bank_day(p_day date) RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT extract(isodow FROM p_day) < 6 AND NOT (ng.currency() = 'JPY' AND to_char(p_day, 'MMDD') IN ('1231', '0101', '0102', '0103'))
-$$;
--- The first day for which a bank can still be asked: a Zengin general transfer is brought on
--- a bank day before, today at the earliest.
-CREATE OR REPLACE FUNCTION ng.payout_first_day(p_today date DEFAULT ng.bank_today()) RETURNS date LANGUAGE sql STABLE AS $$
-    SELECT d::date FROM (SELECT d, row_number() OVER (ORDER BY d) AS n FROM generate_series(p_today, p_today + 14, interval '1 day') d
-                          WHERE ng.is_bank_day(d::date)) x
-     WHERE n = CASE ng.currency() WHEN 'JPY' THEN 2 ELSE 1 END
-$$;
--- A Zengin file has no year.
+-- Which days are bank days and when a bank closes for one is the bank's to say. A Zengin
+-- file has no year.
 CREATE OR REPLACE FUNCTION ng.check_pay_on(p_day date, p_today date) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF p_day < p_today THEN
-        PERFORM ng.refuse(20, format('/pay_on: %s is over: the first day that a bank can pay on is %s', p_day, ng.payout_first_day(p_today)));
-    ELSIF NOT ng.is_bank_day(p_day) THEN
-        PERFORM ng.refuse(20, format('/pay_on: %s is a %s on which banks are closed: the first day that a bank can pay on is %s', p_day,
-            to_char(p_day, 'FMDay'), ng.payout_first_day(p_today)));
-    ELSIF p_day < ng.payout_first_day(p_today) THEN
-        PERFORM ng.refuse(20, format('/pay_on: %s is too near for the bank: the first day that it can pay on is %s', p_day, ng.payout_first_day(p_today)));
-    ELSIF p_day >= p_today + interval '1 year' THEN
-        PERFORM ng.refuse(20, format('/pay_on: %s is more than a year away', p_day));
+        PERFORM ng.refuse(20, format('/pay_on: %s is over: the bank''s day is %s', p_day, p_today));
+    ELSIF ng.currency() = 'JPY' AND p_day >= p_today + interval '1 year' THEN
+        PERFORM ng.refuse(20, format('/pay_on: %s is more than a year away, and the file says no year', p_day));
     END IF;
 END $$;
 -- All approved payouts become one file, and are sent with it: each in one file only, since

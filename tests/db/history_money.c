@@ -369,7 +369,7 @@ static void send_file(struct run *x)
                !any   ? "NG006"
                : well ? "00000"
                       : "NG007",
-               "SELECT api.payout_file_new(ng.payout_first_day()::text, 'a', NULL, "
+               "SELECT api.payout_file_new(ng.bank_today()::text, 'a', NULL, "
                "NULL, 'one')");
     for (int i = 0; i < x->payout_count; i++) {
         struct run_payout *p = &x->payout[i];

@@ -418,10 +418,10 @@ START_TEST(test_payout)
                    "'{\"bank\": \"0001\", \"branch\": \"012\", \"type\": \"1\", "
                    "\"number\": \"1234567\", \"holder\": \"A\"}'::jsonb) x(b) WHERE "
                    "name = 'acme'");
-    ledger_sql(
-        &l, "SELECT api.payout_request('acme', NULL, 'a', NULL, NULL, 'one'), "
-            "api.payout_act(1, 'approve', NULL, NULL, NULL, NULL, 'two'), "
-            "api.payout_file_new(ng.payout_first_day()::text, 'a', NULL, NULL, 'one')");
+    ledger_sql(&l,
+               "SELECT api.payout_request('acme', NULL, 'a', NULL, NULL, 'one'), "
+               "api.payout_act(1, 'approve', NULL, NULL, NULL, NULL, 'two'), "
+               "api.payout_file_new(ng.bank_today()::text, 'a', NULL, NULL, 'one')");
     sequence();
     ledger_sql(&l, "SELECT api.payout_act(1, 'done', NULL, NULL, NULL, NULL, 'one')");
     ledger_sql(&l, "SELECT api.payout_act(1, 'returned', 'closed', NULL, 880000000, "

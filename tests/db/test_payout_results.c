@@ -61,7 +61,7 @@ static void plant(void)
                    "generate_series(1, 6) n");
     ledger_sql(&l, "SELECT api.payout_act(n, 'approve', NULL, NULL, NULL, NULL, 'two') "
                    "FROM generate_series(1, 4) n");
-    ledger_sql(&l, "SELECT api.payout_file_new(ng.payout_first_day()::text, 'a', NULL, "
+    ledger_sql(&l, "SELECT api.payout_file_new(ng.bank_today()::text, 'a', NULL, "
                    "NULL, 'one')");
     ledger_sql(&l,
                "SELECT api.payout_act(5, 'approve', NULL, NULL, NULL, NULL, 'two')");
@@ -333,7 +333,7 @@ static void send_one(void)
     ledger_sql(&l,
                "SELECT api.payout_act(%d, 'approve', NULL, NULL, NULL, NULL, 'two')",
                paid_first + paid_count);
-    ledger_sql(&l, "SELECT api.payout_file_new(ng.payout_first_day()::text, 'a', NULL, "
+    ledger_sql(&l, "SELECT api.payout_file_new(ng.bank_today()::text, 'a', NULL, "
                    "NULL, 'one')");
 }
 

@@ -130,7 +130,7 @@ static void set_up(void)
             &l,
             "SELECT api.payout_request('acme', 100000000, 'a', NULL, NULL, 'admin');"
             "SELECT api.payout_act(%d, 'approve', NULL, NULL, NULL, NULL, 'hanako'), "
-            "api.payout_file_new(ng.payout_first_day()::text, 'a', NULL, NULL, 'x'), "
+            "api.payout_file_new(ng.bank_today()::text, 'a', NULL, NULL, 'x'), "
             "api.payout_act(%d, 'done', NULL, NULL, NULL, NULL, 'admin')",
             n, n);
     ledger_sql(&l, "SELECT api.payout_act(2, 'returned', 'closed', NULL, NULL, NULL, "

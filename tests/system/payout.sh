@@ -85,7 +85,7 @@ cli lab provider bank
 is "tenants have no bank" "$code" 4
 
 # ---- a payout ----
-day=$(sql "SELECT ng.payout_first_day()")
+day=$(sql "SELECT ng.bank_today() + 7")
 cli admin admin payout request seller
 is "nothing is there yet, in money" "$code $(grep -c '0 JPY is available to seller' <<<"$body")" "7 1"
 cli seller provider statement --month "$(TZ=Asia/Tokyo date +%Y-%m)"
@@ -104,11 +104,7 @@ is "no such day" "$code" 2
 cli admin admin payout file --on tomorrow --to "$run/f"
 is "nor this" "$code $(grep -c -- "--on: 'tomorrow' is no day such as 2026-11-30" <<<"$body")" "2 1"
 cli admin admin payout file --on 2026-11-02 --to "$run/f"
-is "not a day that is over" "$code $(grep -c "2026-11-02 is over: the first day that a bank can pay on is $day" <<<"$body")" "2 1"
-cli admin admin payout file --on "$(TZ=Asia/Tokyo date +%F)" --to "$run/f"
-is "nor today" "$code" 2
-cli admin admin payout file --on "$(date -d "$day $((6 - $(date -d "$day" +%u))) days" +%F)" --to "$run/f"
-is "nor a Saturday" "$code $(grep -c 'is a Saturday on which banks are closed' <<<"$body")" "2 1"
+is "not a day that is over" "$code $(grep -c "2026-11-02 is over: the bank's day is 20" <<<"$body")" "2 1"
 cli admin admin payout file --on "$day" --to "$run/f"
 is "file" "$code" 0
 is "five records less one" "$(stat -c %s "$run/f")" $((4 * 122))
@@ -253,8 +249,8 @@ cli eadmin admin payout request rhein
 cli eadmin admin payout request bay --amount 10.5
 cli second admin payout approve 1
 cli second admin payout approve 2
-cli eadmin admin payout file --on "$(euro "SELECT ng.payout_first_day()")" --to "$run/k.csv"
-is "a file for the first day there is" "$code" 0
+cli eadmin admin payout file --on 2028-02-29 --to "$run/k.csv"
+is "a file for the 29th of a February" "$code" 0
 is "CSV with the accounts" "$(tr -d '\r' <"$run/k.csv")" 'payout,provider,currency,amount,holder,iban,bic,account,bank_name
 1,rhein,EUR,1234.56,Rhein GPU GmbH,DE89370400440532013000,COBADEFFXXX,,
 2,bay,EUR,10.50,"Bay GPU, Inc.",,,021000021/123456,First Bank'
