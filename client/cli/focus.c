@@ -14,7 +14,6 @@ enum source {
     S_CONST,     /* the text itself */
     S_MICRO,     /* micro-units as a decimal */
     S_HOURS,     /* milliseconds as hours */
-    S_USAGE,     /* the text, of charges for use only */
     S_FREQUENCY, /* from here on by what is charged: see text_of() */
     S_UNIT,
     S_TYPE,
@@ -23,6 +22,10 @@ enum source {
     S_METER,
     S_SKU,
     S_PRICE_SKU,
+    S_DETAILS,
+    S_CATEGORY, /* a service is of one category: paths are another than GPUs */
+    S_SERVICE,
+    S_SUBCATEGORY,
     S_HOST, /* whose GPUs or path; never empty: of what is nobody's, the market */
 };
 
@@ -65,12 +68,13 @@ static const struct column columns[] = {
     {"ResourceId", NULL, S_TEXT, "reservation"},
     {"ResourceName", NULL, S_TEXT, "node"},
     {"ResourceType", NULL, S_TYPE, NULL},
-    {"ServiceCategory", NULL, S_CONST, "Compute"},
-    {"ServiceName", NULL, S_CONST, "neargpu"},
+    {"ServiceCategory", NULL, S_CATEGORY, NULL},
+    {"ServiceName", NULL, S_SERVICE, NULL},
     {"ServiceProviderName", "ProviderName", S_TEXT, "issuer"},
-    {"ServiceSubcategory", NULL, S_USAGE, "Virtual Machines"},
+    {"ServiceSubcategory", NULL, S_SUBCATEGORY, NULL},
     {"SkuId", NULL, S_SKU, NULL},
     {"SkuMeter", NULL, S_METER, NULL},
+    {"SkuPriceDetails", NULL, S_DETAILS, NULL},
     {"SkuPriceId", NULL, S_PRICE_SKU, NULL},
     {"SubAccountId", NULL, S_CONST, ""},
     {"Tags", NULL, S_CONST, "{}"},
@@ -134,6 +138,16 @@ static bool is_what(const json_t *charge, const char *what)
     return strcmp(member(charge, "what"), what) == 0;
 }
 
+/* What all charges of one price have in common, as JSON. */
+static const char *details_of(const json_t *charge, char *buf, size_t cap)
+{
+    json_t *details = json_pack("{s:s}", "x_GpuModel", member(charge, "model"));
+    size_t n = json_dumpb(details, buf, cap - 1, JSON_COMPACT);
+    json_decref(details);
+    buf[n < cap ? n : 0] = '\0';
+    return buf;
+}
+
 static const char *text_of(const struct column *c, const json_t *charge, char *buf,
                            size_t cap)
 {
@@ -142,10 +156,18 @@ static const char *text_of(const struct column *c, const json_t *charge, char *b
     switch (c->source) {
     case S_TEXT: return member(charge, c->from);
     case S_CONST: return c->from;
-    case S_USAGE: return use ? c->from : "Other (Compute)";
+    case S_CATEGORY: return lane ? "Networking" : "Compute";
+    case S_SERVICE: return lane ? "neargpu paths" : "neargpu";
+    case S_SUBCATEGORY:
+        return gpu    ? "Virtual Machines"
+               : lane ? "Network Connectivity"
+                      : "Other (Compute)";
     case S_FREQUENCY: return use ? "Usage-Based" : "One-Time";
     case S_UNIT: return gpu ? "GPU-Hours" : lane ? "Lane-Hours" : "";
-    case S_TYPE: return gpu ? "GPU Reservation" : lane ? "Optical Path" : "";
+    case S_TYPE: /* where there is a resource */
+        return lane                                     ? "Optical Path"
+               : *member(charge, "reservation") != '\0' ? "GPU Reservation"
+                                                        : "";
     case S_PRICING:
         if (!use)
             return "";
@@ -156,6 +178,7 @@ static const char *text_of(const struct column *c, const json_t *charge, char *b
         return member(charge,
                       *member(charge, "provider") != '\0' ? "provider" : "issuer");
     case S_METER: return gpu ? "GPU use" : lane ? "Path use" : "";
+    case S_DETAILS: return gpu ? details_of(charge, buf, cap) : "";
     case S_SKU:
     case S_PRICE_SKU:
         if (!use)

@@ -172,14 +172,25 @@ void grid_table(const struct grid *g, bool colour, int mark, struct strbuf *out)
     free(widths);
 }
 
+/* Would a spreadsheet take it for a formula that does something? A number with its
+ * unit, or "-", is none. */
+static bool is_formula(const char *cell)
+{
+    if (*cell == '=' || *cell == '@' || *cell == '\t' || *cell == '\r')
+        return true;
+    return (*cell == '+' || *cell == '-') &&
+           cell[strcspn(cell, "()|!=\"'*;{}")] != '\0';
+}
+
 void grid_csv(const struct grid *g, struct strbuf *out)
 {
     for (size_t i = 0; i < g->count; i++) {
         const char *cell = g->cells[i];
-        if (strpbrk(cell, ",\"\r\n") == NULL) {
+        bool formula = is_formula(cell);
+        if (!formula && strpbrk(cell, ",\"\r\n") == NULL) {
             strbuf_adds(out, cell);
         } else {
-            strbuf_addc(out, '"');
+            strbuf_adds(out, formula ? "\"'" : "\"");
             for (; *cell != '\0'; cell++) {
                 if (*cell == '"')
                     strbuf_addc(out, '"');

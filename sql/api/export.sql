@@ -20,14 +20,16 @@ RETURNS TABLE (key text, doc jsonb) LANGUAGE sql STABLE AS $$
     WITH used AS (
         SELECT t.reservation_id AS resv, split_part(t.ref, '/', 2) AS unit,
                CASE WHEN split_part(t.ref, '/', 2) = 'path' THEN split_part(t.ref, '/', 3)::bigint END AS lane,
-               m.month, greatest(p_from, m.month) AS a, least(p_to, m.next) AS z, sum(t.amount_micro)::bigint AS amount
+               m.month, greatest(p_from, m.month) AS a, least(p_to, m.next) AS z, sum(t.amount_micro)::bigint AS amount,
+               coalesce(p_invoice, (SELECT i.number FROM ng.invoice i WHERE i.tenant_id = p_tenant AND i.currency = h.currency
+                                      AND i.period @> min(t.at) AND i.period @> max(t.at))) AS invoice -- null: none yet, or two
           FROM ng.account h
           JOIN ng.transfer t ON t.dr = h.id AND t.kind IN ('capture', 'fee') AND t.at >= p_from AND t.at < p_to
           JOIN ng.tenant n ON n.id = h.tenant_id
           CROSS JOIN LATERAL (SELECT date_trunc('month', t.at, n.zone) AS month,
                                      date_trunc('month', date_trunc('month', t.at, n.zone) + interval '40 days', n.zone) AS next) m
          WHERE h.kind = 'hold' AND h.tenant_id = p_tenant
-         GROUP BY 1, 2, 3, 4, 5, 6),
+         GROUP BY 1, 2, 3, 4, 5, 6, h.currency),
     i AS (SELECT * FROM ng.invoice WHERE number = p_invoice),
     lines AS (
         -- What of a reservation's lines is not in its rows of use: nothing, as a rule, but a
@@ -45,7 +47,7 @@ RETURNS TABLE (key text, doc jsonb) LANGUAGE sql STABLE AS $$
                'list_micro', CASE WHEN v.spot THEN ng.money_mul(q.ms, f.price, 3600000) ELSE u.amount END,
                'description', format('%s x %s, %s', w.gpus, n.gpu_model, n.name), 'model', n.gpu_model, 'node', n.name,
                'site', s.name, 'city', s.city, 'provider', o.name, 'reservation', v.id, 'spot', v.spot,
-               'from_us', ng.us(greatest(lower(v.during), u.a)), 'to_us', ng.us(greatest(lower(v.during), u.a, least(coalesce(v.ended_at, upper(v.during)), u.z))),
+               'invoice', u.invoice, 'from_us', ng.us(d.a), 'to_us', ng.us(greatest(d.a, least(d.z, u.z))),
                'period_from_us', ng.us(u.month), 'period_to_us', ng.us(date_trunc('month', u.month + interval '40 days', t.zone)))
       FROM used u JOIN ng.reservation v ON v.id = u.resv JOIN ng.tenant t ON t.id = v.tenant_id
       JOIN ng.node n ON u.unit <> 'path' AND n.id = nullif(u.unit, 'path')::integer
@@ -54,13 +56,16 @@ RETURNS TABLE (key text, doc jsonb) LANGUAGE sql STABLE AS $$
       CROSS JOIN LATERAL (SELECT ng.charged_node_ms(u.resv, n.id, u.z) - ng.charged_node_ms(u.resv, n.id, u.a) AS ms) q
       CROSS JOIN LATERAL (SELECT coalesce(CASE WHEN v.spot THEN (SELECT p.per_gpu_hour_micro FROM ng.price p
                                    WHERE p.node_id = n.id AND p.during @> v.created_at) END, w.price) AS price) f -- the firm one
+      -- What is charged when all of it was before the month has its own time.
+      CROSS JOIN LATERAL (SELECT CASE WHEN e.z <= u.a THEN lower(v.during) ELSE greatest(lower(v.during), u.a) END AS a, e.z
+                            FROM (SELECT coalesce(v.ended_at, upper(v.during)) AS z) e) d
     UNION ALL
     SELECT 'b/' || u.resv || '/' || u.lane || '/' || to_char(u.month, 'YYYYMM'), jsonb_build_object(
                'category', 'Usage', 'what', 'lane', 'amount_micro', u.amount, 'price_micro', k.per_lane_hour_micro,
                'list_price_micro', k.per_lane_hour_micro, 'quantity_ms', k.served_ms, 'list_micro', u.amount,
                'description', format('%s lanes of %s', upper(k.lanes) - lower(k.lanes), p.name), 'node', p.name,
                'site', s.name, 'city', s.city, 'provider', o.name, 'reservation', v.id, 'spot', false,
-               'from_us', ng.us(lower(v.during)), 'to_us', ng.us(greatest(lower(v.during), coalesce(v.ended_at, upper(v.during)))),
+               'invoice', u.invoice, 'from_us', ng.us(lower(v.during)), 'to_us', ng.us(greatest(lower(v.during), coalesce(v.ended_at, upper(v.during)))),
                'period_from_us', ng.us(u.month), 'period_to_us', ng.us(date_trunc('month', u.month + interval '40 days', t.zone)))
       FROM used u JOIN ng.reservation v ON v.id = u.resv JOIN ng.tenant t ON t.id = v.tenant_id
       JOIN ng.path_booking k ON k.id = u.lane JOIN ng.path p ON p.id = k.path_id

@@ -232,6 +232,12 @@ START_TEST(test_charges)
                    "WHERE kind IN ('capture', 'fee')) FROM ng.tenant WHERE name = "
                    "'alpha'"),
         0);
+    ck_assert_int_eq(/* what is invoiced says so, in the period's rows too */
+                     ledger_int(
+                         &l, "SELECT count(*) FROM ng.invoice i, jsonb_array_elements("
+                             "api.charges(i.tenant_id, NULL, NULL, NULL, NULL, "
+                             "500)->'charges') x WHERE x->>'invoice' = i.number"),
+                     3);
     /* What is refunded of the invoice corrects it, in the period of the note. */
     ledger_sql(&l, "SELECT api.refund(reservation_id, 10000000, 'late', 'market', 'a', "
                    "NULL, NULL, 'root') FROM ng.invoice_line WHERE reservation_id IS "

@@ -28,7 +28,7 @@ START_TEST(test_header)
         "%s,InvoiceId,InvoiceIssuerName,ListCost,ListUnitPrice,PricingCategory,"
         "PricingQuantity,PricingUnit,RegionId,RegionName,ResourceId,ResourceName,"
         "ResourceType,ServiceCategory,ServiceName,%s,ServiceSubcategory,SkuId,SkuMeter,"
-        "SkuPriceId,SubAccountId,Tags,x_GpuModel\r\n";
+        "SkuPriceDetails,SkuPriceId,SubAccountId,Tags,x_GpuModel\r\n";
     static const char *const names[][2] = {
         [FOCUS_1_2] = {"PublisherName", "ProviderName"},
         [FOCUS_1_4] = {"HostProviderName", "ServiceProviderName"}};
@@ -64,7 +64,7 @@ START_TEST(test_rows)
         "2026-11-01T00:00:00Z,1.000278,GPU-Hours,1.9905,1.99,1.9905,acme,INV-1,"
         "Market,2,1.999445,Dynamic,1.000278,GPU-Hours,tokyo,Tokyo,r1,n1,GPU "
         "Reservation,Compute,neargpu,Market,Virtual Machines,H100/tokyo,GPU "
-        "use,H100/tokyo/n1,,{},H100\r\n");
+        "use,\"{\"\"x_GpuModel\"\":\"\"H100\"\"}\",H100/tokyo/n1,,{},H100\r\n");
     free(got);
     got =
         row("{\"category\":\"Tax\",\"what\":\"tax\",\"amount_micro\":-1,\"list_micro\":"
@@ -73,6 +73,12 @@ START_TEST(test_rows)
     ck_assert_int_eq(
         strncmp(got, "-0.000001,,,Tenant,JPY,,,Tax,,tax,One-Time,,,,,", 47), 0);
     ck_assert_ptr_nonnull(strstr(got, ",Market,,Market,-0.000001,,,"));
+    free(got);
+    got = row("{\"category\":\"Usage\",\"what\":\"lane\",\"amount_micro\":1,"
+              "\"reservation\":\"r1\",\"node\":\"p1\",\"site\":\"tokyo\"}");
+    ck_assert_ptr_nonnull(strstr(got, ",tokyo,,r1,p1,Optical Path,Networking,neargpu "
+                                      "paths,,Network Connectivity,path/tokyo,Path "
+                                      "use,,path/tokyo/p1,,{},\r\n"));
     free(got);
     /* What a credit note gives back of an invoice corrects it. */
     got = row("{\"category\":\"Adjustment\",\"what\":\"note\",\"amount_micro\":"

@@ -93,6 +93,20 @@ START_TEST(test_csv_quotes)
 }
 END_TEST
 
+/* What somebody named his GPU is no formula in the bookkeeper's spreadsheet. */
+START_TEST(test_csv_formula)
+{
+    static const struct render_col cols[] = {{"A", "a", RENDER_TEXT, NULL}};
+    struct strbuf out = STRBUF_INIT;
+    json_t *rows = parse("[{\"a\":\"=1+1\"},{\"a\":\"@x\"},{\"a\":\"-cmd|'/C'!A0\"},"
+                         "{\"a\":\"+2 ms\"},{\"a\":\"-\"},{\"a\":\"-12.5\"}]");
+    render_rows(rows, cols, RENDER_COUNT_OF(cols), &csv, &out);
+    SAME("a\r\n\"'=1+1\"\r\n\"'@x\"\r\n\"'-cmd|'/C'!A0\"\r\n+2 ms\r\n-\r\n-12.5\r\n",
+         out);
+    json_decref(rows);
+}
+END_TEST
+
 START_TEST(test_card)
 {
     static const struct render_col cols[] = {
@@ -441,9 +455,10 @@ END_TEST
 
 UNIT_MAIN("render",
           UNIT_CASE(test_table) UNIT_CASE(test_csv) UNIT_CASE(test_csv_quotes)
-              UNIT_CASE(test_card) UNIT_CASE(test_kinds) UNIT_CASE(test_about)
-                  UNIT_CASE(test_sentence) UNIT_CASE(test_rtt_source)
-                      UNIT_CASE(test_width) UNIT_CASE(test_hostile)
-                          UNIT_CASE(test_report) UNIT_CASE(test_tree)
-                              UNIT_CASE(test_colour) UNIT_CASE(test_plan_of_a_gang)
-                                  UNIT_CASE(test_notes) UNIT_CASE(test_chart))
+              UNIT_CASE(test_csv_formula) UNIT_CASE(test_card) UNIT_CASE(test_kinds)
+                  UNIT_CASE(test_about) UNIT_CASE(test_sentence)
+                      UNIT_CASE(test_rtt_source) UNIT_CASE(test_width)
+                          UNIT_CASE(test_hostile) UNIT_CASE(test_report)
+                              UNIT_CASE(test_tree) UNIT_CASE(test_colour)
+                                  UNIT_CASE(test_plan_of_a_gang) UNIT_CASE(test_notes)
+                                      UNIT_CASE(test_chart))
